@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every struct and enum that user space sees, and nothing else. The layouts reach TypeScript through
+ * the object's BTF (tools/abi-gen.ts); no offset is written by hand anywhere.
+ *
+ * "Tick": a coarse clock, jiffies64 >> lb_tick_shift, about 16 a second; 32 bits last for years.
+ * Addresses are in network order in 16 bytes; an IPv4 address is in w[0] and the rest is zero.
+ */
+#pragma once
+
+enum lb_limit {
+	LB_LINE_WAYS = 7,  /* references in a line of the connection index */
+	LB_LINE_SLOTS = 8, /* slots of an index line */
+	LB_CELL_SLOTS = 4, /* server slots of a cell */
+	LB_VERDICTS = 64,  /* counters of one lane of lb_verdicts */
+	LB_MAX_SERVERS_PER_SERVICE = 65536,
+};
+
+enum lb_af { LB_AF_INET = 4, LB_AF_INET6 = 6 };
+
+/* What became of a packet that was ours. 0 is "go on"; the rest is counted by name. */
+enum lb_verdict {
+	LB_OK = 0,
+	LB_REFUSE_NO_SERVER, /* no usable server: ICMP port unreachable, as ip_vs_leave() */
+	LB_REFUSE_NO_CONN, /* a TCP segment of no connection, and the VIP is not this host's: reset */
+	LB_DROP_SERVER_GONE, /* the connection's server was removed: silently dropped, as ip_vs_in() */
+	LB_DROP_MALFORMED,     /* addressed to a service, but no valid packet */
+	LB_DROP_TABLE_FULL,    /* no room for the connection, not even by eviction */
+	LB_DROP_BUSY,          /* the line of the connection index stayed locked */
+	LB_DROP_REWRITE,       /* the kernel refused to change the packet */
+	LB_DROP_REFUSE_FAILED, /* a refusal was due but could not be built */
+	LB_EVICTED,            /* a live connection gave way to a new one */
+	LB_ENTRY_LOST,         /* an entry could not be given back to the pool */
+	LB_ECHO,               /* an ICMP echo to a VIP was answered */
+	LB_ICMP_FORWARD,       /* an ICMP error was translated */
+	LB_VERDICT_MAX,
+};
+
+enum lb_sched {
+	LB_SCHED_NONE = 0,
+	LB_SCHED_RR,
+	LB_SCHED_WRR,
+	LB_SCHED_LC,
+	LB_SCHED_WLC,
+	LB_SCHED_LBLC,
+	LB_SCHED_LBLCR,
+	LB_SCHED_DH,
+	LB_SCHED_SH,
+	LB_SCHED_SED,
+	LB_SCHED_NQ,
+	LB_SCHED_FO,
+	LB_SCHED_OVF,
+	LB_SCHED_MH,
+	LB_SCHED_TWOS,
+};
+
+enum lb_fwd { LB_FWD_MASQ = 0, LB_FWD_LOCAL = 1, LB_FWD_TUNNEL = 2, LB_FWD_DROUTE = 3 };
+
+/* The TCP states of ip_vs_proto_tcp.c in its order, then UDP; the numbers index lb_config.timeout. */
+enum lb_state {
+	LB_TCP_NONE,
+	LB_TCP_ESTABLISHED,
+	LB_TCP_SYN_SENT,
+	LB_TCP_SYN_RECV,
+	LB_TCP_FIN_WAIT,
+	LB_TCP_TIME_WAIT,
+	LB_TCP_CLOSE,
+	LB_TCP_CLOSE_WAIT,
+	LB_TCP_LAST_ACK,
+	LB_TCP_LISTEN,
+	LB_TCP_SYNACK,
+	LB_UDP_NORMAL,
+	LB_STATES,
+};
+
+enum lb_conn_flag {
+	LB_CONN_INACTIVE = 1, /* counted in inactive, not in active */
+	LB_CONN_BYPASS = 2,   /* neither direction goes through the host's stack */
+	LB_CONN_NOOUTPUT = 4, /* replies are not seen: direct routing, tunnel */
+	LB_CONN_SPILLED = 8,  /* found by its pairs of ends; its client's line was full */
+};
+
+enum lb_server_flag {
+	LB_SERVER_AVAILABLE = 1, /* in its service's list; unset: in the trash, for its connections */
+};
+
+enum lb_server_state_flag { LB_SERVER_OVERLOAD = 1 };
+
+enum lb_service_flag { /* as linux/ip_vs.h */
+		       LB_SERVICE_PERSISTENT = 1,
+		       LB_SERVICE_ONEPACKET = 4,
+		       LB_SERVICE_VIP =
+			       0x80, /* bpvs's own: not a service, but the mark that an address is some service's (port and
+				 * protocol 0); `fwmark` counts them */
+		       LB_SERVICE_SCHED1 = 8,
+		       LB_SERVICE_SCHED2 = 16,
+		       LB_SERVICE_SCHED3 = 32,
+};
+
+/* Who made an entry. A source removes only what is its own; "command" is whatever bpvsadm or the API made. */
+enum lb_source { LB_SOURCE_COMMAND = 0, LB_SOURCE_MANIFEST = 1, LB_SOURCE_KUBERNETES = 2 };
+
+enum lb_bypass_mode {
+	LB_BYPASS_AUTO = 0, /* bypass the stack unless netfilter has hooks in this namespace */
+	LB_BYPASS_NEVER = 1,
+	LB_BYPASS_ALWAYS = 2,
+};
+
+union lb_addr {
+	__u8 b[16];
+	__be32 w[4];
+	__u64 d[2];
+};
+
+/* A virtual service; its index is its id, which it keeps for life. `list` is the switch: one aligned
+ * store makes a new list of servers current. */
+struct lb_service {
+	union lb_addr vaddr;
+	__be16 vport;
+	__u8 proto;     /* IPPROTO_*; 0 with a fwmark */
+	__u8 af;        /* enum lb_af; 0: the record is free */
+	__u32 fwmark;   /* 0: by address */
+	__u32 list;     /* cell of the lb_list in force; never 0 while the service is indexed */
+	__u32 flags;    /* enum lb_service_flag */
+	__u32 timeout;  /* persistence, seconds */
+	__be32 netmask; /* persistence mask; IPv6: prefix length, host order */
+	__u32 source;   /* enum lb_source */
+	__u32 next;     /* head of its removed servers; of a free record: free list */
+	__u32 edited;   /* monotonic seconds of the last edit */
+	__u32 pad[3];
+};
+
+/* Head of a list of servers, the first cell of a range of cells; the slots follow, in the order of the
+ * kernel's list (a new server at the head). Never changed once a service points at it. */
+struct lb_list {
+	__u32 count;
+	__u32 service;    /* whose list this is; a reader that finds another retries */
+	__u32 max_weight; /* wrr: mw = max - (di - 1) */
+	__u32 gcd;        /* wrr: di */
+	__u8 sched;       /* enum lb_sched */
+	__u8 flags;       /* enum lb_service_flag */
+	__u8 order;       /* the range has 1 << order cells */
+	__u8 pad;
+	__u32 total_weight;
+	__u32 next; /* free list of this order */
+	__u32 pad2;
+};
+
+struct lb_slot {
+	__u32 server;
+	__s32 weight;
+};
+
+union lb_cell {
+	struct lb_list list;
+	struct lb_slot slot[LB_CELL_SLOTS];
+};
+
+/* A real server of one service; its index is its id. Reused only when nothing refers to it any more. */
+struct lb_server {
+	union lb_addr addr;
+	__be16 port;
+	__u8 af;       /* enum lb_af; 0: the record is free */
+	__u8 fwd;      /* enum lb_fwd */
+	__u32 flags;   /* enum lb_server_flag */
+	__u32 service; /* id; kept in the trash */
+	__s32 weight;
+	__s32 last_weight;  /* last one that was not 0 (mh) */
+	__u32 rank;         /* position in the list, counted from its tail */
+	__u32 upper, lower; /* thresholds; 0: none */
+	__u8 tun_type, tun_flags;
+	__be16 tun_port;
+	__u32 next;    /* removed servers of its service; of a free record: free list */
+	__u32 removed; /* monotonic seconds when it went to the trash */
+	__u32 before; /* in the trash: id of the server before it in the list then, 0: it was the head */
+};
+
+/* What the datapath counts for a server. Writer: the datapath (and a zeroing when an id is reused). */
+struct lb_server_state {
+	__s32 active;
+	__s32 inactive;
+	__s32 persistent;
+	__u32 flags;     /* enum lb_server_state_flag */
+	__u32 hop;       /* next hop: lb_next_hop index << 16 | its generation; 0: none */
+	__u32 hop_token; /* routes as they were then */
+	__u32 pad[2];
+};
+
+/* A scheduler's state. Writer: the datapath; user space by compare-and-exchange.
+ * rr: id of the server used last. wrr: id of the server used last << 32 | current weight. */
+struct lb_service_state {
+	__u64 cursor;
+	__u64 pad[3];
+};
+
+/* One lane of one server's counters. Bytes are IP lengths. */
+struct lb_counters {
+	__u64 conns, in_pkts, out_pkts, in_bytes, out_bytes;
+	__u64 pad[3];
+};
+
+/* Eight tagged references in one cache line: (tag << 32 | reference), 0: free. */
+struct lb_line {
+	__u64 slot[LB_LINE_SLOTS];
+};
+
+/* One line of the connection index: references (tag << 32 | connection index + 1), 0: free. */
+struct lb_conn_line {
+	__u64 slot[LB_LINE_WAYS];
+	__u32 lock;    /* held by whoever adds to or removes from the line */
+	__u32 spilled; /* connections of this line's clients that did not fit in it */
+};
+
+/* A connection: one cache line for both families. */
+struct lb_conn {
+	union lb_addr caddr;
+	union lb_addr vaddr;
+	__be16 cport, vport;
+	__u8 proto;
+	__u8 af; /* enum lb_af; 0: the entry is free, and `server` names the next free one */
+	__be16 dport;
+	__u32 server;
+	__u32 expires; /* tick */
+	__u8 state;    /* enum lb_state */
+	__u8 flags;    /* enum lb_conn_flag */
+	__u16 pad;
+	__u32 hop; /* next hop of replies, as in lb_server_state */
+	__u32 hop_token;
+	__u32 fwmark;
+};
+
+/* Free connections: a stack for each lane; in `high` of lane 0, how many entries were ever used. */
+struct lb_conn_pool {
+	__u64 head; /* count of changes << 32 | index + 1 of the first free entry */
+	__u32 high;
+	__u32 pad[13];
+};
+
+/* A way out of the host. Shared by all connections that use it. */
+struct lb_next_hop {
+	__u32 ifindex;
+	__u8 smac[6];
+	__u8 dmac[6];
+	__u32 checked;    /* tick of the last look at fib and neighbour */
+	__u32 generation; /* 16 bits; changes with the content; 0: being changed */
+	__u32 lock;
+	__u32 kicked; /* tick when a packet last went by the kernel's own neighbour code */
+	__u16 mtu;
+	__u16 pad;
+	__u32 pad2[7];
+};
+
+/* What may change while the programs run. Writer: user space. */
+struct lb_config {
+	__u64 generation;         /* counts edits: who sees another number reads the table anew */
+	__u32 features;           /* enum lb_feature */
+	__u32 bypass;             /* enum lb_bypass_mode */
+	__u32 timeout[LB_STATES]; /* seconds, per state */
+	__u32 conn_reuse_mode;
+	__u32 expire_nodest_conn;
+	__u32 sloppy_tcp;
+	__u32 pad;
+};
+
+enum lb_feature {
+	LB_FEATURE_FWMARK = 1, /* some service is keyed by mark */
+	LB_FEATURE_PORT0 = 2,  /* some service has port 0 */
+};
+
+/* User space's own book-keeping in the table; the datapath never reads it. "Retired": no longer in force, but free only
+ * after the next grace period, because a program that runs now may still read it. */
+struct lb_book {
+	__u32 service_high, server_high,
+		cell_high;               /* ids and cells below were given out at least once */
+	__u32 service_free, server_free; /* heads of the free lists, by `next` */
+	__u32 service_retired;           /* head of the retired services, by `next` */
+	__u32 cell_retired,
+		cells_retired; /* head of the retired ranges, by `next`; cells in them */
+	__u32 cell_free[20];   /* heads of the free ranges, by order */
+	__u32 services, servers,
+		trashed; /* services in force; servers in lists; removed servers kept */
+	__u32 fwmark_services, port0_services; /* what lb_config.features says, counted */
+	__u32 stale_bits;                      /* filter bits that outlived what set them */
+	__u32 sweep;   /* service whose removed servers are looked at next */
+	__u32 editing; /* an edit is under way; left set by a writer that died in it */
+};
+
+struct lb_clock {
+	__u64 jiffies;
+	__u64 ktime_ns;
+};

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The life of a packet of ours: requests (client to virtual service) and replies (server to client).
+ * A request is translated where it comes in. Then it either goes straight out (bypass) or up the stack, which sees client
+ * and server; its reply is translated where it comes in (bypass), or where it leaves to the client.
+ */
+#pragma once
+#include "icmp.h"
+
+/* Counts, keeps alive, translates and sends one request. XDP touches nothing that it can't send itself. */
+static __always_inline int request_forward(struct packet *p, enum lb_hook hook, enum lb_af af,
+					   struct conn_ref ref)
+{
+	struct lb_server *srv = server_at(ref.server);
+	struct lb_server_state *st = server_state_at(ref.server);
+	struct rewrite r = {};
+	struct hop hop = {};
+	bool direct;
+
+	if (unlikely(!srv || !st || !(srv->flags & LB_SERVER_AVAILABLE)))
+		return act_drop(hook, LB_DROP_SERVER_GONE);
+	direct = ref.c->flags & LB_CONN_BYPASS &&
+		 hop_find(p, hook, af, &ref.c->caddr, &srv->addr, &st->hop, &st->hop_token, &hop) &&
+		 hop_usable(p, hook, &hop, st->hop);
+	if (hook == HOOK_XDP && !direct)
+		return XDP_PASS;
+	conn_step(ref.c, p, DIR_IN);
+	count_in(ref.server, p->ip_len);
+	r.old_addr = &p->t.daddr;
+	r.new_addr = &srv->addr;
+	r.old_port = p->t.dport;
+	r.new_port = ref.dport;
+	if (!packet_rewrite(p, hook, af, &r))
+		return act_drop(hook, LB_DROP_REWRITE);
+	if (!direct)
+		return act_pass(hook);
+	if (!packet_age(p, hook, af))
+		return act_drop(hook, LB_DROP_REWRITE);
+	return hop_send(p, hook, &hop, st->hop);
+}
+
+/* A SYN that starts a new life on an entry which is about to end (conn_reuse_mode 1). */
+static __always_inline bool conn_reused(const struct conn_ref *ref, const struct packet *p)
+{
+	struct lb_config *cfg;
+
+	if (likely(p->t.proto != IPPROTO_TCP || !(p->tcp_flags & TCP_SYN)))
+		return false;
+	if (ref->c->state != LB_TCP_TIME_WAIT && ref->c->state != LB_TCP_CLOSE)
+		return false;
+	cfg = config_get();
+	return cfg && cfg->conn_reuse_mode & 1;
+}
+
+/* No connection yet: is there a service, and may this packet open one? */
+static __always_inline int request_open(struct packet *p, enum lb_hook hook, enum lb_af af,
+					struct conn_ref *ref)
+{
+	__u32 service = service_find(p, af);
+	enum lb_verdict v;
+
+	if (!service)
+		return NOT_OURS;
+	if (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
+		return hook == HOOK_XDP || destination_is_local(p->ctx, af)
+			       ? act_pass(hook)
+			       : refuse_reset(p->ctx, af);
+	v = conn_schedule(p, hook, af, service, ref);
+	if (v == LB_OK)
+		return 0;
+	if (hook == HOOK_XDP)
+		return XDP_PASS; /* tcx refuses and counts */
+	return v == LB_REFUSE_NO_SERVER ? refuse_unreachable(p->ctx, af) : act_drop(hook, v);
+}
+
+/* A packet that comes in for an endpoint that may be a virtual service. */
+static __always_inline int request_in(struct packet *p, enum lb_hook hook, enum lb_af af)
+{
+	struct conn_ref ref = conn_find(p, DIR_IN, af);
+
+	if (unlikely(ref.c && conn_reused(&ref, p))) {
+		conn_end(ref.index, ref.c->expires);
+		ref.c = NULL;
+	}
+	if (unlikely(!ref.c)) {
+		int act = request_open(p, hook, af, &ref);
+
+		if (act)
+			return act;
+		if (!ref.c)
+			return act_pass(hook);
+	}
+	return request_forward(p, hook, af, ref);
+}
+
+/* A packet from an endpoint that may be a server, back to a client of ours. */
+static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum lb_af af)
+{
+	struct conn_ref ref = conn_find(p, DIR_OUT, af);
+	struct lb_server *srv;
+	struct rewrite r = {};
+	struct hop hop = {};
+
+	if (!ref.c)
+		return NOT_OURS;
+	/* What does not leave from here goes up the stack, and is translated as it leaves from there. */
+	if (hook != HOOK_EGRESS && !(ref.c->flags & LB_CONN_BYPASS &&
+				     hop_find(p, hook, af, &ref.c->vaddr, &ref.c->caddr,
+					      &ref.c->hop, &ref.c->hop_token, &hop) &&
+				     hop_usable(p, hook, &hop, ref.c->hop)))
+		return act_pass(hook);
+	conn_step(ref.c, p, DIR_OUT);
+	srv = server_at(ref.server);
+	if (srv && srv->flags & LB_SERVER_AVAILABLE)
+		count_out(ref.server, p->ip_len);
+	r.old_addr = &p->t.saddr;
+	r.new_addr = &ref.c->vaddr;
+	r.old_port = p->t.sport;
+	r.new_port = ref.c->vport;
+	r.source = true;
+	if (!packet_rewrite(p, hook, af, &r))
+		return act_drop(hook, LB_DROP_REWRITE);
+	if (hook == HOOK_EGRESS)
+		return act_pass(hook);
+	if (!packet_age(p, hook, af))
+		return act_drop(hook, LB_DROP_REWRITE);
+	return hop_send(p, hook, &hop, ref.c->hop);
+}
+
+/* One packet of one family at one hook: the action, or ICMP_NEXT. */
+static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af)
+{
+	struct packet p = { .ctx = ctx };
+	enum parsed parsed;
+	int act;
+
+	parsed = packet_parse(&p, hook, af);
+	if (unlikely(parsed == PARSED_ICMP && hook != HOOK_XDP && p.l4 == ICMP_OFF(af)))
+		return ICMP_NEXT;
+	if (parsed == PARSED_FOREIGN || parsed == PARSED_ICMP)
+		return act_pass(hook);
+	p.now = clock_tick();
+	if (hook != HOOK_EGRESS && filter_has(FILTER_SERVICE, p.dst)) {
+		if (unlikely(parsed == PARSED_BROKEN))
+			return service_find(&p, af) ? act_drop(hook, LB_DROP_MALFORMED)
+						    : act_pass(hook);
+		act = request_in(&p, hook, af);
+		if (act != NOT_OURS)
+			return act;
+	}
+	if (parsed == PARSED_FLOW && filter_has(FILTER_SERVER, p.src)) {
+		act = reply_back(&p, hook, af);
+		if (act != NOT_OURS)
+			return act;
+	}
+	return act_pass(hook);
+}

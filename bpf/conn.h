@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The connection table. As in ip_vs_conn.c a connection is found by its client's endpoint, in both directions: an index of
+ * cache lines, each with seven references to entries of a pool. A new connection so touches one line of the index and one
+ * fresh entry. The connections of one client endpoint to many services may not fit in its line; those are "spilled": found
+ * by (client, service) and (server, client) instead, in lines of the same index.
+ *
+ * Who adds to or removes from a line holds its lock; look-ups take none. They compare the tag, then the whole key, read what
+ * they need, and look at the reference again, so an entry that was taken over in between is not used.
+ */
+#pragma once
+#include "pool.h"
+
+enum { STEP_TRIES = 4 };
+
+static __always_inline bool tick_past(__u32 now, __u32 when)
+{
+	return (__s32)(now - when) >= 0;
+}
+
+static __always_inline struct lb_conn_line *conn_line_at(__u32 i)
+{
+	return bpf_map_lookup_elem(&lb_conn_index, &i);
+}
+
+/* A connection as found, with what must be read before the reference is looked at again. */
+struct conn_ref {
+	struct lb_conn *c; /* NULL: none */
+	__u32 index;
+	__u32 server;
+	__be16 dport;
+};
+
+static __always_inline bool request_matches(const struct lb_conn *c, const struct packet *p,
+					    enum lb_af af)
+{
+	return c->cport == p->t.sport && c->vport == p->t.dport && c->proto == p->t.proto &&
+	       c->af == af && addr_equal(&c->caddr, &p->t.saddr, af) &&
+	       addr_equal(&c->vaddr, &p->t.daddr, af);
+}
+
+/* Is `c` the connection whose server sends this packet to its client? */
+static __always_inline bool reply_matches(const struct lb_conn *c, const struct packet *p,
+					  enum lb_af af)
+{
+	struct lb_server *srv;
+
+	if (c->cport != p->t.dport || c->dport != p->t.sport || c->proto != p->t.proto ||
+	    c->af != af || !addr_equal(&c->caddr, &p->t.daddr, af))
+		return false;
+	srv = server_at(c->server);
+	return srv && addr_equal(&srv->addr, &p->t.saddr, af);
+}
+
+static __always_inline struct conn_ref line_find(struct lb_conn_line *line, __u32 tag,
+						 const struct packet *p, enum lb_dir dir,
+						 enum lb_af af)
+{
+	struct conn_ref r = {};
+
+	for (int i = 0; i < LB_LINE_WAYS; i++) {
+		__u64 slot = READ_ONCE(line->slot[i]);
+		struct lb_conn *c;
+
+		if (slot >> 32 != tag)
+			continue;
+		c = conn_at((__u32)slot - 1);
+		if (!c || !(dir == DIR_IN ? request_matches(c, p, af) : reply_matches(c, p, af)) ||
+		    tick_past(p->now, c->expires))
+			continue;
+		r.server = READ_ONCE(c->server);
+		r.dport = READ_ONCE(c->dport);
+		if (READ_ONCE(line->slot[i]) != slot)
+			continue;
+		r.index = (__u32)slot - 1;
+		r.c = c;
+		return r;
+	}
+	return r;
+}
+
+/* The connection of a packet, not expired: of a client's (DIR_IN) or a server's (DIR_OUT). */
+static __always_inline struct conn_ref conn_find(const struct packet *p, enum lb_dir dir,
+						 enum lb_af af)
+{
+	struct lb_spot spot = hash_spot(dir == DIR_IN ? p->src : p->dst, lb_conn_line_mask);
+	struct lb_conn_line *line = conn_line_at(spot.first);
+	struct conn_ref r = {};
+
+	if (!line)
+		return r;
+	r = line_find(line, spot.tag, p, dir, af);
+	if (likely(r.c) || likely(!READ_ONCE(line->spilled)))
+		return r;
+	spot = hash_spot(hash_pair(lb_hash_key, p->src, p->dst), lb_conn_line_mask);
+	line = conn_line_at(spot.first);
+	if (line)
+		r = line_find(line, spot.tag, p, dir, af);
+	if (r.c)
+		return r;
+	line = conn_line_at(spot.second);
+	return line ? line_find(line, spot.tag, p, dir, af) : r;
+}
+
+/* Keeps a connection alive for `state`'s time from now on. Written at most once a tick. */
+static __always_inline void conn_touch(struct lb_conn *c, __u8 state, __u32 now)
+{
+	__u32 expires = now + state_timeout_ticks(state);
+
+	if (c->expires != expires)
+		c->expires = expires;
+}
+
+/* What a segment makes of a connection's state and flags. */
+static __always_inline union conn_word conn_next(union conn_word w, __u8 segment, enum lb_dir dir)
+{
+	if (w.flags & LB_CONN_NOOUTPUT) {
+		if (dir == DIR_OUT)
+			w.flags &= ~LB_CONN_NOOUTPUT;
+		else
+			dir = DIR_IN_ONLY;
+	}
+	w.state = tcp_step(w.state, dir, segment);
+	if (state_active(w.state))
+		w.flags &= ~LB_CONN_INACTIVE;
+	else
+		w.flags |= LB_CONN_INACTIVE;
+	return w;
+}
+
+/* The state machine's part of a packet. The two directions may meet here on two CPUs: one of them changes the word, the
+ * other starts from what it became, so the server's counts follow every change exactly once. */
+static __always_inline void conn_step(struct lb_conn *c, const struct packet *p, enum lb_dir dir)
+{
+	__u8 segment = p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK);
+	__u32 *word = (__u32 *)&c->state;
+	union conn_word was, now;
+
+	was.word = READ_ONCE(*word);
+	now = was;
+	if (p->t.proto == IPPROTO_TCP &&
+	    unlikely(was.state != LB_TCP_ESTABLISHED || segment != TCP_ACK)) {
+		for (int i = 0; i < STEP_TRIES; i++) {
+			now = conn_next(was, segment, dir);
+			if (now.word == was.word)
+				break;
+			if (__sync_val_compare_and_swap(word, was.word, now.word) == was.word) {
+				if ((now.flags ^ was.flags) & LB_CONN_INACTIVE)
+					server_recount(c->server, now.flags & LB_CONN_INACTIVE);
+				break;
+			}
+			was.word = READ_ONCE(*word);
+		}
+	}
+	conn_touch(c, now.state, p->now);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Sending a packet on its way: straight out of the next interface, or up to the stack. */
+#pragma once
+#include "nat.h"
+#include "schedule.h"
+
+/* Actions of both kinds of hook under one name. TCX_NEXT lets other programs of the interface run. */
+static __always_inline int act_pass(enum lb_hook hook)
+{
+	return hook == HOOK_XDP ? XDP_PASS : -1 /* TC_ACT_UNSPEC: the next program, or the stack */;
+}
+
+static __always_inline int act_drop(enum lb_hook hook, enum lb_verdict why)
+{
+	count_verdict(why);
+	return hook == HOOK_XDP ? XDP_DROP : 2 /* TC_ACT_SHOT */;
+}
+
+/* Not actions of a hook: the packet is for somebody else to look at, or for icmp.h. */
+enum { NOT_OURS = -100, ICMP_NEXT = -101 };
+
+/* Interfaces that take packets from XDP of another one. Writer: user space, as it attaches. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u32);
+} lb_xdp_ports SEC(".maps");
+
+/* Does the packet fit the interface, each of its segments if it is many, and will it live on? */
+static __always_inline bool hop_takes(const struct packet *p, const struct hop *hop)
+{
+	return p->ttl > 1 && p->wire_len <= hop->mtu;
+}
+
+/* Can XDP send there? */
+static __always_inline bool hop_xdp(const struct packet *p, const struct hop *hop, __u32 ref)
+{
+	__u32 ifindex = hop->ifindex;
+
+	if (unlikely(hop->kick)) {
+		hop_kicked(ref, p->now, HOOK_XDP);
+		return false;
+	}
+	return ifindex == packet_ifindex(p->ctx, HOOK_XDP) ||
+	       bpf_map_lookup_elem(&lb_xdp_ports, &ifindex);
+}
+
+/* The way of a packet past the stack, if there is one for this hook. `ref` names the hop's record. */
+static __always_inline bool hop_usable(const struct packet *p, enum lb_hook hook,
+				       const struct hop *hop, __u32 ref)
+{
+	return hop_takes(p, hop) && (hook != HOOK_XDP || hop_xdp(p, hop, ref));
+}
+
+/* Sends the (already translated) packet out by the hop. `ref` names its record. The action for the hook. */
+static __always_inline int hop_send(struct packet *p, enum lb_hook hook, const struct hop *hop,
+				    __u32 ref)
+{
+	void *data = packet_data(p->ctx, hook);
+
+	if (hook != HOOK_XDP && unlikely(hop->kick)) {
+		hop_kicked(ref, p->now, hook);
+		return bpf_redirect_neigh(hop->ifindex, NULL, 0, 0);
+	}
+	if (data + ETH_HLEN <= packet_end(p->ctx, hook))
+		__builtin_memcpy(data, hop->mac, 12);
+	if (hook != HOOK_XDP)
+		return bpf_redirect(hop->ifindex, 0);
+	if (hop->ifindex == packet_ifindex(p->ctx, hook))
+		return XDP_TX;
+	return bpf_redirect_map(&lb_xdp_ports, hop->ifindex, XDP_DROP);
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Next hops: where a packet leaves the host, with which MAC addresses. A look-up in the kernel's fib costs more than all
+ * the rest of an established packet, so what it said is kept in a shared record; connections (for replies) and servers
+ * (for requests) remember the record, its generation, and the state of the routes (route_token()) it was found under.
+ * Any change of routes thus invalidates at once. Fib and neighbour are asked again once a tick for each record in use, and
+ * once a second one packet goes by the kernel's own neighbour code, which so notices a neighbour that went silent.
+ */
+#pragma once
+#include "kernel.h"
+#include "tables.h"
+
+enum {
+	NEXT_HOPS = 1024,
+	HOP_FRESH = 1,    /* ticks */
+	HOP_KICK = 16,    /* ticks */
+	HOP_KICK_TC = 12, /* the same on tcx, which sends what XDP leaves to it for that */
+	KIND_IPV6 = 0x100,
+	AF_INET_ = 2,
+	AF_INET6_ = 10,
+};
+
+/* A next hop as read from its record: a copy, as the record may be taken over at any time. */
+struct hop {
+	__u32 ifindex; /* 0: none, the packet is the stack's */
+	__u16 mac[6];  /* destination, source */
+	__u16 mtu;
+	bool kick; /* let the kernel's neighbour code send this one */
+};
+
+static __always_inline struct lb_next_hop *hop_at(__u32 i)
+{
+	return bpf_map_lookup_elem(&lb_next_hops, &i);
+}
+
+static __always_inline bool hop_same(const struct lb_next_hop *h, const struct bpf_fib_lookup *f)
+{
+	return h->generation && h->ifindex == f->ifindex &&
+	       !__builtin_memcmp(h->dmac, f->dmac, 6) && !__builtin_memcmp(h->smac, f->smac, 6);
+}
+
+/* Makes a record say what the fib said; false: somebody else is at it. */
+static __always_inline bool hop_write(struct lb_next_hop *h, const struct bpf_fib_lookup *f,
+				      __u32 now)
+{
+	__u32 generation = (h->generation + 1) & 0xffff;
+
+	if (__sync_val_compare_and_swap(&h->lock, 0, 1))
+		return false;
+	__sync_lock_test_and_set(&h->generation, 0);
+	h->ifindex = f->ifindex;
+	__builtin_memcpy(h->dmac, f->dmac, 6);
+	__builtin_memcpy(h->smac, f->smac, 6);
+	h->mtu = f->mtu_result;
+	h->kicked = now;
+	__sync_lock_test_and_set(&h->generation, generation ? generation : 1);
+	__sync_lock_test_and_set(&h->lock, 0);
+	return true;
+}
+
+/* Finds or makes the shared record of what the fib said: index << 16 | generation, or 0. */
+static __always_inline __u32 hop_intern(const struct bpf_fib_lookup *f, __u32 now)
+{
+	__u32 mac = f->dmac[5] | f->dmac[4] << 8 | f->dmac[3] << 16;
+	__u32 i = (f->ifindex * 0x85ebca6b + mac * 0x9e3779b1) >> 16 & (NEXT_HOPS - 1);
+	struct lb_next_hop *h = hop_at(i);
+
+	if (!h || (!hop_same(h, f) && !hop_write(h, f, now)))
+		return 0;
+	h->mtu = f->mtu_result;
+	h->checked = now;
+	return i << 16 | (h->generation & 0xffff);
+}
+
+/* Asks the fib for the way from one address to another; 0: the packet does not leave the host, or only the stack can send
+ * it. `kind` is the protocol, with KIND_IPV6 for that family. */
+static __noinline __u32 hop_ask(void *ctx, const union lb_addr *from, const union lb_addr *to,
+				__u32 ifindex, __u32 kind)
+{
+	struct bpf_fib_lookup f = {};
+
+	f.family = kind & KIND_IPV6 ? AF_INET6_ : AF_INET_;
+	f.l4_protocol = kind;
+	f.ifindex = ifindex;
+	if (kind & KIND_IPV6) {
+		__builtin_memcpy(f.ipv6_src, from, 16);
+		__builtin_memcpy(f.ipv6_dst, to, 16);
+	} else {
+		f.ipv4_src = from->w[0];
+		f.ipv4_dst = to->w[0];
+	}
+	if (bpf_fib_lookup(ctx, &f, sizeof(f), 0) != BPF_FIB_LKUP_RET_SUCCESS)
+		return 0;
+	return hop_intern(&f, clock_tick());
+}
+
+/* Copies the record that `ref` names. False: it has other content by now, or was not looked at lately. */
+static __always_inline bool hop_read(__u32 ref, __u32 now, enum lb_hook hook, struct hop *hop)
+{
+	struct lb_next_hop *h = hop_at(ref >> 16);
+
+	if (!h || READ_ONCE(h->generation) != (ref & 0xffff) || now - h->checked > HOP_FRESH)
+		return false;
+	hop->ifindex = h->ifindex;
+	__builtin_memcpy(hop->mac, h->dmac, 6);
+	__builtin_memcpy(hop->mac + 3, h->smac, 6);
+	hop->mtu = h->mtu;
+	hop->kick = now - h->kicked >= (hook == HOOK_XDP ? HOP_KICK : HOP_KICK_TC);
+	return READ_ONCE(h->generation) == (ref & 0xffff);
+}
+
+/* The next hop to `to` (both addresses in maps, not on the stack), from the cache in (*ref, *ref_token) if that holds.
+ * False: leave the packet to the stack. */
+static __always_inline bool hop_find(const struct packet *p, enum lb_hook hook, enum lb_af af,
+				     const union lb_addr *from, const union lb_addr *to, __u32 *ref,
+				     __u32 *ref_token, struct hop *hop)
+{
+	__u32 token = route_token(p->ctx, hook, af, p->now), kind = p->t.proto, found = *ref;
+
+	if (likely(found && *ref_token == token && hop_read(found, p->now, hook, hop)))
+		return true;
+	if (af == LB_AF_INET6)
+		kind |= KIND_IPV6;
+	found = hop_ask(p->ctx, from, to, packet_ifindex(p->ctx, hook), kind);
+	*ref_token = token;
+	*ref = found;
+	return found && hop_read(found, p->now, hook, hop);
+}
+
+/* Notes that the kernel's neighbour code gets a packet for this hop now; from XDP: that tcx will see to it. */
+static __always_inline void hop_kicked(__u32 ref, __u32 now, enum lb_hook hook)
+{
+	struct lb_next_hop *h = hop_at(ref >> 16);
+
+	if (h)
+		h->kicked = hook == HOOK_XDP ? now - HOP_KICK_TC : now;
+}

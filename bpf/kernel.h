@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What bpvs reads of the kernel itself: has netfilter hooks in this namespace, and have the routes changed. Both through
+ * BTF and relocated at load; on kernels without bpf_cast_to_kern_ctx (before 6.2) the answers are the careful ones.
+ */
+#pragma once
+#include "packet.h"
+
+typedef struct {
+	int counter;
+} lb_atomic;
+
+struct nf_hook_entries;
+struct netns_nf {
+	struct nf_hook_entries *hooks_ipv4[5];
+	struct nf_hook_entries *hooks_ipv6[5];
+} __attribute__((preserve_access_index));
+struct netns_ipv4 {
+	lb_atomic rt_genid;
+} __attribute__((preserve_access_index));
+struct netns_ipv6 {
+	lb_atomic fib6_sernum;
+} __attribute__((preserve_access_index));
+struct net {
+	struct netns_nf nf;
+	struct netns_ipv4 ipv4;
+	struct netns_ipv6 ipv6;
+} __attribute__((preserve_access_index));
+typedef struct {
+	struct net *net;
+} possible_net_t;
+struct net_device {
+	possible_net_t nd_net;
+} __attribute__((preserve_access_index));
+struct sk_buff {
+	struct net_device *dev;
+} __attribute__((preserve_access_index));
+struct xdp_rxq_info {
+	struct net_device *dev;
+} __attribute__((preserve_access_index));
+struct xdp_buff {
+	struct xdp_rxq_info *rxq;
+} __attribute__((preserve_access_index));
+
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+/* This table's namespace, noted by the first packet: reading through it then costs one load. */
+__u64 lb_netns;
+
+static __always_inline bool kernel_readable(void)
+{
+	return bpf_cast_to_kern_ctx && bpf_rdonly_cast;
+}
+
+static __always_inline void netns_note(void *ctx, enum lb_hook hook)
+{
+	if (hook == HOOK_XDP) {
+		struct xdp_buff *xdp = bpf_cast_to_kern_ctx(ctx);
+
+		lb_netns = (__u64)xdp->rxq->dev->nd_net.net;
+	} else {
+		struct sk_buff *skb = bpf_cast_to_kern_ctx(ctx);
+
+		lb_netns = (__u64)skb->dev->nd_net.net;
+	}
+}
+
+static __always_inline struct net *netns_get(void *ctx, enum lb_hook hook)
+{
+	if (unlikely(!lb_netns))
+		netns_note(ctx, hook);
+	return bpf_rdonly_cast((void *)lb_netns, bpf_core_type_id_kernel(struct net));
+}
+
+/* Changes whenever a route, an address or a device that routes depend on does (rt_genid, fib6_sernum); where they can't
+ * be read it changes with every tick, so that nothing cached under it lives longer. */
+static __always_inline __u32 route_token(void *ctx, enum lb_hook hook, enum lb_af af, __u32 now)
+{
+	struct net *net;
+
+	if (!kernel_readable())
+		return now;
+	net = netns_get(ctx, hook);
+	return af == LB_AF_INET ? net->ipv4.rt_genid.counter : net->ipv6.fib6_sernum.counter;
+}
+
+/* Would a forwarded packet meet a netfilter hook? Hooks of prerouting (0), forward (2) and postrouting (4) count. */
+static __always_inline bool netfilter_hooked(void *ctx, enum lb_hook hook, enum lb_af af)
+{
+	struct net *net;
+
+	if (!kernel_readable())
+		return true;
+	net = netns_get(ctx, hook);
+	if (af == LB_AF_INET)
+		return net->nf.hooks_ipv4[0] || net->nf.hooks_ipv4[2] || net->nf.hooks_ipv4[4];
+	return net->nf.hooks_ipv6[0] || net->nf.hooks_ipv6[2] || net->nf.hooks_ipv6[4];
+}

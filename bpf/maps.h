@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every map, and one accessor for each. All tables are arrays that user space maps into its memory: a look-up is
+ * inlined by the JIT, and neither listing nor programming needs a system call per entry.
+ * The sizes given here are the smallest; user space sets the real ones, and the masks below, before loading.
+ */
+#pragma once
+#include "bpf_env.h"
+
+/* Fixed at load; the verifier prunes and folds by them. Pinned with the maps as lb_rodata. */
+const volatile __u64 lb_hash_key[8];           /* secret, random, odd */
+const volatile __u32 lb_service_line_mask = 0; /* lines of lb_service_index - 1 */
+const volatile __u32 lb_filter_mask = 0;       /* bits of one half of lb_filter - 1 */
+const volatile __u32 lb_conn_line_mask = 0;    /* lines of lb_conn_index - 1 */
+const volatile __u32 lb_conn_max = 0;          /* entries of lb_conns */
+const volatile __u32 lb_server_max = 0; /* entries of lb_servers: the stride of a lane of lb_stats */
+const volatile __u32 lb_lane_mask = 0; /* lanes of lb_stats and lb_verdicts - 1; lane = CPU & mask */
+const volatile __u32 lb_lanes_shared = 0; /* more CPUs than lanes: count with atomics */
+const volatile __u32 lb_tick_shift = 4;   /* tick = jiffies64 >> shift */
+const volatile __u32 lb_hz = 250;         /* jiffies in a second */
+
+#define LB_ARRAY(NAME, VALUE, ENTRIES)                                                             \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                                                  \
+		__uint(map_flags, BPF_F_MMAPABLE);                                                 \
+		__uint(max_entries, ENTRIES);                                                      \
+		__type(key, __u32);                                                                \
+		__type(value, VALUE);                                                              \
+	} NAME SEC(".maps")
+
+/* Settings and the generation number. Writer: user space. Reader: both. One entry. */
+LB_ARRAY(lb_config, struct lb_config, 1);
+/* User space's allocation state, under the lock. The datapath never reads it. One entry. */
+LB_ARRAY(lb_book, struct lb_book, 1);
+/* (address, port, protocol) -> service id: tagged references, two lines to choose from. Writer: user space, one
+ * store per change. Full: TABLE_FULL to the caller. */
+LB_ARRAY(lb_service_index, struct lb_line, 1);
+/* Services by id (0: none). Writer: user space. */
+LB_ARRAY(lb_services, struct lb_service, 2);
+/* Scheduler state by service id. Writer: the datapath; user space by compare-and-exchange. */
+LB_ARRAY(lb_service_states, struct lb_service_state, 2);
+/* Lists of servers: ranges of cells. Writer: user space; a range in force is never changed. Full: TABLE_FULL. */
+LB_ARRAY(lb_cells, union lb_cell, 2);
+/* Servers by id (0: none). Writer: user space. Full: TABLE_FULL. */
+LB_ARRAY(lb_servers, struct lb_server, 2);
+/* Counts and next hop by server id. Writer: the datapath. */
+LB_ARRAY(lb_server_states, struct lb_server_state, 2);
+/* Counters, [lane][server id]. Writer: the datapath, each lane by its CPU. */
+LB_ARRAY(lb_stats, struct lb_counters, 2);
+/* Counters at the last zeroing, and of servers gone, [0..server_max): by server, then by service id. User space's. */
+LB_ARRAY(lb_stats_base, struct lb_counters, 2);
+/* Two bitmaps, for service and server endpoints: a clear bit says that a packet is not ours. Writer: user space,
+ * which sets a bit before the entry and clears it long after. Stale bits cost time, nothing else. */
+LB_ARRAY(lb_filter, __u64, 2);
+/* Connections, from a pool. Writer: the datapath. Full: the one nearest its end among some gives way (LB_EVICTED). */
+LB_ARRAY(lb_conns, struct lb_conn, 2);
+/* Client endpoint -> connections. Writer: the datapath, under the line's lock; a reference is one aligned store. */
+LB_ARRAY(lb_conn_index, struct lb_conn_line, 1);
+/* The pool's free entries, [lane]. Writer: the datapath by compare-and-exchange. */
+LB_ARRAY(lb_conn_pools, struct lb_conn_pool, 1);
+/* Next hops, shared. Writer: the datapath. A slot taken over has another generation. */
+LB_ARRAY(lb_next_hops, struct lb_next_hop, 1024);
+/* Packets by verdict, [lane][enum lb_verdict]. Writer: the datapath, each lane by its CPU. */
+LB_ARRAY(lb_verdicts, __u64, LB_VERDICTS);
+/* The kernel's coarse clock, for user space: the program lb_read_clock fills it. One entry. */
+LB_ARRAY(lb_clock, struct lb_clock, 1);
+
+/* The timer that expires connections with no process of ours alive. One entry; not for user space. */
+struct lb_sweeper {
+	struct bpf_timer timer;
+	__u32 cursor; /* next set to look at */
+	__u32 pad;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lb_sweeper);
+} lb_sweepers SEC(".maps");
+
+/* Enums that no map mentions, kept in the BTF for user space. */
+const enum lb_limit *lb_keep_limit;
+const enum lb_af *lb_keep_af;
+const enum lb_verdict *lb_keep_verdict;
+const enum lb_sched *lb_keep_sched;
+const enum lb_fwd *lb_keep_fwd;
+const enum lb_state *lb_keep_state;
+const enum lb_conn_flag *lb_keep_conn_flag;
+const enum lb_server_flag *lb_keep_server_flag;
+const enum lb_server_state_flag *lb_keep_server_state_flag;
+const enum lb_service_flag *lb_keep_service_flag;
+const enum lb_source *lb_keep_source;
+const enum lb_bypass_mode *lb_keep_bypass_mode;
+const enum lb_feature *lb_keep_feature;

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Refusing a packet at once instead of letting its sender wait, on tcx: an ICMP "port unreachable" from the VIP where no
+ * server can take a connection (ip_vs_leave()), a TCP reset for a segment of no connection where the VIP is not an address
+ * of this host, whose stack would send it.
+ *
+ * The packet itself becomes the answer. If its transport checksum is still to be filled in by the device (a local sender's
+ * CHECKSUM_PARTIAL), that stays so: the field holds the sum of the pseudo header, which is how it is recognised here.
+ */
+#pragma once
+#include "forward.h"
+
+enum {
+	ICMP_HDR = 8,
+	ICMP4_ROOM = 20 + ICMP_HDR,
+	ICMP6_ROOM = 40 + ICMP_HDR,
+	ICMP4_QUOTE = 576 - ICMP4_ROOM,
+	ICMP6_QUOTE = 1280 - ICMP6_ROOM, /* as icmp_send(), icmp6_send() */
+	ICMP_UNREACH = 3,
+	ICMP_PORT = 3,
+	ICMP6_UNREACH = 1,
+	ICMP6_PORT = 4,
+	TOS_CONTROL = 0xc0,
+	TTL = 64,
+};
+
+static __always_inline void mac_swap(void *data)
+{
+	__u16 *m = data;
+
+	for (int i = 0; i < 3; i++) {
+		__u16 x = m[i];
+
+		m[i] = m[i + 3];
+		m[i + 3] = x;
+	}
+}
+
+/* Sum of the pseudo header, folded but not inverted. */
+static __always_inline __u16 pseudo_sum(const union lb_addr *a, const union lb_addr *b, __u8 proto,
+					__u32 len, enum lb_af af)
+{
+	__u64 sum = (__u64)a->w[0] + b->w[0] + bpf_htonl(len) + bpf_htonl(proto);
+
+	if (af == LB_AF_INET6)
+		for (int i = 1; i < 4; i++)
+			sum += (__u64)a->w[i] + b->w[i];
+	return csum_fold(sum);
+}
+
+/* Sum of `words` 32-bit words from `at`, and of up to three bytes behind them. */
+static __always_inline __u64 sum_words(void *at, void *end, int words)
+{
+	__u64 sum = 0;
+	__u32 *w = at;
+	__u8 *b;
+	int i;
+
+	for (i = 0; i < words && (void *)(w + 1) <= end; i++)
+		sum += *w++;
+	if (i == words)
+		return sum;
+	b = (__u8 *)w;
+	if ((void *)(b + 1) <= end)
+		sum += b[0];
+	if ((void *)(b + 2) <= end)
+		sum += (__u32)b[1] << 8;
+	if ((void *)(b + 3) <= end)
+		sum += b[2];
+	return sum;
+}
+
+struct refusal {
+	union lb_addr saddr, daddr; /* of the packet refused */
+	__u32 quote;                /* bytes of it in the answer */
+	__u16 check;                /* its transport checksum */
+	__u16 pad;
+	__u8 partial; /* that is still to be completed */
+	__u8 header;  /* length of its IP header */
+};
+
+/* The answer's headers, into the room made for them. */
+static __always_inline bool write_unreachable4(struct __sk_buff *skb, const struct refusal *r)
+{
+	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
+	struct iphdr *ip = data + L3_OFF, *inner = data + L3_OFF + ICMP4_ROOM;
+	__u32 *icmp = data + L3_OFF + 20;
+	__u64 sum;
+
+	if ((void *)(inner + 1) > end)
+		return false;
+	mac_swap(data);
+	*(__u32 *)ip = bpf_htonl(0x45000000 | TOS_CONTROL << 16 | (r->quote + ICMP4_ROOM));
+	((__u32 *)ip)[1] = 0;
+	((__u32 *)ip)[2] = bpf_htonl(TTL << 24 | IPPROTO_ICMP << 16);
+	ip->saddr = r->daddr.w[0];
+	ip->daddr = r->saddr.w[0];
+	ip->check = ~ip_header_sum(ip);
+	icmp[0] = bpf_htonl(ICMP_UNREACH << 24 | ICMP_PORT << 16);
+	icmp[1] = 0;
+	sum = icmp[0];
+	if (r->partial) /* the device will make the transport part's sum ~check */
+		sum += 0xffff + (__u32)(__u16)~r->check;
+	else
+		sum += sum_words(inner, end, ICMP4_QUOTE / 4);
+	*(__u16 *)((void *)icmp + 2) = ~csum_fold(sum);
+	return true;
+}
+
+static __always_inline bool write_unreachable6(struct __sk_buff *skb, const struct refusal *r)
+{
+	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
+	struct ipv6hdr *ip6 = data + L3_OFF, *inner = data + L3_OFF + ICMP6_ROOM;
+	__u32 *icmp = data + L3_OFF + 40;
+	__u64 sum;
+
+	if ((void *)(inner + 1) > end)
+		return false;
+	mac_swap(data);
+	*(__u32 *)ip6 = bpf_htonl(0x60000000);
+	ip6->payload_len = bpf_htons(r->quote + ICMP_HDR);
+	ip6->nexthdr = IPPROTO_ICMPV6;
+	ip6->hop_limit = TTL;
+	__builtin_memcpy(&ip6->saddr, &r->daddr, 16);
+	__builtin_memcpy(&ip6->daddr, &r->saddr, 16);
+	icmp[0] = bpf_htonl(ICMP6_UNREACH << 24 | ICMP6_PORT << 16);
+	icmp[1] = 0;
+	sum = (__u64)icmp[0] +
+	      pseudo_sum(&r->daddr, &r->saddr, IPPROTO_ICMPV6, r->quote + ICMP_HDR, LB_AF_INET6);
+	if (r->partial)
+		sum += sum_words(inner, (void *)(inner + 1), 10) + (__u32)(__u16)~r->check;
+	else
+		sum += sum_words(inner, end, ICMP6_QUOTE / 4);
+	*(__u16 *)((void *)icmp + 2) = ~csum_fold(sum);
+	return true;
+}
+
+/* What the answer needs to know of the packet, before that is cut and moved. */
+static __always_inline bool refusal_of(struct __sk_buff *skb, enum lb_af af, struct refusal *r)
+{
+	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS), *l4;
+	__u32 len, off;
+	__u8 proto;
+
+	if (af == LB_AF_INET) {
+		struct iphdr *ip = data + L3_OFF;
+
+		if ((void *)(ip + 1) > end)
+			return false;
+		r->saddr.w[0] = ip->saddr;
+		r->daddr.w[0] = ip->daddr;
+		r->header = ip->ihl * 4;
+		proto = ip->protocol;
+		len = bpf_ntohs(ip->tot_len);
+	} else {
+		struct ipv6hdr *ip6 = data + L3_OFF;
+
+		if ((void *)(ip6 + 1) > end)
+			return false;
+		__builtin_memcpy(&r->saddr, &ip6->saddr, 16);
+		__builtin_memcpy(&r->daddr, &ip6->daddr, 16);
+		r->header = 40;
+		proto = ip6->nexthdr;
+		len = bpf_ntohs(ip6->payload_len) + 40;
+	}
+	l4 = data + L3_OFF + r->header;
+	off = proto == IPPROTO_TCP ? offsetof(struct tcphdr, check)
+				   : offsetof(struct udphdr, check);
+	if (l4 + off + 2 > end)
+		return false;
+	r->check = *(__u16 *)(l4 + off);
+	r->partial = r->check == pseudo_sum(&r->saddr, &r->daddr, proto, len - r->header, af);
+	r->quote = len;
+	return true;
+}
+
+/* Answers a request that no server can take. The tcx action. */
+static __noinline int refuse_unreachable(struct __sk_buff *skb, enum lb_af af)
+{
+	__u32 most = af == LB_AF_INET ? ICMP4_QUOTE : ICMP6_QUOTE,
+	      room = af == LB_AF_INET ? ICMP4_ROOM : ICMP6_ROOM;
+	struct refusal r = {};
+
+	if (!refusal_of(skb, af, &r))
+		goto failed;
+	if (r.quote > most)
+		r.quote = most;
+	if (skb->len != L3_OFF + r.quote && bpf_skb_change_tail(skb, L3_OFF + r.quote, 0))
+		goto failed;
+	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0) || bpf_skb_pull_data(skb, 0))
+		goto failed;
+	if (!(af == LB_AF_INET ? write_unreachable4(skb, &r) : write_unreachable6(skb, &r)))
+		goto failed;
+	count_verdict(LB_REFUSE_NO_SERVER);
+	return bpf_redirect(skb->ifindex, 0);
+failed:
+	count_verdict(LB_DROP_REFUSE_FAILED);
+	return 2; /* TC_ACT_SHOT */
+}
+
+/* The reset that answers a segment (RFC 9293, 3.5.2), written over it; the packet is cut to headers already. */
+static __always_inline bool write_reset(struct __sk_buff *skb, const struct refusal *r,
+					enum lb_af af, const struct tcphdr *old, __u32 segment)
+{
+	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
+	struct tcphdr *th = data + L3_OFF + (af == LB_AF_INET ? 20 : 40);
+	__u16 pseudo = pseudo_sum(&r->saddr, &r->daddr, IPPROTO_TCP, sizeof(*th), af);
+	__u32 seq = old->ack ? old->ack_seq : 0;
+	__u32 ack = old->ack ? 0 : bpf_htonl(bpf_ntohl(old->seq) + segment);
+
+	if ((void *)(th + 1) > end)
+		return false;
+	mac_swap(data);
+	if (af == LB_AF_INET) {
+		struct iphdr *ip = data + L3_OFF;
+
+		*(__u32 *)ip = bpf_htonl(0x45000000 | (20 + sizeof(*th)));
+		((__u32 *)ip)[1] = bpf_htonl(0x4000);
+		((__u32 *)ip)[2] = bpf_htonl(TTL << 24 | IPPROTO_TCP << 16);
+		ip->saddr = r->daddr.w[0];
+		ip->daddr = r->saddr.w[0];
+		ip->check = ~ip_header_sum(ip);
+	} else {
+		struct ipv6hdr *ip6 = data + L3_OFF;
+
+		*(__u32 *)ip6 = bpf_htonl(0x60000000);
+		ip6->payload_len = bpf_htons(sizeof(*th));
+		ip6->nexthdr = IPPROTO_TCP;
+		ip6->hop_limit = TTL;
+		__builtin_memcpy(&ip6->saddr, &r->daddr, 16);
+		__builtin_memcpy(&ip6->daddr, &r->saddr, 16);
+	}
+	th->source = old->dest;
+	th->dest = old->source;
+	th->seq = seq;
+	th->ack_seq = ack;
+	((__u32 *)th)[3] = bpf_htonl(5 << 28 | (TCP_RST | (old->ack ? 0 : TCP_ACK)) << 16);
+	th->check = 0;
+	th->urg_ptr = 0;
+	th->check = r->partial ? pseudo : ~csum_fold(sum_words(th, th + 1, 5) + pseudo);
+	return true;
+}
+
+/* Answers a segment that belongs to no connection. The tcx action. */
+static __noinline int refuse_reset(struct __sk_buff *skb, enum lb_af af)
+{
+	__u32 header = af == LB_AF_INET ? 20 : 40, segment;
+	struct refusal r = {};
+	struct tcphdr old;
+
+	if (!refusal_of(skb, af, &r) || r.header != header ||
+	    bpf_skb_load_bytes(skb, L3_OFF + header, &old, sizeof(old)))
+		goto failed;
+	count_verdict(LB_REFUSE_NO_CONN);
+	if (old.rst)
+		return 2; /* TC_ACT_SHOT: a reset is not answered */
+	segment = r.quote - header - old.doff * 4 + old.syn + old.fin;
+	if (bpf_skb_change_tail(skb, L3_OFF + header + sizeof(old), 0) ||
+	    bpf_skb_pull_data(skb, 0) || !write_reset(skb, &r, af, &old, segment))
+		goto failed;
+	return bpf_redirect(skb->ifindex, 0);
+failed:
+	count_verdict(LB_DROP_REFUSE_FAILED);
+	return 2; /* TC_ACT_SHOT */
+}
+
+/* Is the packet's destination an address that this host's stack answers for? Then what is not ours there is the stack's.
+ * (A function of its own for the stack's sake.) */
+static __noinline bool destination_is_local(struct __sk_buff *skb, enum lb_af af)
+{
+	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
+	struct bpf_fib_lookup f = {};
+
+	f.ifindex = skb->ifindex;
+	if (af == LB_AF_INET) {
+		struct iphdr *ip = data + L3_OFF;
+
+		if ((void *)(ip + 1) > end)
+			return true;
+		f.family = AF_INET_;
+		f.ipv4_src = ip->saddr;
+		f.ipv4_dst = ip->daddr;
+	} else {
+		struct ipv6hdr *ip6 = data + L3_OFF;
+
+		if ((void *)(ip6 + 1) > end)
+			return true;
+		f.family = AF_INET6_;
+		__builtin_memcpy(f.ipv6_src, &ip6->saddr, 16);
+		__builtin_memcpy(f.ipv6_dst, &ip6->daddr, 16);
+	}
+	return bpf_fib_lookup(skb, &f, sizeof(f), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What schedulers walk: the servers of one list, in the order of the kernel's list. */
+#pragma once
+#include "../conn_edit.h"
+
+enum { WALK_ON = 0, WALK_END = 1 };
+
+struct walk {
+	__u32 list;  /* cell of the list's head */
+	__u32 count; /* servers in it */
+	__u32 service;
+	__u32 start;  /* where a walk begins */
+	__u32 best;   /* the server chosen; 0: none yet */
+	__s32 weight; /* its weight */
+	__u64 load;   /* its load */
+	__s32 least;  /* wrr: the least weight that counts now */
+	__u32 max_weight, gcd;
+	__u32 raced; /* another CPU moved the scheduler's state meanwhile: pick again */
+};
+
+/* Can the server of slot `i` take a connection? Leaves its id and weight in the arguments. */
+static __always_inline bool walk_server(const struct walk *w, __u32 i, __u32 *id, __s32 *weight,
+					struct lb_server_state **st)
+{
+	struct lb_slot *slot = slot_at(w->list, i);
+
+	if (!slot)
+		return false;
+	*id = slot->server;
+	*weight = slot->weight;
+	*st = server_state_at(*id);
+	return *weight > 0 && *st && !((*st)->flags & LB_SERVER_OVERLOAD);
+}
+
+static __always_inline bool walk_usable(const struct walk *w, __u32 i)
+{
+	struct lb_server_state *st;
+	__s32 weight;
+	__u32 id;
+
+	return walk_server(w, i, &id, &weight, &st);
+}
+
+static __always_inline long walk_take(struct walk *w, __u32 i)
+{
+	struct lb_slot *slot = slot_at(w->list, i);
+
+	if (slot) {
+		w->best = slot->server;
+		w->weight = slot->weight;
+	}
+	return WALK_END;
+}
+
+/* Index of the slot after server `id`'s; the head when `id` is 0 or no longer in the list's service. A server that was
+ * removed stands for the one before it then. */
+static __always_inline __u32 walk_after(const struct walk *w, __u32 id)
+{
+	for (int hops = 0; id && hops < 8; hops++) {
+		struct lb_server *srv = server_at(id);
+		__u32 next;
+
+		if (!srv || srv->service != w->service)
+			return 0;
+		if (srv->flags & LB_SERVER_AVAILABLE) {
+			next = w->count - srv->rank; /* index is count - 1 - rank */
+			return next < w->count ? next : 0;
+		}
+		id = srv->before;
+	}
+	return 0;
+}
+
+/* ip_vs_dest_conn_overhead() */
+static __always_inline __u64 server_overhead(const struct lb_server_state *st)
+{
+	return ((__u64)(__u32)st->active << 8) + (__u32)st->inactive;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Weighted least connections (ip_vs_wlc.c): the least (active * 256 + inactive) / weight, compared by cross-multiplying;
+ * ties keep the first of the list. */
+#pragma once
+#include "walk.h"
+
+static long wlc_step(__u32 i, void *ctx)
+{
+	struct walk *w = ctx;
+	struct lb_server_state *st;
+	__s32 weight;
+	__u64 load;
+	__u32 id;
+
+	if (!walk_server(w, i, &id, &weight, &st))
+		return WALK_ON;
+	load = server_overhead(st);
+	if (!w->best || w->load * (__u64)weight > load * (__u64)w->weight) {
+		w->best = id;
+		w->load = load;
+		w->weight = weight;
+	}
+	return WALK_ON;
+}
+
+static __always_inline __u32 sched_wlc(struct walk *w)
+{
+	bpf_loop(w->count, wlc_step, w, 0);
+	return w->best;
+}

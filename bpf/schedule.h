@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A new connection: the service's list, the scheduler's choice, the entry in the table. */
+#pragma once
+#include "sched.h"
+#include "hop.h"
+
+enum { PICK_TRIES = 4 };
+
+/* The scheduler's choice among the list in force; 0: no usable server. */
+__noinline __u32 service_pick(__u32 service)
+{
+	struct lb_service *svc = service_at(service);
+	struct walk w = {};
+	union lb_cell *head;
+	__u32 id = 0;
+	__u8 sched;
+
+	for (int i = 0; i < PICK_TRIES && svc; i++) {
+		w.list = READ_ONCE(svc->list);
+		head = cell_at(w.list);
+		if (!head || head->list.service != service)
+			continue; /* the list was replaced as we looked */
+		w.count = head->list.count;
+		w.max_weight = head->list.max_weight;
+		w.gcd = head->list.gcd;
+		w.service = service;
+		w.best = 0;
+		w.raced = 0;
+		sched = head->list.sched;
+		id = sched_pick(sched, &w);
+		if (!w.raced)
+			break;
+	}
+	return id;
+}
+
+/* May neither direction go through the host's stack? Decided once, so that netfilter sees all of a flow or nothing. */
+static __always_inline bool bypass_allowed(void *ctx, enum lb_hook hook, enum lb_af af)
+{
+	struct lb_config *cfg = config_get();
+
+	if (!cfg || cfg->bypass == LB_BYPASS_NEVER)
+		return false;
+	return cfg->bypass == LB_BYPASS_ALWAYS || !netfilter_hooked(ctx, hook, af);
+}
+
+/* Where a new connection is described: the stack has no room for it. One entry a CPU; not for user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct new_conn);
+} lb_new_conns SEC(".maps");
+
+static __always_inline struct new_conn *new_conn_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&lb_new_conns, &zero);
+}
+
+/* Schedules and adds. LB_OK: `ref` is the connection. LB_REFUSE_* and LB_DROP_* say why there is none. */
+static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_hook hook,
+						     enum lb_af af, __u32 service,
+						     struct conn_ref *ref)
+{
+	__u32 id = service_pick(service);
+	struct lb_server *srv = id ? server_at(id) : NULL;
+	struct new_conn *n = new_conn_get();
+	int added;
+
+	if (!srv || !n || srv->service != service)
+		return LB_REFUSE_NO_SERVER;
+	n->server = id;
+	n->now = p->now;
+	n->af = af;
+	n->client = p->src;
+	n->service = p->dst;
+	addr_copy(&n->t.saddr, &p->t.saddr, af);
+	addr_copy(&n->t.daddr, &p->t.daddr, af);
+	n->t.sport = p->t.sport;
+	n->t.dport = p->t.dport;
+	n->t.proto = p->t.proto;
+	n->dport = srv->port ? srv->port : p->t.dport;
+	n->state = p->t.proto == IPPROTO_TCP ? tcp_step(LB_TCP_NONE, DIR_IN, p->tcp_flags)
+					     : LB_UDP_NORMAL;
+	n->flags = state_active(n->state) ? 0 : LB_CONN_INACTIVE;
+	if (bypass_allowed(p->ctx, hook, af))
+		n->flags |= LB_CONN_BYPASS;
+	n->entry = pool_take();
+	if (unlikely(!n->entry))
+		n->entry = pool_evict(p->now, bpf_get_prandom_u32());
+	if (!n->entry)
+		return LB_DROP_TABLE_FULL;
+	added = conn_add(n);
+	if (added <= 0)
+		return added ? -added : LB_DROP_TABLE_FULL;
+	ref->index = added - 1;
+	ref->c = conn_at(ref->index);
+	if (ref->c) {
+		ref->server = ref->c->server;
+		ref->dport = ref->c->dport;
+	}
+	return ref->c ? LB_OK : LB_DROP_TABLE_FULL;
+}
