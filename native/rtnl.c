@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Interfaces and addresses of the calling thread's network namespace, by netlink. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <linux/if_link.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include "shim.h"
+
+enum { BUFFER = 32768 }; /* the kernel fills at most this much of a dump at a time */
+
+static int rtnl_open(__u32 groups)
+{
+	struct sockaddr_nl self = { .nl_family = AF_NETLINK, .nl_groups = groups };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), err;
+
+	if (fd < 0)
+		return -errno;
+	if (!bind(fd, (struct sockaddr *)&self, sizeof(self)))
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
+}
+
+int bpvs_rtnl(void)
+{
+	return rtnl_open(0);
+}
+
+static ssize_t rtnl_receive(int fd, void *buffer)
+{
+	ssize_t got;
+
+	do
+		got = recv(fd, buffer, BUFFER, 0);
+	while (got < 0 && errno == EINTR);
+	return got < 0 ? -errno : got;
+}
+
+static void copy_text(char *out, size_t room, const struct rtattr *attr)
+{
+	size_t size = RTA_PAYLOAD(attr) < room - 1 ? RTA_PAYLOAD(attr) : room - 1;
+
+	memcpy(out, RTA_DATA(attr), size);
+	out[size] = 0;
+}
+
+static void read_kind(struct bpvs_interface *out, struct rtattr *info)
+{
+	int left = (int)RTA_PAYLOAD(info);
+
+	for (struct rtattr *a = RTA_DATA(info); RTA_OK(a, left); a = RTA_NEXT(a, left))
+		if (a->rta_type == IFLA_INFO_KIND)
+			copy_text(out->kind, sizeof(out->kind), a);
+}
+
+static void read_interface(struct bpvs_interface *out, const struct nlmsghdr *msg)
+{
+	struct ifinfomsg *info = NLMSG_DATA(msg);
+	int left = (int)IFLA_PAYLOAD(msg);
+
+	*out = (struct bpvs_interface){ .ifindex = info->ifi_index, .flags = info->ifi_flags };
+	for (struct rtattr *a = IFLA_RTA(info); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
+		switch (a->rta_type & NLA_TYPE_MASK) {
+		case IFLA_IFNAME:
+			copy_text(out->name, sizeof(out->name), a);
+			break;
+		case IFLA_MTU:
+			memcpy(&out->mtu, RTA_DATA(a), 4);
+			break;
+		case IFLA_MASTER:
+			memcpy(&out->master, RTA_DATA(a), 4);
+			break;
+		case IFLA_LINK:
+			memcpy(&out->link, RTA_DATA(a), 4);
+			break;
+		case IFLA_LINK_NETNSID:
+			out->more |= BPVS_PEER_ELSEWHERE;
+			break;
+		case IFLA_LINKINFO:
+			read_kind(out, a);
+			break;
+		case IFLA_ADDRESS:
+			if (RTA_PAYLOAD(a) == sizeof(out->mac))
+				memcpy(out->mac, RTA_DATA(a), sizeof(out->mac));
+			break;
+		}
+	}
+}
+
+/* Reads one dump to its end; returns the number of interfaces. */
+static int read_dump(int fd, void *buffer, struct bpvs_interface *out, uint32_t room)
+{
+	uint32_t count = 0;
+
+	for (;;) {
+		ssize_t got = rtnl_receive(fd, buffer);
+
+		if (got < 0)
+			return (int)got;
+		for (struct nlmsghdr *m = buffer; NLMSG_OK(m, got); m = NLMSG_NEXT(m, got)) {
+			if (m->nlmsg_type == NLMSG_DONE)
+				return (int)count;
+			if (m->nlmsg_type == NLMSG_ERROR)
+				return ((struct nlmsgerr *)NLMSG_DATA(m))->error;
+			if (m->nlmsg_type != RTM_NEWLINK)
+				continue;
+			if (count < room)
+				read_interface(&out[count], m);
+			count++;
+		}
+	}
+}
+
+int bpvs_interfaces(struct bpvs_interface *out, uint32_t room)
+{
+	struct {
+		struct nlmsghdr head;
+		struct ifinfomsg info;
+	} request = {
+		.head = { .nlmsg_len = sizeof(request),
+			  .nlmsg_type = RTM_GETLINK,
+			  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+		.info.ifi_family = AF_UNSPEC,
+	};
+	void *buffer = malloc(BUFFER);
+	int fd = rtnl_open(0), result;
+
+	if (fd < 0 || !buffer) {
+		free(buffer);
+		return fd < 0 ? fd : -ENOMEM;
+	}
+	if (send(fd, &request, sizeof(request), 0) < 0)
+		result = -errno;
+	else
+		result = read_dump(fd, buffer, out, room);
+	close(fd);
+	free(buffer);
+	return result;
+}
+
+/* As the kernel's inet_addr_type(): ask how a packet to the address would be routed. */
+int bpvs_is_local(int fd, uint32_t family, const uint8_t *address)
+{
+	size_t size = family == 4 ? 4 : 16;
+	struct {
+		struct nlmsghdr head;
+		struct rtmsg route;
+		struct rtattr attr;
+		uint8_t dst[16];
+	} request = {
+		.head = { .nlmsg_len = (__u32)(NLMSG_LENGTH(sizeof(struct rtmsg)) +
+					       RTA_LENGTH(size)),
+			  .nlmsg_type = RTM_GETROUTE,
+			  .nlmsg_flags = NLM_F_REQUEST },
+		.route = { .rtm_family = family == 4 ? AF_INET : AF_INET6,
+			   .rtm_dst_len = (unsigned char)(size * 8) },
+		.attr = { .rta_type = RTA_DST, .rta_len = (unsigned short)RTA_LENGTH(size) },
+	};
+	union {
+		struct nlmsghdr head;
+		char bytes[4096];
+	} answer;
+	ssize_t got;
+
+	memcpy(request.dst, address, size);
+	if (send(fd, &request, request.head.nlmsg_len, 0) < 0)
+		return -errno;
+	do
+		got = recv(fd, &answer, sizeof(answer), 0);
+	while (got < 0 && errno == EINTR);
+	if (got < 0)
+		return -errno;
+	if (!NLMSG_OK(&answer.head, got) || answer.head.nlmsg_type != RTM_NEWROUTE)
+		return 0; /* no route: not ours */
+	return ((struct rtmsg *)NLMSG_DATA(&answer.head))->rtm_type == RTN_LOCAL;
+}
+
+struct watch {
+	int netlink, notify;
+};
+
+/* Takes all messages that are waiting and passes on that there were some. ENOBUFS (messages were lost) counts. */
+static bool watch_drain(const struct watch *watch)
+{
+	char scrap[8192];
+	ssize_t got;
+
+	do
+		got = recv(watch->netlink, scrap, sizeof(scrap), MSG_DONTWAIT);
+	while (got > 0 || (got < 0 && (errno == EINTR || errno == ENOBUFS)));
+	if (got == 0 || errno != EAGAIN)
+		return false;
+	/* A full socket means that the reader has news waiting anyway. */
+	return send(watch->notify, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 || errno == EAGAIN;
+}
+
+static void *watch_run(void *arg)
+{
+	struct watch *watch = arg;
+	struct pollfd fds[2] = { { .fd = watch->netlink, .events = POLLIN },
+				 { .fd = watch->notify, .events = POLLIN } };
+
+	for (;;) {
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (fds[1].revents || (fds[0].revents && !watch_drain(watch)))
+			break;
+	}
+	close(watch->netlink);
+	close(watch->notify);
+	free(watch);
+	return NULL;
+}
+
+int bpvs_watch(void)
+{
+	struct watch *watch = malloc(sizeof(*watch));
+	int pair[2], err = 0;
+	pthread_t thread;
+
+	if (!watch)
+		return -ENOMEM;
+	watch->netlink = rtnl_open(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR);
+	if (watch->netlink < 0) {
+		err = watch->netlink;
+		free(watch);
+		return err;
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+		err = -errno;
+	} else {
+		watch->notify = pair[1];
+		err = -pthread_create(&thread, NULL, watch_run, watch);
+		if (!err) {
+			pthread_detach(thread);
+			return pair[0];
+		}
+		close(pair[0]);
+		close(pair[1]);
+	}
+	close(watch->netlink);
+	free(watch);
+	return err;
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a foreign function interface does badly, in C: callbacks with a va_list, system calls that libbpf does not
+ * know, many small calls that belong together, netlink. The rest of libbpf is called directly.
+ *
+ * Unless a function says otherwise it returns 0 (or what it counts) and, on failure, a negative errno.
+ */
+#pragma once
+#include <stdint.h>
+#include <linux/types.h>
+
+/* ---- log.c: libbpf's messages ---- */
+
+/* Collects libbpf's messages in place of printing them. Call once before any other. */
+void bpvs_log_init(void);
+/* Moves up to `size` bytes of what was collected (the end of it, if there is more) to `out`; returns how many. */
+int64_t bpvs_log_take(char *out, uint64_t size);
+
+/* ---- maps.c: pinned maps ---- */
+
+struct bpvs_map {
+	__u64 address; /* where it is mapped; 0: it is not */
+	__u64 bytes;   /* of the mapping; 0: it can't be mapped */
+	__s32 fd;
+	__u32 entries;
+	__u32 value_size;
+	__u32 type; /* BPF_MAP_TYPE_* */
+};
+
+/* Opens the pins dir/name of `count` names (each ended by a NUL, one after the other). On failure everything is closed
+ * again and *failed is the number of the name. */
+int bpvs_maps_open(const char *dir, const char *names, uint32_t count, struct bpvs_map *out,
+		   uint32_t *failed);
+/* Maps one of them, read-only if it is frozen. */
+int bpvs_map_mmap(struct bpvs_map *map);
+/* Unmaps and closes. */
+void bpvs_maps_close(const struct bpvs_map *maps, uint32_t count);
+
+/* ---- links.c: programs and where they are attached ---- */
+
+enum bpvs_hook {
+	BPVS_TCX_INGRESS = 46,
+	BPVS_TCX_EGRESS = 47,
+	BPVS_XDP = 37
+}; /* enum bpf_attach_type */
+
+/* Attaches; returns the link's descriptor. `flags`: XDP_FLAGS_* with BPVS_XDP, else 0. */
+int bpvs_link_create(int prog_fd, int ifindex, uint32_t hook, uint32_t flags);
+int bpvs_link_update(int link_fd, int prog_fd);
+int bpvs_pin(int fd, const char *path);
+/* Descriptor of what is pinned there. */
+int bpvs_get(const char *path);
+/* out: type of link (BPF_LINK_TYPE_*), ifindex (0: the interface is gone), id of the program. */
+int bpvs_link_info(int link_fd, uint32_t out[3]);
+/* Id of a program. */
+int bpvs_prog_id(int prog_fd, uint32_t *id);
+/* The ways without links, for kernels before 6.6: filters of ours on clsact, told by handle and priority. */
+int bpvs_clsact_attach(int prog_fd, int ifindex, int egress);
+int bpvs_clsact_detach(int ifindex, int egress);
+/* *id: the program's, 0 if there is none of ours. */
+int bpvs_clsact_query(int ifindex, int egress, uint32_t *id);
+
+struct bpvs_run {
+	__u64 data_in, data_out; /* addresses */
+	__u64 ctx_in, ctx_out;
+	__u32 data_in_size, data_out_size; /* out: in: room, afterwards: bytes */
+	__u32 ctx_in_size, ctx_out_size;
+	__u32 repeat;
+	__u32 retval;
+	__u32 duration_ns;
+	__u32 pad;
+};
+/* BPF_PROG_RUN. */
+int bpvs_prog_run(int prog_fd, struct bpvs_run *run);
+int bpvs_possible_cpus(void);
+
+/* ---- hash.c: the datapath's hashing (bpf/hash.h) ---- */
+
+struct bpvs_endpoint {
+	__u8 addr[16];
+	__be16 port;
+	__u8 proto;
+	__u8 af;
+};
+
+/* out: four words for each: first line, second line, tag, bit of the first half of lb_filter. */
+void bpvs_hash_services(const __u64 *key, const struct bpvs_endpoint *in, uint32_t count,
+			uint32_t line_mask, uint32_t filter_mask, uint32_t *out);
+/* out: one word for each: bit of lb_filter, in its second half. */
+void bpvs_hash_servers(const __u64 *key, const struct bpvs_endpoint *in, uint32_t count,
+		       uint32_t filter_mask, uint32_t *out);
+
+/* ---- system.c: locks, namespaces, barriers ---- */
+
+/* Opens a directory, to lock it. */
+int bpvs_dir_open(const char *dir);
+/* flock, waiting. -ESTALE: the directory was removed meanwhile. */
+int bpvs_lock(int fd);
+int bpvs_unlock(int fd);
+int bpvs_close(int fd);
+/* When it returns, every program that ran when it was called has ended (it waits for an RCU grace period). */
+int bpvs_grace_period(void);
+/* Cookie of the calling thread's network namespace. */
+int bpvs_netns_cookie(uint64_t *cookie);
+/* Cookies of namespaces by path (NUL-ended, one after the other); 0 where there is no telling. */
+int bpvs_netns_cookies(const char *paths, uint32_t count, uint64_t *out);
+/* Whether there is a bpf file system at `path`: 1 or 0. */
+int bpvs_is_bpffs(const char *path);
+/* Mounts one on `path` in the mount namespace `mount_ns` (a path under /proc). */
+int bpvs_mount_bpffs(const char *mount_ns, const char *path);
+
+/* ---- rtnl.c: interfaces and addresses ---- */
+
+enum bpvs_interface_flag { BPVS_PEER_ELSEWHERE = 1 }; /* its link is in another namespace */
+
+struct bpvs_interface {
+	__s32 ifindex;
+	__u32 flags; /* IFF_* */
+	__u32 mtu;
+	__s32 master; /* ifindex of the bridge or bond it belongs to; 0: none */
+	__s32 link;   /* ifindex of the peer or lower interface; 0: none */
+	__u32 more;   /* enum bpvs_interface_flag */
+	__u8 mac[6];
+	__u8 pad[2];
+	char name[16];
+	char kind[16]; /* "veth", "bridge", ...; "" for a device of its own */
+};
+
+/* Lists interfaces; returns how many there are, of which at most `room` are in `out`. */
+int bpvs_interfaces(struct bpvs_interface *out, uint32_t room);
+/* 1 if the address (4 or 16 bytes by `family` 4 or 6) is one of this namespace's own, else 0. `fd` of bpvs_rtnl(). */
+int bpvs_is_local(int fd, uint32_t family, const uint8_t *address);
+/* A netlink socket of the calling thread's namespace. */
+int bpvs_rtnl(void);
+/* Starts a thread that writes a byte to the returned stream socket when an interface or address has changed. It ends
+ * when the socket is closed. */
+int bpvs_watch(void);

@@ -1,0 +1,108 @@
+/** The field's terms as types. Pure data: no handle, no clock. Addresses are canonical text; ports and marks host order. */
+
+/** Address family, as a number one can print. */
+export type Family = 4 | 6
+export type Protocol = 'tcp' | 'udp' | 'sctp'
+
+/** The 14 schedulers of the kernel's IPVS. */
+export const schedulers = [
+  'rr', 'wrr', 'lc', 'wlc', 'lblc', 'lblcr', 'dh', 'sh', 'sed', 'nq', 'fo', 'ovf', 'mh', 'twos',
+] as const
+export type Scheduler = (typeof schedulers)[number]
+
+/** How packets reach a server: NAT, IP in IP (or GUE, GRE), or by its MAC address. */
+export type ForwardingMethod = 'masq' | 'tunnel' | 'droute'
+
+/** Who made an entry. A source removes only what is its own. */
+export type Source = 'command' | 'manifest' | 'kubernetes'
+
+/** What names a virtual service: an address and port of a protocol, or a firewall mark of a family. */
+export type ServiceKey =
+  | { readonly kind: 'address'; readonly family: Family; readonly protocol: Protocol; readonly address: string; readonly port: number }
+  | { readonly kind: 'fwmark'; readonly family: Family; readonly mark: number }
+
+/** Persistence: seconds, and a mask: IPv4 as dotted text, IPv6 as a prefix length. */
+export interface Persistence {
+  readonly timeoutS: number
+  readonly mask: string | number
+}
+
+/** A virtual service as somebody wants it. */
+export interface ServiceSpec {
+  readonly key: ServiceKey
+  readonly scheduler: Scheduler
+  /** Scheduler flags SCHED1, SCHED2, SCHED3 (flag-1, flag-2, flag-3). */
+  readonly schedulerFlags: readonly (1 | 2 | 3)[]
+  readonly persistence?: Persistence
+  /** One-packet scheduling. */
+  readonly onePacket: boolean
+}
+
+/** What names a real server within its service. */
+export interface ServerKey {
+  readonly family: Family
+  readonly address: string
+  readonly port: number
+}
+
+/** A real server as somebody wants it. */
+export interface ServerSpec extends ServerKey {
+  readonly weight: number
+  readonly method: ForwardingMethod
+  /** Thresholds of connections; 0: none. */
+  readonly upper: number
+  readonly lower: number
+  readonly tunnel?: { readonly type: 'ipip' | 'gue' | 'gre'; readonly port: number; readonly checksum: 'none' | 'csum' | 'remcsum' }
+}
+
+/** Counters since the last zeroing. Bytes are IP lengths. */
+export interface Counters {
+  readonly conns: bigint
+  readonly inPkts: bigint
+  readonly outPkts: bigint
+  readonly inBytes: bigint
+  readonly outBytes: bigint
+}
+
+/** A real server as it is in the table. */
+export interface ServerView extends ServerSpec {
+  readonly id: number
+  readonly active: number
+  readonly inactive: number
+  readonly persistent: number
+  readonly counters: Counters
+  /** The address is one of this host's: shown as Local. */
+  readonly local: boolean
+}
+
+/** A virtual service as it is in the table; servers in the kernel's order (the newest first). */
+export interface ServiceView extends ServiceSpec {
+  readonly id: number
+  readonly source: Source
+  readonly counters: Counters
+  readonly servers: readonly ServerView[]
+}
+
+/** TCP and UDP states as `-L -c` prints them. */
+export type ConnectionState =
+  | 'NONE' | 'ESTABLISHED' | 'SYN_SENT' | 'SYN_RECV' | 'FIN_WAIT' | 'TIME_WAIT' | 'CLOSE' | 'CLOSE_WAIT'
+  | 'LAST_ACK' | 'LISTEN' | 'SYNACK' | 'UDP'
+
+/** One entry of the connection table. */
+export interface ConnectionView {
+  readonly family: Family
+  readonly protocol: Protocol
+  readonly state: ConnectionState
+  /** Whole seconds until it expires. */
+  readonly expiresS: number
+  readonly client: { readonly address: string; readonly port: number }
+  readonly virtual: { readonly address: string; readonly port: number }
+  readonly server: ServerKey
+}
+
+/** The three timeouts that `--set` changes, in seconds. */
+export interface Timeouts {
+  readonly tcpS: number
+  readonly tcpFinS: number
+  readonly udpS: number
+}

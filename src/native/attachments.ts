@@ -1,0 +1,255 @@
+/** Where a table's programs are attached. Links are pinned beside the maps: link-<ifindex>-<ingress|egress|...>. */
+import { readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { LbError } from '../model/errors.ts'
+import { listInterfaces, type NetworkInterface } from './interfaces.ts'
+import { errno } from './library.ts'
+import type { ProgramName } from './programs.ts'
+import {
+  attachClsact,
+  closeFd,
+  createLink,
+  detachClsact,
+  type Fd,
+  linkInfo,
+  openPin,
+  pin,
+  programId,
+  queryClsact,
+  updateLink,
+} from './shim.ts'
+
+/** Which interfaces get our programs. Patterns are names with * for any characters; exclusion wins. */
+export interface AttachPolicy {
+  readonly include: readonly string[]
+  readonly exclude: readonly string[]
+  /** `auto`: native XDP on devices of their own whose driver has it. `native`, `generic`: on every interface. */
+  readonly xdp: 'off' | 'auto' | 'native' | 'generic'
+}
+
+export const defaultPolicy: AttachPolicy = { include: ['*'], exclude: ['lo'], xdp: 'off' }
+
+/** One program on one interface. */
+export interface Attachment {
+  readonly ifindex: number
+  readonly interface: string
+  readonly hook: 'ingress' | 'egress' | 'xdp'
+  readonly kind: 'tcx' | 'clsact' | 'xdp-native' | 'xdp-generic'
+}
+
+/** What a pass over the interfaces did. */
+export interface SyncResult {
+  readonly attached: readonly Attachment[]
+  /** ifindexes whose links were taken off: gone, moved away or excluded. */
+  readonly detached: readonly number[]
+  readonly failed: readonly { readonly interface: string; readonly error: LbError }[]
+}
+
+type Slot = 'ingress' | 'egress' | 'xdpdrv' | 'xdpskb'
+const LINK = /^link-(\d+)-(ingress|egress|xdpdrv|xdpskb)$/
+const PROGRAM_OF: Readonly<Record<Slot, ProgramName>> = {
+  ingress: 'lb_tc_ingress',
+  egress: 'lb_tc_egress',
+  xdpdrv: 'lb_xdp',
+  xdpskb: 'lb_xdp',
+}
+const XDP_FLAGS = { xdpdrv: 4, xdpskb: 2 } as const /* XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE */
+
+function matches(name: string, patterns: readonly string[]): boolean {
+  const literal = (text: string): string => text.replace(/[\\^$.|?+()[\]{}]/g, '\\$&')
+  return patterns.some((pattern) => new RegExp(`^${pattern.split('*').map(literal).join('.*')}$`).test(name))
+}
+
+/** Whether the policy wants the interface. */
+export function wanted(policy: AttachPolicy, name: string): boolean {
+  return matches(name, policy.include) && !matches(name, policy.exclude)
+}
+
+function xdpSlot(policy: AttachPolicy, { kind, loopback, mac }: NetworkInterface): 'xdpdrv' | 'xdpskb' | undefined {
+  switch (policy.xdp) {
+    case 'off':
+      return undefined
+    case 'native':
+      return 'xdpdrv'
+    case 'generic':
+      return 'xdpskb'
+    case 'auto':
+      return kind === '' && !loopback && mac.some((byte) => byte !== 0) ? 'xdpdrv' : undefined
+  }
+}
+
+function using<T>(fd: Fd, fn: (fd: Fd) => T): T {
+  try {
+    return fn(fd)
+  } finally {
+    closeFd(fd)
+  }
+}
+
+/** The attachments of one table, from whichever process; all state is in the pins. */
+export class Attachments {
+  readonly #dir: string
+
+  constructor(dir: string) {
+    this.#dir = dir
+  }
+
+  /** Attaches what the policy wants on one interface; what is attached already stays. NATIVE, PERMISSION. */
+  attach(device: NetworkInterface, policy: AttachPolicy = defaultPolicy): Attachment[] {
+    const xdp = xdpSlot(policy, device)
+    const slots: Slot[] = xdp === undefined ? ['ingress', 'egress'] : ['ingress', 'egress', xdp]
+    return slots.flatMap((slot) => {
+      try {
+        return this.#attachSlot(device, slot) ?? []
+      } catch (error) {
+        if (slot === 'xdpdrv' && policy.xdp === 'auto') return [] /* the driver has none: tcx does it all */
+        throw error
+      }
+    })
+  }
+
+  /** Takes our programs off an interface, whether or not it still exists. */
+  detach(ifindex: number): void {
+    for (const link of this.#links()) {
+      if (link.ifindex === ifindex) this.#unpin(link.file)
+    }
+    for (const hook of ['ingress', 'egress'] as const) detachClsact(ifindex, hook)
+  }
+
+  /** Makes the attachments of this thread's namespace what the policy wants. One bad interface does not stop the rest. */
+  sync(policy: AttachPolicy = defaultPolicy): SyncResult {
+    const present = listInterfaces()
+    const keep = new Map(present.filter(({ name }) => wanted(policy, name)).map((device) => [device.ifindex, device]))
+    const stale = new Set(
+      this.#links()
+        .map(({ ifindex }) => ifindex)
+        .filter((ifindex) => !keep.has(ifindex)),
+    )
+    for (const { ifindex } of present) if (!keep.has(ifindex) && this.#hasClsact(ifindex)) stale.add(ifindex)
+    for (const ifindex of stale) this.detach(ifindex)
+    const attached: Attachment[] = []
+    const failed: { interface: string; error: LbError }[] = []
+    for (const device of keep.values()) {
+      try {
+        attached.push(...this.attach(device, policy))
+      } catch (error) {
+        if (!(error instanceof LbError)) throw error
+        if (error.detail.errno !== errno.ENODEV) failed.push({ interface: device.name, error })
+      }
+    }
+    return { attached, detached: [...stale], failed }
+  }
+
+  /** What is attached where, by interface. */
+  list(): Attachment[] {
+    const links = this.#links()
+    return listInterfaces().flatMap((device) => {
+      const { ifindex, name } = device
+      const own = links
+        .filter((link) => link.ifindex === ifindex && this.#liveOn(link.file, ifindex))
+        .map((link) => describe(device, link.slot))
+      const filters = (['ingress', 'egress'] as const)
+        .filter((hook) => queryClsact(ifindex, hook) !== 0)
+        .map((hook) => ({ ifindex, interface: name, hook, kind: 'clsact' as const }))
+      return [...own, ...filters]
+    })
+  }
+
+  /** Takes everything off, links and filters. */
+  removeAll(): void {
+    for (const { file } of this.#links()) this.#unpin(file)
+    for (const { ifindex } of listInterfaces()) {
+      for (const hook of ['ingress', 'egress'] as const)
+        if (queryClsact(ifindex, hook) !== 0) detachClsact(ifindex, hook)
+    }
+  }
+
+  /** Whether any pinned link is still on an interface, in whatever namespace. */
+  anyAlive(): boolean {
+    return this.#links().some(({ file }) => using(openPin(join(this.#dir, file)), linkInfo).ifindex !== 0)
+  }
+
+  /** Puts the pinned programs in the place of those that are attached, link by link, each atomically. */
+  replacePrograms(): void {
+    for (const { file, slot } of this.#links()) {
+      this.#withProgram(slot, (program) => {
+        using(openPin(join(this.#dir, file)), (link) => {
+          if (linkInfo(link).ifindex !== 0) updateLink(link, program)
+        })
+      })
+    }
+    for (const { ifindex } of listInterfaces()) {
+      for (const hook of ['ingress', 'egress'] as const) {
+        if (queryClsact(ifindex, hook) === 0) continue
+        this.#withProgram(hook, (program) => {
+          attachClsact(program, ifindex, hook)
+        })
+      }
+    }
+  }
+
+  #links(): { file: string; ifindex: number; slot: Slot }[] {
+    return readdirSync(this.#dir).flatMap((file) => {
+      const [, ifindex, slot] = LINK.exec(file) ?? []
+      return ifindex === undefined ? [] : [{ file, ifindex: Number(ifindex), slot: slot as Slot }]
+    })
+  }
+
+  /** A process that was faster is no error. */
+  #unpin(file: string): void {
+    rmSync(join(this.#dir, file), { force: true })
+  }
+
+  #withProgram<T>(slot: Slot, fn: (program: Fd) => T): T {
+    return using(openPin(join(this.#dir, `prog-${PROGRAM_OF[slot]}`)), fn)
+  }
+
+  #liveOn(file: string, ifindex: number): boolean {
+    return using(openPin(join(this.#dir, file)), linkInfo).ifindex === ifindex
+  }
+
+  #hasClsact(ifindex: number): boolean {
+    return queryClsact(ifindex, 'ingress') !== 0 || queryClsact(ifindex, 'egress') !== 0
+  }
+
+  /** Undefined: it was attached already. */
+  #attachSlot(device: NetworkInterface, slot: Slot): Attachment | undefined {
+    const file = `link-${device.ifindex}-${slot}`
+    if (this.#links().some((link) => link.file === file)) {
+      if (this.#liveOn(file, device.ifindex)) return undefined
+      this.#unpin(file) /* of an interface that is gone; its number has been given to another */
+    }
+    return this.#withProgram(slot, (program) => {
+      const hook = slot === 'xdpdrv' || slot === 'xdpskb' ? 'xdp' : slot
+      try {
+        const flags = slot === 'xdpdrv' || slot === 'xdpskb' ? XDP_FLAGS[slot] : 0
+        using(createLink(program, device.ifindex, hook, flags), (link) => {
+          pin(link, join(this.#dir, file))
+        })
+        return describe(device, slot)
+      } catch (error) {
+        if (!(error instanceof LbError)) throw error
+        if (error.detail.errno === errno.EEXIST) return undefined /* another process was faster */
+        if (hook === 'xdp' || error.detail.errno !== errno.EINVAL) throw error
+        return this.#attachFilter(device, hook, program) /* EINVAL: this kernel has no tcx (before 6.6) */
+      }
+    })
+  }
+
+  #attachFilter({ ifindex, name }: NetworkInterface, hook: 'ingress' | 'egress', program: Fd): Attachment | undefined {
+    if (queryClsact(ifindex, hook) === programId(program)) return undefined
+    attachClsact(program, ifindex, hook)
+    return { ifindex, interface: name, hook, kind: 'clsact' }
+  }
+}
+
+function describe({ ifindex, name }: NetworkInterface, slot: Slot): Attachment {
+  switch (slot) {
+    case 'xdpdrv':
+      return { ifindex, interface: name, hook: 'xdp', kind: 'xdp-native' }
+    case 'xdpskb':
+      return { ifindex, interface: name, hook: 'xdp', kind: 'xdp-generic' }
+    default:
+      return { ifindex, interface: name, hook: slot, kind: 'tcx' }
+  }
+}

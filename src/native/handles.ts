@@ -1,0 +1,51 @@
+/** What a table's users hold: the pinned maps of one network namespace, mapped, and the calls that go with them. */
+import type { MapName } from '../abi/generated.ts'
+
+/** Load-time constants of the programs in force. Masks are counts - 1. */
+export interface TableConstants {
+  readonly hashKey: BigUint64Array
+  readonly serviceLineMask: number
+  readonly filterMask: number
+  readonly connLineMask: number
+  readonly connMax: number
+  readonly serverMax: number
+  readonly laneMask: number
+  readonly lanesShared: number
+  readonly tickShift: number
+  readonly hz: number
+}
+
+/** Where a service's hash leads: two lines of lb_service_index, the tag to look for, a bit of lb_filter. */
+export interface ServiceSpot {
+  readonly first: number
+  readonly second: number
+  readonly tag: number
+  readonly filterBit: number
+}
+
+/** The pinned table of a namespace, mapped. Addresses are 16 bytes in network order (an IPv4 address in the first
+ * four), ports in host order, families 4 and 6. After close() every buffer has length 0. */
+export interface TableHandles {
+  /** Pin directory. */
+  readonly dir: string
+  readonly rodata: TableConstants
+  /** The value area of a map, shared with the kernel; the same buffer every time. */
+  buffer(map: MapName): ArrayBuffer
+  /** Runs `fn` with the namespace's lock held (flock), waiting for it. Re-entrant in one process. */
+  withLock<T>(fn: () => T): T
+  /** The kernel's coarse clock and CLOCK_MONOTONIC, now. */
+  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint }
+  /** A firewall mark hashes as protocol 0, port 0 and an address whose first word in memory is the mark. */
+  hashService(family: 4 | 6, protocol: number, address: Uint8Array, port: number): ServiceSpot
+  /** The bit is in the second half of lb_filter already. */
+  hashServer(family: 4 | 6, protocol: number, address: Uint8Array, port: number): { readonly filterBit: number }
+  /** Many at once: packed endpoints (see endpoints.ts), four words each: first, second, tag, filter bit. */
+  hashServices(endpoints: Uint8Array): Uint32Array
+  /** Many at once: packed endpoints, one filter bit each. */
+  hashServers(endpoints: Uint8Array): Uint32Array
+  /** When it returns, every program that ran when it was called has ended. */
+  gracePeriod(): void
+  /** Whether an address (text) is one of this namespace's own. */
+  isLocalAddress(address: string): boolean
+  close(): void
+}

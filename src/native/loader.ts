@@ -1,0 +1,243 @@
+/**
+ * Tables as a whole: made, adopted, given new programs, unloaded. One table per network namespace, pinned under
+ * <bpffs>/bpvs/<cookie of the namespace>/; the calling thread's namespace is meant everywhere. Making and removing
+ * happen under a lock on <bpffs>/bpvs, edits under one on the table's directory.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { LbConfigArray, LbState, maps, opaqueMaps } from '../abi/generated.ts'
+import { LbError } from '../model/errors.ts'
+import { type AttachPolicy, Attachments, defaultPolicy, type SyncResult } from './attachments.ts'
+import { ensureTablesDir, findTablesDir, tableName } from './bpffs.ts'
+import type { TableHandles } from './handles.ts'
+import { buildPath, errno } from './library.ts'
+import { PinnedTable } from './pinned-table.ts'
+import {
+  inspect,
+  listDirectory,
+  makeDirectory,
+  mapPin,
+  markBuild,
+  markReady,
+  removeIfEmpty,
+  removePins,
+  withDirectoryLock,
+} from './pins.ts'
+import { type LoadedObject, loadNew, loadOnto } from './programs.ts'
+import { runProgram } from './run.ts'
+import { closeFd, type Fd, openPin, pin } from './shim.ts'
+import { defaultSizes, type TableSizes } from './sizes.ts'
+import { removeStaleTables } from './stale.ts'
+
+export interface LoadOptions {
+  /** Sizes of a table that has to be made; one that exists keeps its own. */
+  readonly sizes?: Partial<TableSizes>
+  readonly policy?: AttachPolicy
+}
+
+/** Seconds, as IPVS starts with (ip_vs_proto_tcp.c, ip_vs_proto_udp.c). */
+const DEFAULT_TIMEOUTS: readonly (readonly [state: number, seconds: number])[] = [
+  [LbState.TCP_NONE, 2],
+  [LbState.TCP_ESTABLISHED, 900],
+  [LbState.TCP_SYN_SENT, 120],
+  [LbState.TCP_SYN_RECV, 60],
+  [LbState.TCP_FIN_WAIT, 120],
+  [LbState.TCP_TIME_WAIT, 120],
+  [LbState.TCP_CLOSE, 10],
+  [LbState.TCP_CLOSE_WAIT, 60],
+  [LbState.TCP_LAST_ACK, 30],
+  [LbState.TCP_LISTEN, 120],
+  [LbState.TCP_SYNACK, 120],
+  [LbState.UDP_NORMAL, 300],
+]
+
+function objectPath(): string {
+  return buildPath('bpf/lb.bpf.o')
+}
+
+/** Identifies the programs' object file. */
+function buildOf(path: string): string {
+  return createHash('sha256').update(readFileSync(path)).digest('hex').slice(0, 16)
+}
+
+/** Opens this namespace's table if there is one. LAYOUT, PERMISSION. */
+function adopt(tablesDir: string | undefined): TableHandles | undefined {
+  if (tablesDir === undefined) return undefined
+  const dir = join(tablesDir, tableName())
+  if (inspect(dir).kind === 'absent') return undefined
+  try {
+    return new PinnedTable(dir)
+  } catch (error) {
+    if (error instanceof LbError && error.detail.errno === errno.ENOENT) return undefined /* unloaded meanwhile */
+    throw error
+  }
+}
+
+/** This namespace's table if it exists. Opens no object and takes no lock. LAYOUT, PERMISSION, NATIVE. */
+export function openExistingTable(): TableHandles | undefined {
+  return adopt(findTablesDir())
+}
+
+/**
+ * This namespace's table; made, and attached to the interfaces, if it does not exist. Of several processes that make
+ * it at once one does and the others adopt. LAYOUT, VERIFIER, UNSUPPORTED, PERMISSION, NATIVE.
+ */
+export function openTable(options: LoadOptions = {}): TableHandles {
+  const existing = adopt(findTablesDir())
+  if (existing !== undefined) return existing
+  const tablesDir = ensureTablesDir()
+  return withDirectoryLock(tablesDir, () => {
+    const made = adopt(tablesDir) /* by another process while we waited */
+    if (made !== undefined) return made
+    const name = tableName()
+    removeStaleTables(tablesDir, name)
+    return make(join(tablesDir, name), options)
+  })
+}
+
+/** Makes the table; a half-made one goes first. The mark that it is complete comes last. */
+function make(dir: string, { sizes, policy = defaultPolicy }: LoadOptions): TableHandles {
+  discard(dir)
+  const path = objectPath()
+  const object = loadNew(path, { ...defaultSizes, ...sizes })
+  try {
+    makeDirectory(dir)
+    for (const [name, fd] of object.maps) pin(fd, join(dir, mapPin(name)))
+    pinPrograms(object, dir)
+    const table = new PinnedTable(dir)
+    try {
+      writeDefaults(new LbConfigArray(table.buffer('lb_config')))
+      startSweeper(object)
+      requireAttached(new Attachments(dir).sync(policy))
+      markBuild(dir, buildOf(path))
+      markReady(dir)
+      return table
+    } catch (error) {
+      table.close()
+      throw error
+    }
+  } catch (error) {
+    discard(dir)
+    throw error
+  } finally {
+    object.close()
+  }
+}
+
+/** A table that could be attached nowhere, though there was where, is no use. */
+function requireAttached({ attached, failed }: SyncResult): void {
+  const [first] = failed
+  if (first !== undefined && attached.length === 0) throw first.error
+}
+
+function writeDefaults(config: LbConfigArray): void {
+  for (const [state, seconds] of DEFAULT_TIMEOUTS) config.setTimeout(0, state, seconds)
+  config.setConnReuseMode(0, 1)
+}
+
+/** New pins take the names of old ones atomically; programs that the object no longer has are unpinned. */
+function pinPrograms(object: LoadedObject, dir: string): void {
+  const gone = (listDirectory(dir) ?? []).filter((name) => {
+    const program = /^prog-(\w+)$/.exec(name)?.[1]
+    return program !== undefined && !object.programs.has(program)
+  })
+  for (const name of gone) rmSync(join(dir, name), { force: true })
+  for (const [name, fd] of object.programs) {
+    pin(fd, join(dir, `new-${name}`))
+    renameSync(join(dir, `new-${name}`), join(dir, `prog-${name}`))
+  }
+}
+
+/** Arms the timer that expires connections, or hands it to the programs just loaded. */
+function startSweeper(object: LoadedObject): void {
+  const program = object.programs.get('lb_start_sweeper')
+  if (program === undefined) throw new LbError('LAYOUT', 'no program lb_start_sweeper')
+  const { result } = runProgram(program, { packet: new Uint8Array(64) })
+  if (result !== 0) throw new LbError('NATIVE', `lb_start_sweeper: the timer can't be started (${result | 0})`)
+}
+
+/** Takes down whatever is in a pin directory. */
+function discard(dir: string): void {
+  if (!existsSync(dir)) return
+  new Attachments(dir).removeAll()
+  removePins(dir)
+}
+
+/**
+ * Puts the programs of the present build in the place of those that run, if they differ: on the same maps, so that
+ * nothing is lost, link by link, each atomically. Returns whether anything was replaced; false if there is no table.
+ */
+export function upgradePrograms(): boolean {
+  const tablesDir = findTablesDir()
+  if (tablesDir === undefined) return false
+  const dir = join(tablesDir, tableName())
+  if (inspect(dir).kind === 'absent') return false
+  return withDirectoryLock(tablesDir, () => {
+    const path = objectPath()
+    const build = buildOf(path)
+    const state = inspect(dir)
+    if (state.kind === 'absent' || state.build === build) return false
+    const pinned = openMapPins(dir)
+    try {
+      const object = loadOnto(path, pinned)
+      try {
+        for (const [name, fd] of object.maps) if (!pinned.has(name)) pin(fd, join(dir, mapPin(name)))
+        pinPrograms(object, dir)
+        startSweeper(object)
+        new Attachments(dir).replacePrograms()
+        markBuild(dir, build)
+      } finally {
+        object.close()
+      }
+    } finally {
+      for (const fd of pinned.values()) closeFd(fd)
+    }
+    return true
+  })
+}
+
+/** Descriptors of the pinned maps, by their names in the object. */
+function openMapPins(dir: string): Map<string, Fd> {
+  const pinned = new Map<string, Fd>()
+  for (const name of [...Object.keys(maps), ...opaqueMaps, '.rodata', '.bss', '.data']) {
+    try {
+      pinned.set(name, openPin(join(dir, mapPin(name))))
+    } catch (error) {
+      if (error instanceof LbError && error.detail.errno === errno.ENOENT && name.startsWith('.')) continue
+      for (const fd of pinned.values()) closeFd(fd)
+      throw error
+    }
+  }
+  return pinned
+}
+
+/**
+ * Detaches and removes this namespace's table, whole or half-made or of another layout; waits for an edit that is
+ * under way. Returns false if there was none. PERMISSION, NATIVE.
+ */
+export function unloadTable(): boolean {
+  const tablesDir = findTablesDir()
+  if (tablesDir === undefined) return false
+  const dir = join(tablesDir, tableName())
+  if (!existsSync(dir)) return false
+  const found = withDirectoryLock(tablesDir, () => {
+    if (!existsSync(dir)) return false /* by another process while we waited */
+    withDirectoryLock(dir, () => {
+      discard(dir)
+    })
+    return true
+  })
+  withDirectoryLock(tablesDir, () => {
+    removeIfEmpty(tablesDir)
+  })
+  return found
+}
+
+/** The attachments of this namespace's table: attach, detach, list. Undefined if there is no table. */
+export function tableAttachments(): Attachments | undefined {
+  const tablesDir = findTablesDir()
+  if (tablesDir === undefined) return undefined
+  const dir = join(tablesDir, tableName())
+  return inspect(dir).kind === 'absent' ? undefined : new Attachments(dir)
+}

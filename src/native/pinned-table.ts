@@ -1,0 +1,133 @@
+/** An open table: the implementation of TableHandles. */
+import { join } from 'node:path'
+import { LbClockArray, LbRodataArray, type MapName, maps } from '../abi/generated.ts'
+import { LbError } from '../model/errors.ts'
+import { ENDPOINT_SIZE, packEndpoint } from './endpoints.ts'
+import type { ServiceSpot, TableConstants, TableHandles } from './handles.ts'
+import { LocalAddresses } from './interfaces.ts'
+import { parseAddress } from './ip.ts'
+import { runProgram } from './run.ts'
+import {
+  closeFd,
+  type Fd,
+  gracePeriod,
+  hashServers,
+  hashServices,
+  lock,
+  openDirectory,
+  OpenMaps,
+  openPin,
+  unlock,
+} from './shim.ts'
+
+const EMPTY_PACKET = new Uint8Array(64)
+
+function readConstants(buffer: ArrayBuffer): TableConstants {
+  const padded = new ArrayBuffer(LbRodataArray.size)
+  new Uint8Array(padded).set(new Uint8Array(buffer).subarray(0, padded.byteLength))
+  const rodata = new LbRodataArray(padded)
+  return Object.freeze({
+    hashKey: BigUint64Array.from({ length: LbRodataArray.count.hashKey }, (_, n) => rodata.hashKey(0, n)),
+    serviceLineMask: rodata.serviceLineMask(0),
+    filterMask: rodata.filterMask(0),
+    connLineMask: rodata.connLineMask(0),
+    connMax: rodata.connMax(0),
+    serverMax: rodata.serverMax(0),
+    laneMask: rodata.laneMask(0),
+    lanesShared: rodata.lanesShared(0),
+    tickShift: rodata.tickShift(0),
+    hz: rodata.hz(0),
+  })
+}
+
+/** The pinned maps of `dir`, mapped. */
+export class PinnedTable implements TableHandles {
+  readonly dir: string
+  readonly rodata: TableConstants
+  readonly #maps: OpenMaps
+  readonly #directory: Fd
+  readonly #clock: LbClockArray
+  #locks = 0
+  #clockProgram: Fd | undefined
+  #local: LocalAddresses | undefined
+  #closed = false
+
+  /** Opens a complete table. NATIVE with ENOENT if something is missing, PERMISSION. */
+  constructor(dir: string) {
+    this.dir = dir
+    this.#directory = openDirectory(dir)
+    try {
+      this.#maps = new OpenMaps(dir, [...Object.keys(maps), 'lb_rodata'])
+    } catch (error) {
+      closeFd(this.#directory)
+      throw error
+    }
+    this.rodata = readConstants(this.#maps.buffer('lb_rodata'))
+    this.#clock = new LbClockArray(this.#maps.buffer('lb_clock'))
+  }
+
+  buffer(map: MapName): ArrayBuffer {
+    if (this.#closed) throw new LbError('NATIVE', `${this.dir}: the table was closed`)
+    return this.#maps.buffer(map)
+  }
+
+  withLock<T>(fn: () => T): T {
+    if (this.#locks === 0 && !lock(this.#directory)) {
+      throw new LbError('NATIVE', `${this.dir}: the table was unloaded`, { call: 'flock', dir: this.dir })
+    }
+    this.#locks++
+    try {
+      return fn()
+    } finally {
+      this.#locks--
+      if (this.#locks === 0) unlock(this.#directory)
+    }
+  }
+
+  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint } {
+    this.#clockProgram ??= openPin(join(this.dir, 'prog-lb_read_clock'))
+    runProgram(this.#clockProgram, { packet: EMPTY_PACKET })
+    return { jiffies: this.#clock.jiffies(0), ktimeNs: this.#clock.ktimeNs(0) }
+  }
+
+  hashService(family: 4 | 6, protocol: number, address: Uint8Array, port: number): ServiceSpot {
+    const endpoint = new Uint8Array(ENDPOINT_SIZE)
+    packEndpoint(endpoint, 0, family, protocol, address, port)
+    const [first = 0, second = 0, tag = 0, filterBit = 0] = this.hashServices(endpoint)
+    return { first, second, tag, filterBit }
+  }
+
+  hashServer(family: 4 | 6, protocol: number, address: Uint8Array, port: number): { readonly filterBit: number } {
+    const endpoint = new Uint8Array(ENDPOINT_SIZE)
+    packEndpoint(endpoint, 0, family, protocol, address, port)
+    return { filterBit: this.hashServers(endpoint)[0] ?? 0 }
+  }
+
+  hashServices(endpoints: Uint8Array): Uint32Array {
+    const { hashKey, serviceLineMask, filterMask } = this.rodata
+    return hashServices(hashKey, endpoints, endpoints.length / ENDPOINT_SIZE, serviceLineMask, filterMask)
+  }
+
+  hashServers(endpoints: Uint8Array): Uint32Array {
+    return hashServers(this.rodata.hashKey, endpoints, endpoints.length / ENDPOINT_SIZE, this.rodata.filterMask)
+  }
+
+  gracePeriod(): void {
+    gracePeriod()
+  }
+
+  isLocalAddress(address: string): boolean {
+    this.#local ??= new LocalAddresses()
+    const { family, bytes } = parseAddress(address)
+    return this.#local.has(family, bytes)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#maps.close()
+    closeFd(this.#directory)
+    if (this.#clockProgram !== undefined) closeFd(this.#clockProgram)
+    this.#local?.close()
+  }
+}

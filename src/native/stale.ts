@@ -1,0 +1,58 @@
+/** Tables of network namespaces that are gone. */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { Attachments } from './attachments.ts'
+import { hostProcess } from './bpffs.ts'
+import { removePins, tableNames } from './pins.ts'
+import { netnsCookies } from './shim.ts'
+
+/** Paths of namespaces that threads are in, one path each. */
+function namespacesOfThreads(): Map<string, string> {
+  const found = new Map<string, string>()
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      for (const thread of readdirSync(`/proc/${pid}/task`)) {
+        const path = `/proc/${pid}/task/${thread}/ns/net`
+        found.set(readlinkSync(path), path)
+      }
+    } catch {
+      /* it has ended meanwhile */
+    }
+  }
+  return found
+}
+
+/** Paths of namespaces that the host's mounts keep (/run/netns/...), as this process can open them. */
+function mountedNamespaces(): string[] {
+  const host = hostProcess() ?? '/proc/self'
+  return readFileSync(`${host}/mountinfo`, 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      const [, , , root = '', target = ''] = line.split(' ')
+      if (!root.startsWith('net:[')) return []
+      const path = target.replace(/\\([0-7]{3})/g, (_, code: string) => String.fromCharCode(Number.parseInt(code, 8)))
+      return [`${host}/root${path}`]
+    })
+}
+
+/** Cookies of all namespaces that somebody holds and we can see. */
+function liveCookies(): Set<string> {
+  const paths = [...namespacesOfThreads().values(), ...mountedNamespaces()]
+  return new Set(netnsCookies(paths).map(String))
+}
+
+/**
+ * Removes tables whose namespace is gone; `own` stays. A table with a link on an interface is alive for certain; only
+ * if some have none (an interface may be gone while its namespace lives) are all namespaces looked through. Returns
+ * the names of those removed. The caller holds the lock on `tablesDir`.
+ */
+export function removeStaleTables(tablesDir: string, own: string): string[] {
+  const idle = tableNames(tablesDir).filter(
+    (name) => name !== own && !new Attachments(join(tablesDir, name)).anyAlive(),
+  )
+  if (idle.length === 0) return []
+  const live = liveCookies()
+  const gone = idle.filter((name) => !live.has(name))
+  for (const name of gone) removePins(join(tablesDir, name))
+  return gone
+}

@@ -1,0 +1,219 @@
+/** A daemon's surroundings without a kernel: a table in memory, interfaces by name, time that passes when told to. */
+import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from '../../src/daemon/ports.ts'
+import type { ApplyResult, DesiredService } from '../../src/engine/table.ts'
+import { serviceText } from '../../src/kube/service-text.ts'
+import { LbError } from '../../src/model/errors.ts'
+import type { ServiceView, Source } from '../../src/model/types.ts'
+import type { Log } from '../../src/observe/log.ts'
+
+const noCounters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
+
+interface Entry {
+  readonly source: Source
+  readonly want: DesiredService
+}
+
+/** Keeps what it is told, by the rules of ReconcilingTable. */
+export class FakeTable implements ManagedTable {
+  readonly entries = new Map<string, Entry>()
+  /** Thrown by the next calls of apply, as long as it is set. */
+  broken: Error | undefined
+  /** Services that can't be programmed, by serviceText. */
+  readonly refused = new Map<string, LbError>()
+  /** Called in the middle of apply, before anything is written: another process that is faster. */
+  interfere: (() => void) | undefined
+  applies = 0
+  closed = false
+  #generation = 0n
+
+  generation(): bigint {
+    return this.#generation
+  }
+
+  apply(source: Source, desired: readonly DesiredService[]): ApplyResult {
+    this.applies++
+    if (this.broken !== undefined) throw this.broken
+    this.interfere?.()
+    const result = {
+      added: 0,
+      changed: 0,
+      removed: 0,
+      failed: [] as { key: DesiredService['service']['key']; error: LbError }[],
+    }
+    const wanted = new Set(desired.map(({ service }) => serviceText(service.key)))
+    for (const [text, entry] of [...this.entries]) {
+      if (entry.source === source && !wanted.has(text) && this.entries.delete(text)) result.removed++
+    }
+    for (const want of desired) {
+      const text = serviceText(want.service.key)
+      const there = this.entries.get(text)
+      const error =
+        there !== undefined && there.source !== source ? new LbError('SERVICE_EXISTS') : this.refused.get(text)
+      if (error !== undefined) result.failed.push({ key: want.service.key, error })
+      else if (there === undefined) result.added++
+      else if (JSON.stringify(there.want) !== JSON.stringify(want)) result.changed++
+      if (error === undefined) this.entries.set(text, { source, want })
+    }
+    this.#generation++
+    return result
+  }
+
+  /** Something that another process writes. */
+  edit(change: (entries: Map<string, Entry>) => void): void {
+    change(this.entries)
+    this.#generation++
+  }
+
+  services(): ServiceView[] {
+    return [...this.entries.values()].map(({ source, want }, id) => ({
+      ...want.service,
+      id,
+      source,
+      counters: noCounters,
+      servers: want.servers.toReversed().map((server, i) => {
+        return { ...server, id: i, active: 0, inactive: 0, persistent: 0, counters: noCounters, local: false }
+      }),
+    }))
+  }
+
+  close(): void {
+    this.closed = true
+  }
+
+  /** `TCP 10.96.0.1:80 -> 10.0.0.1:8080, 10.0.0.2:8080`, of one source or all. */
+  lines(source?: Source): string[] {
+    return [...this.entries]
+      .filter(([, entry]) => source === undefined || entry.source === source)
+      .map(
+        ([text, { want }]) => `${text} -> ${want.servers.map(({ address, port }) => `${address}:${port}`).join(', ')}`,
+      )
+      .sort()
+  }
+}
+
+export class FakeHost implements Host {
+  table = new FakeTable()
+  current = true
+  opened = 0
+  room: TableRoom | undefined
+  policy: AttachPolicy | undefined
+  openError: Error | undefined
+  interfaces = ['eth0']
+  readonly attached = new Set<string>()
+  readonly unattachable = new Map<string, LbError>()
+  attachError: LbError | undefined
+  passes = 0
+  following = false
+  changed: () => void = () => undefined
+
+  openTable(room: TableRoom, policy: AttachPolicy): FakeTable {
+    if (this.openError !== undefined) throw this.openError
+    if (!this.current) this.table = new FakeTable()
+    this.current = true
+    this.opened++
+    this.room = room
+    this.policy = policy
+    return this.table
+  }
+
+  tableIsCurrent(): boolean {
+    return this.current
+  }
+
+  attachInterfaces(): ReturnType<Host['attachInterfaces']> {
+    this.passes++
+    if (this.attachError !== undefined) throw this.attachError
+    const failed = this.interfaces.flatMap((name) => {
+      const error = this.unattachable.get(name)
+      return error === undefined ? [] : [{ interface: name, error }]
+    })
+    const fresh = this.interfaces.filter((name) => !this.attached.has(name) && !this.unattachable.has(name))
+    for (const name of fresh) this.attached.add(name)
+    const gone = [...this.attached].filter((name) => !this.interfaces.includes(name))
+    for (const name of gone) this.attached.delete(name)
+    return {
+      attached: fresh.map((name) => ({ interface: name, hook: 'ingress', kind: 'tcx' })),
+      detached: gone.map((_, i) => i + 1),
+      failed,
+    }
+  }
+
+  onLinkChange(onChange: () => void): { close(): void } {
+    this.changed = onChange
+    this.following = true
+    return {
+      close: () => {
+        this.following = false
+      },
+    }
+  }
+
+  unload(): boolean {
+    return true
+  }
+}
+
+/** Time that stands still until `pass` is called; what is due then runs in order. */
+export class FakeTimers implements Timers {
+  #now = 0
+  #waiting: { atMs: number; everyMs: number; run: () => void }[] = []
+
+  now(): number {
+    return this.#now
+  }
+
+  after(ms: number, run: () => void): { cancel(): void } {
+    return this.#add({ atMs: this.#now + ms, everyMs: 0, run })
+  }
+
+  every(ms: number, run: () => void): { cancel(): void } {
+    return this.#add({ atMs: this.#now + ms, everyMs: ms, run })
+  }
+
+  get pending(): number {
+    return this.#waiting.length
+  }
+
+  pass(ms: number): void {
+    const end = this.#now + ms
+    for (;;) {
+      const next = this.#waiting.filter(({ atMs }) => atMs <= end).sort((a, b) => a.atMs - b.atMs)[0]
+      if (next === undefined) break
+      this.#now = next.atMs
+      if (next.everyMs > 0) next.atMs += next.everyMs
+      else this.#remove(next)
+      next.run()
+    }
+    this.#now = end
+  }
+
+  #add(timer: { atMs: number; everyMs: number; run: () => void }): { cancel(): void } {
+    this.#waiting.push(timer)
+    return { cancel: () => this.#remove(timer) }
+  }
+
+  #remove(timer: object): void {
+    this.#waiting = this.#waiting.filter((each) => each !== timer)
+  }
+}
+
+/** Keeps what is logged. */
+export class FakeLog implements Log {
+  readonly lines: { readonly level: string; readonly message: string; readonly fields: Record<string, unknown> }[] = []
+  readonly debug = this.#at('debug')
+  readonly info = this.#at('info')
+  readonly warn = this.#at('warn')
+  readonly error = this.#at('error')
+  readonly fatal = this.#at('fatal')
+
+  /** Fields of all lines with a message. */
+  of(message: string): Record<string, unknown>[] {
+    return this.lines.filter((line) => line.message === message).map(({ fields }) => fields)
+  }
+
+  #at(level: string): (fields: object, message: string) => void {
+    return (fields, message) => {
+      this.lines.push({ level, message, fields: { ...fields } })
+    }
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * A table in plain memory: the same arrays as the kernel's, a hash of our own, a clock that only moves when told. Grace
+ * periods take no time; what was retired stays readable until one, as in the kernel.
+ */
+import { maps } from '../../src/abi/generated.ts'
+import type { MapName } from '../../src/abi/generated.ts'
+import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
+import type { TableConstants, TableHandles } from '../../src/native/handles.ts'
+
+/** How much the table holds. Powers of two where the kernel's are. */
+export interface MemorySizes {
+  readonly services: number
+  readonly servers: number
+  readonly cells: number
+  readonly lines: number
+  readonly filterBits: number
+  readonly connections: number
+  readonly lanes: number
+}
+
+const defaults: MemorySizes = {
+  services: 256,
+  servers: 1024,
+  cells: 4096,
+  lines: 128,
+  filterBits: 65536,
+  connections: 64,
+  lanes: 2,
+}
+
+export class MemoryHandles implements TableHandles {
+  readonly dir = 'memory'
+  readonly rodata: TableConstants
+  readonly #buffers = new Map<MapName, ArrayBuffer>()
+  /** Monotonic seconds. */
+  nowS = 1000
+  jiffies = 5_000_000_000n
+  graces = 0
+  readonly localAddresses = new Set<string>()
+
+  constructor(sizes: Partial<MemorySizes> = {}) {
+    const all = { ...defaults, ...sizes }
+    this.rodata = {
+      hashKey: new BigUint64Array(12),
+      serviceLineMask: all.lines - 1,
+      filterMask: all.filterBits - 1,
+      connLineMask: 0,
+      connMax: all.connections,
+      serverMax: all.servers,
+      laneMask: all.lanes - 1,
+      lanesShared: 0,
+      tickShift: 4,
+      hz: 250,
+    }
+    const entries: Partial<Record<MapName, number>> = {
+      lb_service_index: all.lines,
+      lb_services: all.services,
+      lb_service_states: all.services,
+      lb_cells: all.cells,
+      lb_servers: all.servers,
+      lb_server_states: all.servers,
+      lb_stats: all.lanes * all.servers,
+      lb_stats_base: all.servers + all.services,
+      lb_filter: (2 * all.filterBits) / 64,
+      lb_conns: all.connections,
+      lb_conn_pools: all.lanes,
+      lb_verdicts: all.lanes * 64,
+    }
+    for (const name of Object.keys(maps) as MapName[]) {
+      this.#buffers.set(name, new ArrayBuffer((entries[name] ?? 1) * maps[name].valueSize))
+    }
+  }
+
+  buffer(map: MapName): ArrayBuffer {
+    const buffer = this.#buffers.get(map)
+    if (buffer === undefined) throw new Error(`no map ${map}`)
+    return buffer
+  }
+
+  withLock<T>(fn: () => T): T {
+    return fn()
+  }
+
+  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint } {
+    return { jiffies: this.jiffies, ktimeNs: BigInt(this.nowS) * 1_000_000_000n }
+  }
+
+  hashService(): never {
+    throw new Error('the batch form is enough')
+  }
+
+  hashServer(): never {
+    throw new Error('the batch form is enough')
+  }
+
+  hashServices(endpoints: Uint8Array): Uint32Array {
+    const { serviceLineMask, filterMask } = this.rodata
+    return this.#hash(endpoints, 4, (h, g, out) => {
+      out[0] = h & serviceLineMask
+      out[1] = (h + ((g >>> 8) | 1)) & serviceLineMask
+      out[2] = g | 1
+      out[3] = (h ^ g) & filterMask
+    })
+  }
+
+  hashServers(endpoints: Uint8Array): Uint32Array {
+    const { filterMask } = this.rodata
+    return this.#hash(endpoints, 1, (h, g, out) => {
+      out[0] = ((h + g) & filterMask) + filterMask + 1
+    })
+  }
+
+  gracePeriod(): void {
+    this.graces++
+  }
+
+  isLocalAddress(address: string): boolean {
+    return this.localAddresses.has(address)
+  }
+
+  close(): void {
+    this.#buffers.clear()
+  }
+
+  /** Two 32-bit FNV-like hashes of each endpoint. */
+  #hash(endpoints: Uint8Array, words: number, put: (h: number, g: number, out: Uint32Array) => void): Uint32Array {
+    const count = endpoints.length / ENDPOINT_SIZE
+    const out = new Uint32Array(count * words)
+    for (let i = 0; i < count; i++) {
+      let h = 0x811c9dc5
+      let g = 0x01000193
+      for (let b = i * ENDPOINT_SIZE; b < (i + 1) * ENDPOINT_SIZE; b++) {
+        h = Math.imul(h ^ (endpoints[b] ?? 0), 0x01000193)
+        g = Math.imul(g + (endpoints[b] ?? 0), 0x9e3779b1) ^ (g >>> 15)
+      }
+      put((h ^ (h >>> 16)) >>> 0, g >>> 0, out.subarray(i * words, (i + 1) * words))
+    }
+    return out
+  }
+}

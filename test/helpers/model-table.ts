@@ -1,0 +1,210 @@
+/**
+ * A table in plain JavaScript with the behaviour of the kernel's IPVS (no packets, so no connections): what the command
+ * line is tested against where no kernel is wanted.
+ */
+import type { Table } from '../../src/engine/table.ts'
+import type { SyncDaemonRequest } from '../../src/cli/command.ts'
+import type { SyncDaemon } from '../../src/cli/format-connections.ts'
+import type { Rates } from '../../src/cli/format-listing.ts'
+import type { Operations, SyncDaemons } from '../../src/cli/session.ts'
+import { LbError } from '../../src/model/errors.ts'
+import type {
+  ConnectionView,
+  Counters,
+  ServerKey,
+  ServerSpec,
+  ServerView,
+  ServiceKey,
+  ServiceSpec,
+  ServiceView,
+  Source,
+  Timeouts,
+} from '../../src/model/types.ts'
+
+const noCounters: Counters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
+const noRates: Rates = noCounters
+
+type Rated<T> = T & { readonly rates: Rates }
+
+function sameService(one: ServiceKey, two: ServiceKey): boolean {
+  if (one.family !== two.family) return false
+  if (one.kind === 'fwmark') return two.kind === 'fwmark' && one.mark === two.mark
+  return two.kind === 'address' && one.protocol === two.protocol && one.address === two.address && one.port === two.port
+}
+
+function sameServer(one: ServerKey, two: ServerKey): boolean {
+  return one.family === two.family && one.address === two.address && one.port === two.port
+}
+
+export class ModelTable implements Table {
+  readonly connectionSlots = 4096
+  /** Schedulers that the recorded kernel did not have. */
+  readonly missing: readonly string[]
+  #services: Rated<ServiceView>[] = []
+  #timeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
+  #generation = 0n
+  #nextId = 1
+
+  constructor(missing: readonly string[] = []) {
+    this.missing = missing
+  }
+
+  generation(): bigint {
+    return this.#generation
+  }
+
+  services(): ServiceView[] {
+    return [...this.#services]
+  }
+
+  service(key: ServiceKey): ServiceView | undefined {
+    return this.#services.find((service) => sameService(service.key, key))
+  }
+
+  connections(): Iterable<ConnectionView> {
+    return []
+  }
+
+  timeouts(): Timeouts {
+    return this.#timeouts
+  }
+
+  addService(spec: ServiceSpec, source: Source = 'command'): void {
+    if (this.service(spec.key) !== undefined) throw new LbError('SERVICE_EXISTS')
+    this.#checkScheduler(spec)
+    this.#services.push({ ...spec, id: this.#nextId++, source, counters: noCounters, rates: noRates, servers: [] })
+    this.#generation++
+  }
+
+  editService(spec: ServiceSpec): void {
+    const old = this.#find(spec.key, 'NO_SERVICE')
+    this.#checkScheduler(spec)
+    const { id, source, counters, servers } = old
+    this.#replace(old, { ...spec, id, source, counters, servers, rates: noRates })
+  }
+
+  deleteService(key: ServiceKey): void {
+    const old = this.#find(key, 'NO_SERVICE')
+    this.#services = this.#services.filter((service) => service !== old)
+    this.#generation++
+  }
+
+  clear(): void {
+    this.#services = []
+    this.#generation++
+  }
+
+  addServer(service: ServiceKey, spec: ServerSpec): void {
+    const owner = this.#find(service, 'SERVICE_NOT_DEFINED')
+    this.#checkThresholds(spec)
+    if (owner.servers.some((server) => sameServer(server, spec))) throw new LbError('SERVER_EXISTS')
+    this.#replace(owner, { ...owner, servers: [this.#newServer(spec), ...owner.servers] })
+  }
+
+  editServer(service: ServiceKey, spec: ServerSpec): void {
+    const owner = this.#find(service, 'SERVICE_NOT_DEFINED')
+    this.#checkThresholds(spec)
+    const old = owner.servers.find((server) => sameServer(server, spec))
+    if (old === undefined) throw new LbError('NO_SERVER')
+    const { id, active, inactive, persistent, counters, local } = old
+    const edited: Rated<ServerView> = { ...spec, id, active, inactive, persistent, counters, local, rates: noRates }
+    this.#replace(owner, { ...owner, servers: owner.servers.map((server) => (server === old ? edited : server)) })
+  }
+
+  deleteServer(service: ServiceKey, server: ServerKey): void {
+    const owner = this.#find(service, 'SERVICE_NOT_DEFINED')
+    const left = owner.servers.filter((candidate) => !sameServer(candidate, server))
+    if (left.length === owner.servers.length) throw new LbError('NO_SERVER')
+    this.#replace(owner, { ...owner, servers: left })
+  }
+
+  zero(key?: ServiceKey): void {
+    if (key !== undefined) this.#find(key, 'NO_SERVICE')
+  }
+
+  setTimeouts(timeouts: Timeouts): void {
+    this.#timeouts = {
+      tcpS: timeouts.tcpS || this.#timeouts.tcpS,
+      tcpFinS: timeouts.tcpFinS || this.#timeouts.tcpFinS,
+      udpS: timeouts.udpS || this.#timeouts.udpS,
+    }
+  }
+
+  /** Nothing is held. */
+  close(): void {}
+
+  #newServer(spec: ServerSpec): Rated<ServerView> {
+    const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noRates, local: false }
+    return { ...spec, id: this.#nextId++, ...counts }
+  }
+
+  #checkScheduler(spec: ServiceSpec): void {
+    if (this.missing.includes(spec.scheduler)) throw new LbError('NO_SCHEDULER')
+  }
+
+  #checkThresholds(spec: ServerSpec): void {
+    if (spec.lower > spec.upper) throw new LbError('RANGE')
+  }
+
+  #find(key: ServiceKey, otherwise: 'NO_SERVICE' | 'SERVICE_NOT_DEFINED'): Rated<ServiceView> {
+    const found = this.#services.find((service) => sameService(service.key, key))
+    if (found === undefined) throw new LbError(otherwise)
+    return found
+  }
+
+  #replace(old: ServiceView, service: Rated<ServiceView>): void {
+    this.#services = this.#services.map((candidate) => (candidate === old ? service : candidate))
+    this.#generation++
+  }
+}
+
+/** Sync daemons that do nothing but be there, on interfaces with an MTU of 1500. */
+export class ModelSyncDaemons implements SyncDaemons {
+  readonly #interfaces: readonly string[]
+  #running: SyncDaemon[] = []
+
+  constructor(interfaces: readonly string[]) {
+    this.#interfaces = interfaces
+  }
+
+  start(request: SyncDaemonRequest): void {
+    if (this.#running.some((daemon) => daemon.role === request.role))
+      throw new LbError('INVALID', 'Daemon has already run')
+    if (!this.#interfaces.includes(request.interface)) throw new LbError('INVALID', 'No such device')
+    const group = request.group ?? '224.0.0.81'
+    const largest = group.includes(':') ? 1452 : 1472
+    this.#running.push({ maxLength: largest, group, port: 8848, ttl: 1, ...request })
+  }
+
+  stop(role: SyncDaemon['role']): boolean {
+    const left = this.#running.filter((daemon) => daemon.role !== role)
+    const stopped = left.length < this.#running.length
+    this.#running = left
+    return stopped
+  }
+
+  list(): readonly SyncDaemon[] {
+    return [...this.#running].sort((one, two) => two.role.localeCompare(one.role))
+  }
+}
+
+/** Operations on a namespace of the model's; without a table until the first service, if `table` is left out. */
+export function modelOperations(options: { table?: ModelTable; interfaces?: readonly string[] } = {}): Operations {
+  let table = options.table
+  return {
+    openTable: ({ create }) => {
+      if (create) table ??= new ModelTable()
+      return table
+    },
+    unload: () => {
+      const had = table !== undefined
+      table = undefined
+      return had
+    },
+    hooks: () => [{ ifindex: 2, interface: 'eth0', hook: 'tcx/ingress', mode: 'link' }],
+    verdicts: () => [{ name: 'NO_SERVER', count: 3n }],
+    check: () => [],
+    syncDaemons: new ModelSyncDaemons(options.interfaces ?? []),
+    persistenceEngines: ['sip'],
+  }
+}

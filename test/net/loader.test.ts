@@ -1,0 +1,370 @@
+/**
+ * Tables as a whole, in namespaces of their own: made, adopted, given new programs, unloaded, cleaned up. Every process
+ * that opens a table here is a child under `ip netns exec`, where /sys is not the host's.
+ */
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import t from 'tap'
+import { findTablesDir } from '../../src/native/bpffs.ts'
+import { unloadTable } from '../../src/native/loader.ts'
+import { withNamespace } from '../../src/native/setns.ts'
+import { netnsCookie } from '../../src/native/shim.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+
+const skip = process.getuid?.() === 0 ? false : 'network namespaces and BPF need root'
+const loader = new URL('../../src/native/loader.ts', import.meta.url).href
+const interfaces = new URL('../../src/native/interfaces.ts', import.meta.url).href
+const abi = new URL('../../src/abi/generated.ts', import.meta.url).href
+const small = '{ sizes: { services: 64, servers: 64, cells: 256, connections: 64 } }'
+let names = 0
+
+/* Every table that is made passes through the verifier: seconds, on a busy machine. */
+t.setTimeout(240_000)
+
+interface Netns {
+  readonly name: string
+  readonly cookie: string
+  readonly dir: string
+}
+
+function ip(...args: string[]): void {
+  execFileSync('ip', args)
+}
+
+/** What a child does: its code has the loader's functions, and prints JSON by say(). */
+function script(code: string): string[] {
+  const head =
+    `import * as lb from '${loader}'\nimport * as nif from '${interfaces}'\nimport * as abi from '${abi}'\n` +
+    `const say = (value) => console.log(JSON.stringify(value, (_, v) => typeof v === 'bigint' ? String(v) : v))\n`
+  return [...process.execArgv, '--input-type=module', '-e', head + code]
+}
+
+/** Runs code in a namespace; returns what it said. */
+function run(ns: Netns, code: string): unknown {
+  const { status, stdout, stderr } = spawnSync('ip', ['netns', 'exec', ns.name, process.execPath, ...script(code)], {
+    encoding: 'utf8',
+  })
+  if (status !== 0) throw new Error(`child failed (${status}): ${stderr}`)
+  return stdout.trim() === '' ? undefined : JSON.parse(stdout.trim())
+}
+
+function start(ns: Netns, code: string): ChildProcess {
+  return spawn('ip', ['netns', 'exec', ns.name, process.execPath, ...script(code)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+}
+
+/** A namespace with a pair of interfaces, a0 and a1; it and its table go when the test ends. */
+function netns(t: Tap): Netns {
+  const name = `bpvs-t${process.pid}-${names++}`
+  t.teardown(() => {
+    if (!existsSync(`/run/netns/${name}`)) return
+    withNamespace(`/run/netns/${name}`, unloadTable)
+    ip('netns', 'del', name)
+  })
+  ip('netns', 'add', name)
+  ip('-n', name, 'link', 'set', 'lo', 'up')
+  ip('-n', name, 'link', 'add', 'a0', 'type', 'veth', 'peer', 'name', 'a1')
+  const cookie = withNamespace(`/run/netns/${name}`, netnsCookie).toString()
+  return { name, cookie, dir: join(findTablesDir() ?? '/sys/fs/bpf/bpvs', cookie) }
+}
+type Tap = Pick<typeof t, 'teardown'>
+
+const hooksOf = (name: string): unknown[] => [
+  { interface: name, hook: 'ingress', kind: 'tcx' },
+  { interface: name, hook: 'egress', kind: 'tcx' },
+]
+const sayHooks = `say(lb.tableAttachments().list().map(({ ifindex, ...rest }) => rest)
+  .sort((a, b) => (a.interface + (a.hook === 'egress') < b.interface + (b.hook === 'egress') ? -1 : 1)))`
+
+t.test('nothing is made, and nothing found, where there is no table', { skip }, async (t) => {
+  const ns = netns(t)
+  t.equal(
+    run(
+      ns,
+      'say([lb.openExistingTable() ?? null, lb.unloadTable(), lb.upgradePrograms(), lb.tableAttachments() ?? null])',
+    )?.toString(),
+    ',false,false,',
+  )
+  t.notOk(existsSync(ns.dir))
+})
+
+t.test('a table is made and attached; another process adopts it and shares its memory', { skip }, async (t) => {
+  const ns = netns(t)
+  run(
+    ns,
+    `const table = lb.openTable(${small})
+    new abi.LbServerArray(table.buffer('lb_servers')).setWeight(5, -7); say(null)`,
+  )
+  t.ok(existsSync(ns.dir), "pinned in the host's file system, not in one that ended with the process")
+  const seen = run(
+    ns,
+    `const table = lb.openExistingTable()
+    const config = new abi.LbConfigArray(table.buffer('lb_config'))
+    const { jiffies, ktimeNs } = table.clock()
+    say({ weight: new abi.LbServerArray(table.buffer('lb_servers')).weight(5), established: config.timeout(0, 1),
+      udp: config.timeout(0, abi.LbState.UDP_NORMAL), reuse: config.connReuseMode(0), servers: table.rodata.serverMax,
+      keys: table.rodata.hashKey.every((key) => key % 2n === 1n) && new Set(table.rodata.hashKey).size > 1,
+      hz: Math.abs(Number(jiffies - (1n << 32n)) / table.rodata.hz - Number(ktimeNs) / 1e9 + 300) < 2,
+      local: ['127.0.0.1', '::1', '192.0.2.1', '2001:db8::1'].map((address) => table.isLocalAddress(address)) })`,
+  )
+  t.same(seen, {
+    weight: -7,
+    established: 900,
+    udp: 300,
+    reuse: 1,
+    servers: 64,
+    keys: true,
+    hz: true,
+    local: [true, true, false, false],
+  })
+  t.same(run(ns, sayHooks), [...hooksOf('a0'), ...hooksOf('a1')])
+})
+
+t.test('hashes agree in single and batch form, and lead into the table', { skip }, async (t) => {
+  const ns = netns(t)
+  const endpoints = new URL('../../src/native/endpoints.ts', import.meta.url).href
+  const { single, batch, servers, masks } = run(
+    ns,
+    `const table = lb.openTable(${small})
+    const { packEndpoint, ENDPOINT_SIZE } = await import('${endpoints}')
+    const packed = new Uint8Array(100 * ENDPOINT_SIZE), single = [], servers = []
+    for (let i = 0; i < 100; i++) {
+      const address = new Uint8Array(16).fill(i % 2 ? i : 0); address.set([10, 0, 0, i])
+      packEndpoint(packed, i, i % 2 ? 6 : 4, 6, address, 8000 + i)
+      const { first, second, tag, filterBit } = table.hashService(i % 2 ? 6 : 4, 6, address, 8000 + i)
+      single.push(first, second, tag, filterBit)
+      servers.push(table.hashServer(i % 2 ? 6 : 4, 6, address, 8000 + i).filterBit)
+    }
+    say({ single, batch: [...table.hashServices(packed)], servers: [servers, [...table.hashServers(packed)]],
+      masks: [table.rodata.serviceLineMask, table.rodata.filterMask] })`,
+  ) as { single: number[]; batch: number[]; servers: [number[], number[]]; masks: [number, number] }
+  t.same(single, batch)
+  t.same(servers[0], servers[1])
+  for (let i = 0; i < 100; i++) {
+    const [first = -1, second = -1, tag = 0, bit = -1] = batch.slice(i * 4)
+    t.ok(first <= masks[0] && second <= masks[0] && first !== second && tag !== 0 && bit <= masks[1])
+    t.ok(servers[0][i]! > masks[1] && servers[0][i]! <= 2 * masks[1] + 1, "a server's bit is in the second half")
+  }
+  t.ok(new Set(batch.filter((_, i) => i % 4 === 2)).size > 90, 'tags differ')
+})
+
+t.test('of four processes that open the table at once one makes it and the others adopt it', { skip }, async (t) => {
+  const ns = netns(t)
+  const children = Array.from({ length: 4 }, () =>
+    start(
+      ns,
+      `const table = lb.openTable(${small})
+    const config = new abi.LbConfigArray(table.buffer('lb_config'))
+    table.withLock(() => config.setGeneration(0, config.generation(0) + 1n))
+    say(String(table.rodata.hashKey))`,
+    ),
+  )
+  const results = await Promise.all(
+    children.map(async (child) => {
+      const [said, [status]] = await Promise.all([text(child.stdout!), once(child, 'close')])
+      return { said, status }
+    }),
+  )
+  t.same(
+    results.map(({ status }) => status),
+    [0, 0, 0, 0],
+  )
+  t.equal(new Set(results.map(({ said }) => said)).size, 1, 'all see the same secret key')
+  t.equal(run(ns, `say(new abi.LbConfigArray(lb.openExistingTable().buffer('lb_config')).generation(0))`), '4')
+  t.same(run(ns, sayHooks), [...hooksOf('a0'), ...hooksOf('a1')], 'every interface has each program once')
+})
+
+t.test("an edit waits for another process's lock, and an unloaded table can't be locked", { skip }, async (t) => {
+  const ns = netns(t)
+  t.same(
+    run(
+      ns,
+      `import { spawnSync } from 'node:child_process'
+    const table = lb.openTable(${small})
+    const other = () => spawnSync('flock', ['-n', table.dir, 'true']).status
+    const held = table.withLock(() => { table.withLock(() => {}); return other() })
+    const free = other()
+    lb.unloadTable()
+    let code
+    try { table.withLock(() => {}) } catch (error) { code = error.message.includes('unloaded') }
+    table.close()
+    say([held, free, code, table.buffer === undefined])`,
+    ),
+    [1, 0, true, false],
+  )
+})
+
+t.test("after close() the memory can't be touched any more", { skip }, async (t) => {
+  t.equal(
+    run(
+      netns(t),
+      `const table = lb.openTable(${small})
+    const servers = new abi.LbServerArray(table.buffer('lb_servers'))
+    table.close(); table.close()
+    try { servers.weight(1); say('touched') } catch (error) { say(error.constructor.name) }`,
+    ),
+    'TypeError',
+  )
+})
+
+t.test('unload leaves no pin, no program on an interface, and can be repeated', { skip }, async (t) => {
+  const ns = netns(t)
+  run(ns, `lb.openTable(${small})`)
+  const links = (): number =>
+    (
+      JSON.parse(execFileSync('ip', ['netns', 'exec', ns.name, 'bpftool', '-j', 'net'], { encoding: 'utf8' })) as {
+        tc: unknown[]
+      }[]
+    ).flatMap(({ tc }) => tc).length
+  t.same(run(ns, 'say([lb.unloadTable(), lb.unloadTable(), lb.tableAttachments() ?? null])'), [true, false, null])
+  t.notOk(existsSync(ns.dir))
+  t.equal(links(), 0)
+})
+
+t.test('a half-made table is not adopted, and is made anew', { skip }, async (t) => {
+  const ns = netns(t)
+  run(ns, `lb.openTable(${small})`)
+  for (const name of readdirSync(ns.dir).filter((name) => name.startsWith('layout-'))) rmdirSync(join(ns.dir, name))
+  t.equal(run(ns, 'say(lb.openExistingTable() ?? null)'), null)
+  run(ns, `lb.openTable(${small})`)
+  t.same(run(ns, sayHooks), [...hooksOf('a0'), ...hooksOf('a1')], 'nothing of the first try is left attached')
+})
+
+t.test('a table of another layout is refused, never guessed at; it can be unloaded', { skip }, async (t) => {
+  const ns = netns(t)
+  run(ns, `lb.openTable(${small})`)
+  for (const name of readdirSync(ns.dir).filter((name) => name.startsWith('layout-'))) rmdirSync(join(ns.dir, name))
+  mkdirSync(join(ns.dir, 'layout-0123456789ab'))
+  const code = (call: string): unknown => run(ns, `try { ${call}; say('none') } catch (error) { say(error.code) }`)
+  t.same(['lb.openTable()', 'lb.openExistingTable()', 'lb.upgradePrograms()'].map(code), ['LAYOUT', 'LAYOUT', 'LAYOUT'])
+  t.equal(run(ns, 'say(lb.unloadTable())'), true)
+  t.notOk(existsSync(ns.dir))
+})
+
+t.test(
+  'tables of namespaces that are gone are removed by whoever makes the next; living ones stay',
+  { skip },
+  async (t) => {
+    const [gone, bare, living] = [netns(t), netns(t), netns(t)]
+    for (const ns of [gone, bare, living]) run(ns, `lb.openTable(${small})`)
+    ip('-n', bare.name, 'link', 'del', 'a0') /* no link of this table is on an interface, yet its namespace lives */
+    ip('netns', 'del', gone.name)
+    await waitFor("the namespace's end", () => {
+      run(netns(t), `lb.openTable(${small})`)
+      return !existsSync(gone.dir)
+    })
+    t.ok(existsSync(bare.dir))
+    t.ok(existsSync(living.dir))
+  },
+)
+
+t.test("new programs take the place of old ones in the links, and the table's content stays", { skip }, async (t) => {
+  const ns = netns(t)
+  run(ns, `new abi.LbServerArray(lb.openTable(${small}).buffer('lb_servers')).setWeight(5, 42)`)
+  t.equal(run(ns, 'say(lb.upgradePrograms())'), false, 'the programs are those of this build')
+  const before = programIds(ns)
+  for (const name of readdirSync(ns.dir).filter((name) => name.startsWith('build-'))) rmdirSync(join(ns.dir, name))
+  t.equal(run(ns, 'say(lb.upgradePrograms())'), true)
+  const after = programIds(ns)
+  t.equal(after.length, 4)
+  t.notOk(after.some((id) => before.includes(id)))
+  t.equal(run(ns, `say(new abi.LbServerArray(lb.openExistingTable().buffer('lb_servers')).weight(5))`), 42)
+  t.notOk(readdirSync(ns.dir).some((name) => name.startsWith('new-')))
+})
+
+/** Ids of the programs in the links of a table. */
+function programIds(ns: Netns): number[] {
+  const shim = new URL('../../src/native/shim.ts', import.meta.url).href
+  return run(
+    ns,
+    `const { openPin, linkInfo } = await import('${shim}')
+    const { readdirSync } = await import('node:fs')
+    const dir = lb.openExistingTable().dir
+    say(readdirSync(dir).filter((name) => name.startsWith('link-')).map((name) => linkInfo(openPin(dir + '/' + name)).programId))`,
+  ) as number[]
+}
+
+t.test('sync() attaches new interfaces, forgets those that are gone, and keeps to the policy', { skip }, async (t) => {
+  const ns = netns(t)
+  run(ns, `lb.openTable(${small})`)
+  ip('-n', ns.name, 'link', 'del', 'a0')
+  ip('-n', ns.name, 'link', 'add', 'b0', 'type', 'veth', 'peer', 'name', 'c0')
+  const result = run(
+    ns,
+    `const { attached, detached, failed } = lb.tableAttachments().sync({ include: ['*'], exclude: ['lo', 'c*'], xdp: 'auto' })
+    say([attached.map((one) => one.interface + ' ' + one.hook), detached.length, failed.length])`,
+  )
+  t.same(result, [['b0 ingress', 'b0 egress'], 2, 0])
+  t.same(run(ns, sayHooks), hooksOf('b0'))
+  t.equal(readdirSync(ns.dir).filter((name) => name.startsWith('link-')).length, 2)
+  t.same(
+    run(ns, `say(lb.tableAttachments().sync({ include: ['b0'], exclude: [], xdp: 'off' }).attached)`),
+    [],
+    'idempotent',
+  )
+  run(ns, `lb.tableAttachments().sync({ include: ['c0'], exclude: [], xdp: 'generic' })`)
+  t.same((run(ns, sayHooks) as unknown[]).length, 3)
+  t.match(run(ns, sayHooks), [{ interface: 'c0' }, { interface: 'c0' }, { interface: 'c0' }])
+  t.match(execFileSync('ip', ['-n', ns.name, 'link', 'show', 'c0'], { encoding: 'utf8' }), /xdpgeneric/)
+})
+
+t.test('on a kernel without tcx clsact filters do the same', { skip }, async (t) => {
+  const ns = netns(t)
+  const shim = new URL('../../src/native/shim.ts', import.meta.url).href
+  t.same(
+    run(
+      ns,
+      `const shim = await import('${shim}')
+    const table = lb.openTable({ ...${small}, policy: { include: [], exclude: [], xdp: 'off' } })
+    const [a0] = nif.listInterfaces().filter(({ name }) => name === 'a0')
+    const program = shim.openPin(table.dir + '/prog-lb_tc_ingress')
+    shim.attachClsact(program, a0.ifindex, 'ingress'); shim.attachClsact(program, a0.ifindex, 'ingress')
+    const filter = lb.tableAttachments().list().map(({ interface: name, hook, kind }) => [name, hook, kind])
+    lb.tableAttachments().detach(a0.ifindex); lb.tableAttachments().detach(a0.ifindex)
+    say([filter, lb.tableAttachments().list()])`,
+    ),
+    [[['a0', 'ingress', 'clsact']], []],
+  )
+})
+
+t.test('a watch tells of interfaces and addresses that come and go', { skip }, async (t) => {
+  const ns = netns(t)
+  const child = start(
+    ns,
+    `let all = ''
+    const show = () => { const now = nif.listInterfaces().map(({ name, kind, up }) => name + ':' + kind + ':' + up).join(' ')
+      if (now !== all) say(all = now) }
+    const watch = nif.watchInterfaces(show, (error) => { throw error })
+    show()
+    process.once('SIGTERM', () => { watch.close() })`,
+  )
+  t.teardown(() => {
+    child.kill('SIGKILL')
+  })
+  let said = ''
+  child.stdout!.on('data', (chunk: Buffer) => {
+    said += chunk.toString()
+  })
+  await waitFor('the first list', () => said.includes('a1:veth:false'))
+  t.match(said, /lo::true/)
+  ip('-n', ns.name, 'link', 'set', 'a1', 'up')
+  await waitFor('a1 up', () => said.includes('a1:veth:true'))
+  ip('-n', ns.name, 'link', 'add', 'br0', 'type', 'bridge')
+  await waitFor('a bridge', () => said.includes('br0:bridge'))
+  child.kill('SIGTERM')
+  t.same(await once(child, 'close'), [0, null], 'closing the watch lets the process end')
+})
+
+t.test('anybody but root gets PERMISSION, and makes nothing', { skip }, async (t) => {
+  const { stdout } = spawnSync(
+    process.execPath,
+    script(`for (const call of [lb.openTable, lb.openExistingTable, lb.unloadTable]) {
+    try { call(); say('none') } catch (error) { say(error.code) } }`),
+    { encoding: 'utf8', uid: 65534, gid: 65534 },
+  )
+  t.equal(stdout, '"PERMISSION"\n'.repeat(3))
+})
