@@ -1,0 +1,232 @@
+/** Makes what a source owns be what it wants, touching only what differs. The table's lock is held. */
+import { readList } from '../maps/lists.ts'
+import type { ServiceName } from '../maps/names.ts'
+import { serviceName, serviceProtocol } from '../maps/names.ts'
+import { readServerConfig, readServiceConfig } from '../maps/records.ts'
+import { setServerBits } from '../maps/filter.ts'
+import type { ServerEndpoint } from '../maps/filter.ts'
+import { findService, serviceSpots } from '../maps/service-index.ts'
+import type { TableMaps } from '../maps/table-maps.ts'
+import { LbError } from '../model/errors.ts'
+import type { ServiceSpot } from '../native/handles.ts'
+import { plan } from './plan.ts'
+import type { ActualService, DesiredRecord, Operation } from './plan.ts'
+import { changeService, createService, deleteService } from './service-edit.ts'
+import type { Edit } from './service-edit.ts'
+import { describeKey, encodeServer, encodeService } from './specs.ts'
+import type { ApplyResult, DesiredService } from './table.ts'
+import { liveServices, sourceName } from './views.ts'
+
+type Failure = ApplyResult['failed'][number]
+
+/** Something wanted, and whether the table refused it. */
+interface Want {
+  readonly want: DesiredService
+  failed: boolean
+}
+
+/**
+ * What a source wanted last and got. As long as nobody else edits, a DesiredService that it brings again is as it was.
+ */
+export interface Applied {
+  /** Of the table, right after. */
+  generation: bigint
+  readonly byWant: Map<DesiredService, ServiceName>
+  readonly byName: Map<ServiceName, DesiredService>
+  /** Wanted and not got: there may be an older version of it in the table. */
+  readonly strays: Set<ServiceName>
+}
+
+/** Of a source of which nothing is known: everything it owns is read. */
+export function nothingApplied(): Applied {
+  return { generation: -1n, byWant: new Map(), byName: new Map(), strays: new Set() }
+}
+
+/**
+ * `source`: enum lb_source. Counts services; what cannot be is in `failed`, the rest is done. Brings `applied` up to
+ * date, except its generation; if this throws it is useless.
+ */
+export function applyDesired(
+  edit: Edit,
+  source: number,
+  desired: readonly DesiredService[],
+  applied: Applied,
+): ApplyResult {
+  const { maps } = edit
+  const failed: Failure[] = []
+  const wanted = new Set(desired)
+  const stale = new Set(applied.strays)
+  for (const [want, name] of applied.byWant) {
+    if (wanted.has(want)) continue
+    stale.add(name)
+    applied.byWant.delete(want)
+    applied.byName.delete(name)
+  }
+  const fresh = Array.from(wanted).filter((want) => !applied.byWant.has(want))
+  const { records, wants } = encodeAll(fresh, applied, failed)
+  // A service that is wanted but cannot be said in the table's terms stays as it is.
+  const unclear = new Set(unclearNames(fresh, failed).filter((name) => !wants.has(name) && !applied.byName.has(name)))
+  for (const name of wants.keys()) stale.add(name)
+  const actual = applied.generation < 0n ? readOwned(maps, source) : readNamed(maps, source, [...stale])
+  const operations = plan(
+    actual.filter(({ name }) => !unclear.has(name)),
+    records,
+  )
+  applied.strays.clear()
+  for (const name of unclear) applied.strays.add(name)
+  const result = performAll(edit, source, operations, wants, failed)
+  remember(applied, wants)
+  return result
+}
+
+/** What of `fresh` is in the table now as it was wanted; what is not strays. */
+function remember(applied: Applied, wants: ReadonlyMap<ServiceName, Want>): void {
+  for (const [name, { want, failed }] of wants) {
+    if (failed) {
+      applied.strays.add(name)
+    } else {
+      applied.byWant.set(want, name)
+      applied.byName.set(name, want)
+    }
+  }
+}
+
+/** Notes in `wants` what fails. */
+function performAll(
+  edit: Edit,
+  source: number,
+  operations: readonly Operation[],
+  wants: ReadonlyMap<ServiceName, Want>,
+  failed: Failure[],
+): ApplyResult {
+  const { maps } = edit
+  announce(maps, operations)
+  const spots = serviceSpots(
+    maps.handles,
+    operations.map(({ name }) => name),
+  )
+  const done = { remove: 0, change: 0, add: 0 }
+  for (const [i, operation] of operations.entries()) {
+    try {
+      perform(edit, source, operation, spots[i])
+      done[operation.kind]++
+    } catch (error) {
+      const want = wants.get(operation.name)
+      if (!(error instanceof LbError) || error.code === 'NATIVE' || want === undefined) throw error
+      want.failed = true
+      failed.push({ key: want.want.service.key, error })
+    }
+  }
+  return { added: done.add, changed: done.change, removed: done.remove, failed }
+}
+
+/** What a source owns. */
+export function readOwned(maps: TableMaps, source: number): ActualService[] {
+  const owned: ActualService[] = []
+  for (const id of liveServices(maps)) {
+    if (maps.services.source(id) === source) owned.push(readActual(maps, id))
+  }
+  return owned
+}
+
+/** What a source owns of these names. */
+function readNamed(maps: TableMaps, source: number, names: readonly ServiceName[]): ActualService[] {
+  const spots = serviceSpots(maps.handles, names)
+  return names.flatMap((name, i) => {
+    const spot = spots[i]
+    const entry = spot === undefined ? undefined : findService(maps, name, spot)
+    return entry?.live && maps.services.source(entry.id) === source ? [readActual(maps, entry.id)] : []
+  })
+}
+
+function readActual(maps: TableMaps, id: number): ActualService {
+  const { ids } = readList(maps.cells, maps.services.list(id))
+  return {
+    id,
+    name: maps.serviceName(id),
+    config: readServiceConfig(maps, id),
+    servers: ids.map((server) => ({
+      id: server,
+      name: maps.serverName(server),
+      config: readServerConfig(maps, server),
+    })),
+  }
+}
+
+/** What is wanted in the table's terms, and by name. */
+function encodeAll(
+  desired: readonly DesiredService[],
+  applied: Applied,
+  failed: Failure[],
+): { readonly records: DesiredRecord[]; readonly wants: ReadonlyMap<ServiceName, Want> } {
+  const records: DesiredRecord[] = []
+  const wants = new Map<ServiceName, Want>()
+  for (const want of desired) {
+    const { key } = want.service
+    try {
+      const record = encodeDesired(want)
+      if (wants.has(record.name) || applied.byName.has(record.name)) {
+        throw new LbError('SERVICE_EXISTS', `${describeKey(key)} is wanted twice`)
+      }
+      wants.set(record.name, { want, failed: false })
+      records.push(record)
+    } catch (error) {
+      if (!(error instanceof LbError)) throw error
+      failed.push({ key, error })
+    }
+  }
+  return { records, wants }
+}
+
+function encodeDesired({ service, servers }: DesiredService): DesiredRecord {
+  const want = encodeService(service)
+  const records = servers.map((server) => encodeServer(want.name, server))
+  if (new Set(records.map(({ name }) => name)).size < records.length) {
+    throw new LbError('SERVER_EXISTS', `${describeKey(service.key)} has a server twice`)
+  }
+  return { ...want, servers: records }
+}
+
+/** Names of the services that failed to be encoded, as far as they have one. */
+function unclearNames(desired: readonly DesiredService[], failed: readonly Failure[]): ServiceName[] {
+  const keys = new Set(failed.map(({ key }) => key))
+  return desired.flatMap(({ service: { key } }) => {
+    if (!keys.has(key)) return []
+    try {
+      return [serviceName(key)]
+    } catch (error) {
+      if (error instanceof LbError) return []
+      throw error
+    }
+  })
+}
+
+/** Sets the filter's bits for all servers that are about to be added. */
+function announce(maps: TableMaps, operations: readonly Operation[]): void {
+  const endpoints: ServerEndpoint[] = []
+  for (const operation of operations) {
+    if (operation.kind === 'remove') continue
+    const protocol = serviceProtocol(operation.name)
+    const added = operation.kind === 'add' ? operation.want.servers : operation.changes.added
+    for (const { name } of added) endpoints.push({ name, protocol })
+  }
+  setServerBits(maps, endpoints)
+}
+
+function perform(edit: Edit, source: number, operation: Operation, spot: ServiceSpot | undefined): void {
+  const { maps } = edit
+  if (spot === undefined) throw new RangeError('an operation without a hash')
+  if (operation.kind === 'change') {
+    changeService(edit, operation.id, operation.changes)
+  } else if (operation.kind === 'remove') {
+    const entry = findService(maps, operation.name, spot)
+    if (entry?.id !== operation.id) throw new RangeError(`service ${operation.id} is not in the index`)
+    deleteService(edit, entry.id, entry.slot, spot)
+  } else {
+    const entry = findService(maps, operation.name, spot)
+    if (entry?.live) {
+      throw new LbError('SERVICE_EXISTS', `Service belongs to source "${sourceName(maps.services.source(entry.id))}"`)
+    }
+    createService(edit, operation.want, spot, source, operation.want.servers)
+  }
+}

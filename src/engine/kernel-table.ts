@@ -1,0 +1,253 @@
+/** The table of a network namespace in the kernel's memory: every client's way to it. */
+import { LbState } from '../abi/generated.ts'
+import { readConnections } from '../maps/connections.ts'
+import { refreshFilter } from '../maps/filter.ts'
+import { readList } from '../maps/lists.ts'
+import { serverName, serviceName } from '../maps/names.ts'
+import type { ServerName } from '../maps/names.ts'
+import { findService, serviceSpot } from '../maps/service-index.ts'
+import type { IndexEntry } from '../maps/service-index.ts'
+import { zeroServer, zeroServiceBase } from '../maps/stats.ts'
+import { TableMaps } from '../maps/table-maps.ts'
+import { LbError } from '../model/errors.ts'
+import type { ErrorCode } from '../model/errors.ts'
+import type {
+  ConnectionView,
+  ServerKey,
+  ServerSpec,
+  ServiceKey,
+  ServiceSpec,
+  ServiceView,
+  Source,
+  Timeouts,
+} from '../model/types.ts'
+import type { ServiceSpot, TableHandles } from '../native/handles.ts'
+import { applyDesired, nothingApplied } from './apply.ts'
+import type { Applied } from './apply.ts'
+import { recoverTable } from './recover.ts'
+import { additions, announceServers, changeService, createService, deleteService } from './service-edit.ts'
+import type { Edit } from './service-edit.ts'
+import { checkTimeouts, encodeServer, encodeService } from './specs.ts'
+import type { ApplyResult, DesiredService, ReconcilingTable } from './table.ts'
+import { sweepSome, zeroTrashed } from './trash.ts'
+import { liveServices, sourceNumber, ViewReader } from './views.ts'
+
+/** A service that packets find, and where the index has it. */
+interface Found extends IndexEntry {
+  readonly spot: ServiceSpot
+}
+
+/**
+ * Holds no copy of the table: what another process did is seen at once. Only apply() remembers what it was given, and
+ * believes it as long as the generation says that nobody else edited.
+ */
+export class KernelTable implements ReconcilingTable {
+  readonly connectionSlots: number
+  readonly #handles: TableHandles
+  readonly #maps: TableMaps
+  readonly #applied = new Map<Source, Applied>()
+
+  constructor(handles: TableHandles) {
+    this.#handles = handles
+    this.#maps = new TableMaps(handles)
+    this.connectionSlots = handles.rodata.connMax
+  }
+
+  generation(): bigint {
+    return this.#maps.generation()
+  }
+
+  services(): ServiceView[] {
+    return this.#handles.withLock(() => {
+      const reader = new ViewReader(this.#maps)
+      return Array.from(liveServices(this.#maps), (id) => reader.service(id))
+    })
+  }
+
+  service(key: ServiceKey): ServiceView | undefined {
+    return this.#handles.withLock(() => {
+      const found = this.#find(key)
+      return found === undefined ? undefined : new ViewReader(this.#maps).service(found.id)
+    })
+  }
+
+  connections(): Iterable<ConnectionView> {
+    return readConnections(this.#maps)
+  }
+
+  timeouts(): Timeouts {
+    const { config } = this.#maps
+    return {
+      tcpS: config.timeout(0, LbState.TCP_ESTABLISHED),
+      tcpFinS: config.timeout(0, LbState.TCP_FIN_WAIT),
+      udpS: config.timeout(0, LbState.UDP_NORMAL),
+    }
+  }
+
+  addService(spec: ServiceSpec, source: Source = 'command'): void {
+    const want = encodeService(spec)
+    this.#edit((edit) => {
+      createService(edit, want, serviceSpot(this.#handles, want.name), sourceNumber(source), [])
+    })
+  }
+
+  editService(spec: ServiceSpec): void {
+    const { config } = encodeService(spec)
+    this.#edit((edit) => changeService(edit, this.#get(spec.key, 'NO_SERVICE').id, { ...additions([]), config }))
+  }
+
+  deleteService(key: ServiceKey): void {
+    this.#edit((edit) => {
+      const { id, slot, spot } = this.#get(key, 'NO_SERVICE')
+      deleteService(edit, id, slot, spot)
+    })
+  }
+
+  clear(): void {
+    this.#edit((edit) => {
+      for (const id of liveServices(this.#maps)) {
+        const name = this.#maps.serviceName(id)
+        const spot = serviceSpot(this.#handles, name)
+        const entry = findService(this.#maps, name, spot)
+        if (entry?.id === id) deleteService(edit, id, entry.slot, spot)
+      }
+    })
+  }
+
+  addServer(service: ServiceKey, spec: ServerSpec): void {
+    this.#edit((edit) => {
+      const { id } = this.#get(service, 'SERVICE_NOT_DEFINED')
+      const name = this.#maps.serviceName(id)
+      const want = encodeServer(name, spec)
+      if (this.#findServer(id, want.name) !== 0) throw new LbError('SERVER_EXISTS')
+      announceServers(this.#maps, name, [want])
+      changeService(edit, id, additions([want]))
+    })
+  }
+
+  editServer(service: ServiceKey, spec: ServerSpec): void {
+    this.#edit((edit) => {
+      const { id } = this.#get(service, 'SERVICE_NOT_DEFINED')
+      const want = encodeServer(this.#maps.serviceName(id), spec)
+      const server = this.#getServer(id, want.name)
+      changeService(edit, id, { ...additions([]), edited: new Map([[server, want]]) })
+    })
+  }
+
+  deleteServer(service: ServiceKey, key: ServerKey): void {
+    this.#edit((edit) => {
+      const { id } = this.#get(service, 'SERVICE_NOT_DEFINED')
+      const server = this.#getServer(id, serverName(key))
+      changeService(edit, id, { ...additions([]), removed: new Set([server]) })
+    })
+  }
+
+  zero(key?: ServiceKey): void {
+    this.#edit(() => {
+      const ids = key === undefined ? liveServices(this.#maps) : [this.#get(key, 'NO_SERVICE').id]
+      for (const id of ids) {
+        const { ids: servers } = readList(this.#maps.cells, this.#maps.services.list(id))
+        for (const server of servers) zeroServer(this.#maps, server)
+        zeroTrashed(this.#maps, id)
+        zeroServiceBase(this.#maps, id)
+      }
+    })
+  }
+
+  setTimeouts(timeouts: Timeouts): void {
+    checkTimeouts(timeouts)
+    this.#edit(({ maps }) => {
+      const { tcpS, tcpFinS, udpS } = timeouts
+      if (tcpS > 0) maps.config.setTimeout(0, LbState.TCP_ESTABLISHED, tcpS)
+      if (tcpFinS > 0) maps.config.setTimeout(0, LbState.TCP_FIN_WAIT, tcpFinS)
+      if (udpS > 0) maps.config.setTimeout(0, LbState.UDP_NORMAL, udpS)
+    })
+  }
+
+  /**
+   * As ReconcilingTable; a DesiredService object that was applied before is taken to be unchanged: never change one.
+   */
+  apply(source: Source, desired: readonly DesiredService[]): ApplyResult {
+    const known = this.#applied.get(source)
+    this.#applied.delete(source)
+    try {
+      return this.#edit((edit) => {
+        const before = edit.maps.generation()
+        const applied = known?.generation === before ? known : nothingApplied()
+        const result = applyDesired(edit, sourceNumber(source), desired, applied)
+        const after = isChange(result) ? before + 1n : before
+        for (const other of this.#applied.values()) if (other.generation === before) other.generation = after
+        applied.generation = after
+        this.#applied.set(source, applied)
+        return result
+      }, isChange)
+    } catch (error) {
+      this.#applied.clear()
+      throw error
+    }
+  }
+
+  close(): void {
+    this.#handles.close()
+  }
+
+  /**
+   * One edit, seen as a whole by everybody who takes the lock. If the last writer died in the middle of one, what it
+   * left is put in order first.
+   */
+  #edit<T>(change: (edit: Edit) => T, isEdit: (result: T) => boolean = () => true): T {
+    const maps = this.#maps
+    return this.#handles.withLock(() => {
+      const nowS = Number(this.#handles.clock().ktimeNs / 1_000_000_000n)
+      if (maps.book.editing(0) !== 0) this.#recover(nowS)
+      maps.book.setEditing(0, 1)
+      let result: T
+      try {
+        result = change({ maps, nowS })
+      } catch (error) {
+        // A refusal comes before anything is written. After any other error the next edit begins with a recovery.
+        if (error instanceof LbError && error.code !== 'NATIVE') maps.book.setEditing(0, 0)
+        throw error
+      }
+      sweepSome(maps, nowS)
+      refreshFilter(maps)
+      maps.book.setEditing(0, 0)
+      if (isEdit(result)) maps.raiseGeneration()
+      return result
+    })
+  }
+
+  #recover(nowS: number): void {
+    recoverTable({ maps: this.#maps, nowS })
+    this.#maps.raiseGeneration()
+  }
+
+  #find(key: ServiceKey): Found | undefined {
+    const name = serviceName(key)
+    const spot = serviceSpot(this.#handles, name)
+    const entry = findService(this.#maps, name, spot)
+    return entry?.live ? { ...entry, spot } : undefined
+  }
+
+  #get(key: ServiceKey, missing: ErrorCode): Found {
+    const found = this.#find(key)
+    if (found === undefined) throw new LbError(missing)
+    return found
+  }
+
+  /** 0: the service has no such server. */
+  #findServer(service: number, name: ServerName): number {
+    const { ids } = readList(this.#maps.cells, this.#maps.services.list(service))
+    return ids.find((id) => this.#maps.serverName(id) === name) ?? 0
+  }
+
+  #getServer(service: number, name: ServerName): number {
+    const id = this.#findServer(service, name)
+    if (id === 0) throw new LbError('NO_SERVER')
+    return id
+  }
+}
+
+function isChange({ added, changed, removed }: ApplyResult): boolean {
+  return added + changed + removed > 0
+}

@@ -1,0 +1,141 @@
+/**
+ * Puts the table in order after a writer died in the middle of an edit. What packets see is never wrong by that: lists
+ * are switched whole. Lost may be ids, cells and counts of the book, so these are found out anew from the index, the
+ * lists and the records. The table's lock is held.
+ */
+import { LbFeature } from '../abi/generated.ts'
+import { rebuildFreeRanges } from '../maps/cell-compaction.ts'
+import { rebuildFilter } from '../maps/filter.ts'
+import { freeServerId, retireServiceId } from '../maps/ids.ts'
+import { readList } from '../maps/lists.ts'
+import { namedMark, namedPort } from '../maps/names.ts'
+import { clearSlot, readSlot, slotCount } from '../maps/service-index.ts'
+import { zeroServiceBase } from '../maps/stats.ts'
+import type { TableMaps } from '../maps/table-maps.ts'
+import type { Edit } from './service-edit.ts'
+
+/** Rebuilds the book, the chains of removed servers, ranks, the free lists and the filter. */
+export function recoverTable({ maps, nowS }: Edit): void {
+  const live = findLive(maps)
+  hideOthers(maps, live)
+  const owners = listOwners(maps, live)
+  recoverServers(maps, owners, nowS)
+  recoverServices(maps, live)
+  dropDeadSlots(maps)
+  recoverCells(maps)
+  rebuildFilter(maps)
+}
+
+/** Services that packets find and that have a list. */
+function findLive(maps: TableMaps): ReadonlySet<number> {
+  const live = new Set<number>()
+  for (let slot = 0; slot < slotCount(maps); slot++) {
+    const { tag, id } = readSlot(maps, slot)
+    if ((tag & 1) !== 0 && id !== 0 && id < maps.book.serviceHigh(0) && hasList(maps, id)) live.add(id)
+  }
+  return live
+}
+
+function hasList(maps: TableMaps, id: number): boolean {
+  const cell = maps.services.list(id)
+  return maps.services.af(id) !== 0 && cell !== 0 && cell < maps.cells.length && maps.cells.listService(cell) === id
+}
+
+/** Services that were being made or deleted are deleted ones. */
+function hideOthers(maps: TableMaps, live: ReadonlySet<number>): void {
+  for (let id = 1; id < maps.book.serviceHigh(0); id++) {
+    if (!live.has(id) && maps.services.af(id) !== 0) maps.switchList(id, 0)
+    maps.services.setNext(id, 0)
+  }
+}
+
+/** The service in whose list a server is, by server id; 0: in none. Sets the ranks. */
+function listOwners(maps: TableMaps, live: ReadonlySet<number>): Uint32Array {
+  const owners = new Uint32Array(maps.serverMax)
+  for (const service of live) {
+    const { ids } = readList(maps.cells, maps.services.list(service))
+    for (const [i, id] of ids.entries()) {
+      owners[id] = service
+      maps.servers.setRank(id, ids.length - 1 - i)
+    }
+  }
+  return owners
+}
+
+/** Each server is in a list, in its service's chain, or free. */
+function recoverServers(maps: TableMaps, owners: Uint32Array, nowS: number): void {
+  const { book, servers, services } = maps
+  let listed = 0
+  let trashed = 0
+  book.setServerFree(0, 0)
+  for (let id = book.serverHigh(0) - 1; id > 0; id--) {
+    const service = servers.service(id)
+    const known = servers.af(id) !== 0 && service < book.serviceHigh(0) && services.af(service) !== 0
+    if (owners[id] !== 0) {
+      listed++
+      servers.setNext(id, 0)
+      servers.setRemoved(id, 0)
+      servers.setBefore(id, 0)
+      maps.setAvailable(id, true)
+    } else if (known) {
+      trashed++
+      maps.setAvailable(id, false)
+      servers.setRemoved(id, servers.removed(id) || nowS)
+      servers.setNext(id, services.next(service))
+      services.setNext(service, id)
+    } else {
+      clearServer(maps, id)
+    }
+  }
+  book.setServers(0, listed)
+  book.setTrashed(0, trashed)
+}
+
+function clearServer(maps: TableMaps, id: number): void {
+  for (let lane = 0; lane < maps.lanes; lane++) maps.stats.clear(lane * maps.serverMax + id)
+  maps.statsBase.clear(id)
+  maps.serverStates.clear(id)
+  freeServerId(maps, id)
+}
+
+/** Counts services; those without a list and without removed servers are free. */
+function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
+  const { book, services, config } = maps
+  let marks = 0
+  let port0 = 0
+  book.setServiceFree(0, 0)
+  book.setServiceRetired(0, 0)
+  for (let id = 1; id < book.serviceHigh(0); id++) {
+    if (live.has(id)) {
+      const name = maps.serviceName(id)
+      if (namedMark(name) !== 0) marks++
+      else if (namedPort(name) === 0) port0++
+    } else if (services.af(id) === 0 || services.next(id) === 0) {
+      zeroServiceBase(maps, id)
+      maps.serviceStates.clear(id)
+      retireServiceId(maps, id)
+    }
+  }
+  book.setServices(0, live.size)
+  book.setFwmarkServices(0, marks)
+  book.setPort0Services(0, port0)
+  config.setFeatures(0, (marks > 0 ? LbFeature.FEATURE_FWMARK : 0) | (port0 > 0 ? LbFeature.FEATURE_PORT0 : 0))
+}
+
+/** Slots of services that are free now, and of hidden ones under a tag that packets use. */
+function dropDeadSlots(maps: TableMaps): void {
+  for (let slot = 0; slot < slotCount(maps); slot++) {
+    const { tag, id } = readSlot(maps, slot)
+    if (id === 0) continue
+    const dead = id >= maps.book.serviceHigh(0) || maps.services.af(id) === 0
+    if (dead || ((tag & 1) !== 0 && maps.services.list(id) === 0)) clearSlot(maps, slot)
+  }
+}
+
+/** All that is in no list is free, once nobody reads it any more. */
+function recoverCells(maps: TableMaps): void {
+  maps.handles.gracePeriod()
+  maps.book.setCellRetired(0, 0)
+  maps.book.setCellsRetired(0, 0)
+  rebuildFreeRanges(maps, [])
+}

@@ -1,0 +1,262 @@
+/**
+ * Changes of one service: what the order of writes is, so that a packet sees the old list or the new one.
+ *
+ * Everything that can fail (ids, cells, slots) is done before anything that a packet can see. All functions are called
+ * with the table's lock held.
+ */
+import { LbFeature, LbLimit, LbServerStateFlag } from '../abi/generated.ts'
+import { allocateCells } from '../maps/cells.ts'
+import { retireCells } from '../maps/free-cells.ts'
+import { freeServerId, retireServiceId, takeServiceId } from '../maps/ids.ts'
+import { orderFor, readList, summarizeWeights, writeList } from '../maps/lists.ts'
+import type { ServerList } from '../maps/lists.ts'
+import { namedMark, namedPort, serviceProtocol } from '../maps/names.ts'
+import type { ServiceName } from '../maps/names.ts'
+import { writeServerConfig, writeServiceConfig } from '../maps/records.ts'
+import type { ServerWant, ServiceWant } from '../maps/records.ts'
+import { setFilterBit, setServerBits } from '../maps/filter.ts'
+import { findService, freeSlot, hideService, publishService } from '../maps/service-index.ts'
+import { zeroServiceBase } from '../maps/stats.ts'
+import type { TableMaps } from '../maps/table-maps.ts'
+import { LbError } from '../model/errors.ts'
+import type { ServiceSpot } from '../native/handles.ts'
+import type { ServiceChanges } from './plan.ts'
+import { leaveServer, resetCursor, serversChanged } from './cursor.ts'
+import {
+  freeService,
+  putInTrash,
+  sweepService,
+  takeFromTrash,
+  takeServer,
+  trashedByName,
+  zeroTrashed,
+} from './trash.ts'
+
+/** What an edit works on. */
+export interface Edit {
+  readonly maps: TableMaps
+  /** Monotonic seconds. */
+  readonly nowS: number
+}
+
+const NOTHING_REMOVED: ReadonlySet<number> = new Set()
+const NOTHING_EDITED: ReadonlyMap<number, ServerWant> = new Map()
+
+/** Only these servers are added. */
+export function additions(added: readonly ServerWant[]): ServiceChanges {
+  return { removed: NOTHING_REMOVED, edited: NOTHING_EDITED, added }
+}
+
+/** Sets the filter's bits for servers that are about to be added. */
+export function announceServers(maps: TableMaps, service: ServiceName, servers: readonly ServerWant[]): void {
+  const protocol = serviceProtocol(service)
+  setServerBits(
+    maps,
+    servers.map(({ name }) => ({ name, protocol })),
+  )
+}
+
+/**
+ * Makes a service with servers (announced before); packets find it when all is done. A deleted one of that name whose
+ * servers are still kept comes back with them; its counters begin at 0, as the kernel's. SERVICE_EXISTS, TABLE_FULL.
+ */
+export function createService(
+  edit: Edit,
+  want: ServiceWant,
+  spot: ServiceSpot,
+  source: number,
+  servers: readonly ServerWant[],
+): void {
+  const { maps } = edit
+  const entry = findService(maps, want.name, spot)
+  if (entry?.live) throw new LbError('SERVICE_EXISTS')
+  const slot = entry?.slot ?? freeSlot(maps, spot)
+  if (slot < 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_service_index' })
+  const id = entry?.id ?? takeServiceId(maps)
+  maps.setServiceName(id, want.name)
+  zeroServiceBase(maps, id)
+  zeroTrashed(maps, id)
+  try {
+    changeService(edit, id, { ...additions(servers), config: want.config })
+  } catch (error) {
+    if (entry === undefined) retireServiceId(maps, id)
+    throw error
+  }
+  maps.services.setSource(id, source)
+  maps.book.setServices(0, maps.book.services(0) + 1)
+  countFeatures(maps, want.name, 1)
+  setFilterBit(maps, spot.filterBit)
+  publishService(maps, slot, spot, id)
+}
+
+/** Packets no longer find the service; its servers are kept as removed ones, for their connections. */
+export function deleteService(edit: Edit, id: number, slot: number, spot: ServiceSpot): void {
+  const { maps, nowS } = edit
+  const { services, cells, book } = maps
+  hideService(maps, slot, spot, id)
+  const cell = services.list(id)
+  const { ids } = readList(cells, cell)
+  for (const [i, server] of ids.entries()) putInTrash(maps, server, ids[i - 1] ?? 0, nowS)
+  maps.switchList(id, 0)
+  retireCells(maps, cell)
+  book.setServices(0, book.services(0) - 1)
+  countFeatures(maps, maps.serviceName(id), -1)
+  if (services.next(id) === 0) freeService(maps, id)
+}
+
+/** Changes a service's configuration and servers in one switch of its list. TABLE_FULL. */
+export function changeService(edit: Edit, id: number, changes: ServiceChanges): void {
+  const { maps, nowS } = edit
+  const { services, cells } = maps
+  sweepService(maps, id, nowS)
+  const old = currentList(maps, id)
+  const scheduler = old.cell === 0 ? 0 : cells.listSched(old.cell)
+  const config = changes.config ?? { scheduler, flags: services.flags(id) }
+  const newcomers = admit(edit, id, changes.added)
+  const list = nextList(old.list, changes, newcomers)
+  const cell = allocateOrUndo(maps, newcomers, list.ids.length)
+  for (const newcomer of newcomers) writeNewcomer(maps, id, newcomer)
+  takeFromTrash(maps, id, new Set(newcomers.filter(({ revived }) => revived).map((newcomer) => newcomer.id)))
+  for (const [server, want] of changes.edited) writeEdited(maps, server, want)
+  if (changes.config !== undefined) writeServiceConfig(maps, id, changes.config)
+  services.setEdited(id, nowS)
+  writeRanks(maps, list.ids)
+  writeList(cells, cell, { service: id, scheduler: config.scheduler, flags: config.flags }, list)
+  const before = services.list(id)
+  maps.switchList(id, cell)
+  if (before !== 0) retireCells(maps, before)
+  dismiss(edit, id, scheduler, old.list.ids, changes.removed)
+  const weights = summarizeWeights(list.weights)
+  if (config.scheduler !== scheduler || old.cell === 0) resetCursor(maps, id, config.scheduler, weights)
+  else if (touchesServers(changes)) serversChanged(maps, id, scheduler, weights)
+}
+
+/** A server that is about to be added: a new id, or one that comes back. */
+interface Newcomer {
+  readonly id: number
+  readonly want: ServerWant
+  readonly revived: boolean
+}
+
+function currentList(maps: TableMaps, id: number): { readonly cell: number; readonly list: ServerList } {
+  const cell = maps.services.list(id)
+  return { cell, list: cell === 0 ? { ids: [], weights: [] } : readList(maps.cells, cell) }
+}
+
+/** Finds an id for each; nothing is written to those that come back. */
+function admit(edit: Edit, service: number, added: readonly ServerWant[]): Newcomer[] {
+  const { maps, nowS } = edit
+  const kept = trashedByName(maps, service)
+  const keep = new Set(added.flatMap(({ name }) => kept.get(name) ?? []))
+  const newcomers: Newcomer[] = []
+  try {
+    for (const want of added) {
+      const known = kept.get(want.name)
+      newcomers.push({ id: known ?? takeServer(maps, nowS, keep, service), want, revived: known !== undefined })
+    }
+  } catch (error) {
+    release(maps, newcomers)
+    throw error
+  }
+  return newcomers
+}
+
+function release(maps: TableMaps, newcomers: readonly Newcomer[]): void {
+  for (const { id, revived } of newcomers) if (!revived) freeServerId(maps, id)
+}
+
+function allocateOrUndo(maps: TableMaps, newcomers: readonly Newcomer[], count: number): number {
+  try {
+    if (count > LbLimit.MAX_SERVERS_PER_SERVICE) {
+      throw new LbError('TABLE_FULL', undefined, { what: 'servers of one service', count })
+    }
+    return allocateCells(maps, orderFor(count))
+  } catch (error) {
+    release(maps, newcomers)
+    throw error
+  }
+}
+
+/** The list as it shall be: newcomers at the head, the last of them first. */
+function nextList(old: ServerList, changes: ServiceChanges, newcomers: readonly Newcomer[]): ServerList {
+  const ids: number[] = []
+  const weights: number[] = []
+  for (let i = newcomers.length - 1; i >= 0; i--) {
+    const newcomer = newcomers[i]
+    if (newcomer === undefined) continue
+    ids.push(newcomer.id)
+    weights.push(newcomer.want.config.weight)
+  }
+  for (const [i, id] of old.ids.entries()) {
+    if (changes.removed.has(id)) continue
+    ids.push(id)
+    weights.push(changes.edited.get(id)?.config.weight ?? old.weights[i] ?? 0)
+  }
+  return { ids, weights }
+}
+
+function writeNewcomer(maps: TableMaps, service: number, { id, want, revived }: Newcomer): void {
+  const { servers, book } = maps
+  if (revived) {
+    relieve(maps, id, want)
+  } else {
+    maps.setServerName(id, want.name)
+    servers.setService(id, service)
+    book.setServers(0, book.servers(0) + 1)
+  }
+  writeServerConfig(maps, id, want.config)
+  servers.setLastWeight(id, want.config.weight)
+  maps.setAvailable(id, true)
+}
+
+function writeEdited(maps: TableMaps, id: number, want: ServerWant): void {
+  relieve(maps, id, want)
+  writeServerConfig(maps, id, want.config)
+  if (want.config.weight !== 0) maps.servers.setLastWeight(id, want.config.weight)
+}
+
+/** No upper threshold, or a higher one, ends an overload at once, as __ip_vs_update_dest(). */
+function relieve(maps: TableMaps, id: number, want: ServerWant): void {
+  const { upper } = want.config
+  if (upper === 0 || upper > maps.servers.upper(id)) maps.clearServerState(id, LbServerStateFlag.SERVER_OVERLOAD)
+}
+
+function writeRanks(maps: TableMaps, ids: readonly number[]): void {
+  for (const [i, id] of ids.entries()) maps.servers.setRank(id, ids.length - 1 - i)
+}
+
+/** Moves removed servers to the trash; a cursor on one goes to the nearest before it that stays. */
+function dismiss(
+  edit: Edit,
+  service: number,
+  scheduler: number,
+  order: readonly number[],
+  removed: ReadonlySet<number>,
+): void {
+  if (removed.size === 0) return
+  let before = 0
+  for (const id of order) {
+    if (removed.has(id)) {
+      putInTrash(edit.maps, id, before, edit.nowS)
+      leaveServer(edit.maps, service, scheduler, id, before)
+    } else {
+      before = id
+    }
+  }
+}
+
+function touchesServers(changes: ServiceChanges): boolean {
+  return changes.removed.size > 0 || changes.edited.size > 0 || changes.added.length > 0
+}
+
+/** Keeps lb_config.features true. */
+function countFeatures(maps: TableMaps, name: ServiceName, by: 1 | -1): void {
+  const { book, config } = maps
+  if (namedMark(name) !== 0) book.setFwmarkServices(0, book.fwmarkServices(0) + by)
+  else if (namedPort(name) === 0) book.setPort0Services(0, book.port0Services(0) + by)
+  config.setFeatures(
+    0,
+    (book.fwmarkServices(0) > 0 ? LbFeature.FEATURE_FWMARK : 0) |
+      (book.port0Services(0) > 0 ? LbFeature.FEATURE_PORT0 : 0),
+  )
+}

@@ -1,0 +1,187 @@
+/** Between what people write (src/model) and what the table holds (src/maps/records.ts); says what cannot be. Pure. */
+import { LbFwd, LbSched, lbSchedNames, LbServiceFlag } from '../abi/generated.ts'
+import { ADDRESS_BYTES, formatAddress, writeAddress } from '../maps/address.ts'
+import {
+  namedPort,
+  serverFamily,
+  serverName,
+  serviceFamily,
+  serviceKey,
+  serviceName,
+  serviceProtocol,
+} from '../maps/names.ts'
+import type { ServerName, ServiceName } from '../maps/names.ts'
+import type { ServerConfig, ServerWant, ServiceConfig, ServiceWant } from '../maps/records.ts'
+import { LbError } from '../model/errors.ts'
+import { schedulers } from '../model/types.ts'
+import type {
+  ForwardingMethod,
+  Persistence,
+  Scheduler,
+  ServerKey,
+  ServerSpec,
+  ServiceKey,
+  ServiceSpec,
+  Timeouts,
+} from '../model/types.ts'
+
+/** What the datapath can do so far. */
+export const supportedSchedulers: ReadonlySet<Scheduler> = new Set(['rr', 'wrr', 'lc', 'wlc'])
+
+/** The greatest weight and threshold: a __s32 in the kernel. */
+const MAX_WEIGHT = 0x7fffffff
+/** 31 days, as ipvsadm allows for --set and -p. */
+const MAX_TIMEOUT_S = 31 * 24 * 60 * 60
+const { SERVICE_SCHED1, SERVICE_SCHED2, SERVICE_SCHED3 } = LbServiceFlag
+const schedulerFlags = [SERVICE_SCHED1, SERVICE_SCHED2, SERVICE_SCHED3] as const
+const methods = { masq: LbFwd.FWD_MASQ, tunnel: LbFwd.FWD_TUNNEL, droute: LbFwd.FWD_DROUTE } as const
+const tunnelTypes = ['ipip', 'gue', 'gre'] as const
+const tunnelChecksums = ['none', 'csum', 'remcsum'] as const
+
+/** NO_SCHEDULER; INVALID: an address, a port, a mark, persistence, or port 0 without persistence. */
+export function encodeService(spec: ServiceSpec): ServiceWant {
+  const name = serviceName(spec.key)
+  if (!supportedSchedulers.has(spec.scheduler)) {
+    throw new LbError('NO_SCHEDULER', undefined, { scheduler: spec.scheduler })
+  }
+  if (spec.key.kind === 'address' && spec.key.port === 0 && spec.persistence === undefined) {
+    throw invalid('port', 0)
+  }
+  let flags = spec.onePacket ? LbServiceFlag.SERVICE_ONEPACKET : 0
+  for (const flag of spec.schedulerFlags) flags |= schedulerFlags[flag - 1] ?? 0
+  if (spec.persistence !== undefined) flags |= LbServiceFlag.SERVICE_PERSISTENT
+  return { name, config: { scheduler: schedulerNumber(spec.scheduler), flags, ...encodePersistence(spec) } }
+}
+
+/**
+ * RANGE: weight or thresholds; INVALID: an address that no server can have, a port, a family that the method can't
+ * reach. The port of a server that is not behind NAT is the service's (as ipvsadm; not with a mark).
+ */
+export function encodeServer(service: ServiceName, spec: ServerSpec): ServerWant {
+  checkRange('weight', spec.weight)
+  checkRange('upper threshold', spec.upper)
+  checkRange('lower threshold', spec.lower)
+  if (spec.lower > spec.upper) {
+    throw new LbError('RANGE', undefined, { what: 'lower threshold', value: spec.lower, above: spec.upper })
+  }
+  const ownPort = spec.method === 'masq' || serviceProtocol(service) === 0
+  const name = serverName(ownPort ? spec : { ...spec, port: namedPort(service) })
+  if (!isUnicast(name)) throw invalid('server address', spec.address)
+  if (serverFamily(name) !== serviceFamily(service) && spec.method !== 'tunnel') {
+    throw invalid('server family', spec.family)
+  }
+  return { name, config: encodeServerConfig(spec) }
+}
+
+/** The spec of a service, from its name and configuration. */
+export function decodeService(name: ServiceName, config: ServiceConfig): ServiceSpec {
+  const flags = schedulerFlags.flatMap((bit, i) => ((config.flags & bit) !== 0 ? [(i + 1) as 1 | 2 | 3] : []))
+  const persistent = (config.flags & LbServiceFlag.SERVICE_PERSISTENT) !== 0
+  return {
+    key: serviceKey(name),
+    scheduler: schedulerName(config.scheduler),
+    schedulerFlags: flags,
+    onePacket: (config.flags & LbServiceFlag.SERVICE_ONEPACKET) !== 0,
+    ...(persistent ? { persistence: decodePersistence(name, config) } : {}),
+  }
+}
+
+/** The spec of a server, from its key and configuration. */
+export function decodeServer(key: ServerKey, config: ServerConfig): ServerSpec {
+  const method = methodName(config.method)
+  const tunnel = {
+    type: tunnelTypes[config.tunnelType] ?? 'ipip',
+    port: config.tunnelPort,
+    checksum: tunnelChecksums[config.tunnelFlags] ?? 'none',
+  } as const
+  const { weight, upper, lower } = config
+  return { ...key, weight, method, upper, lower, ...(method === 'tunnel' ? { tunnel } : {}) }
+}
+
+/** INVALID unless each is a whole number of seconds up to 31 days. */
+export function checkTimeouts(timeouts: Timeouts): void {
+  for (const [what, value] of Object.entries(timeouts)) {
+    if (!Number.isInteger(value) || value < 0 || value > MAX_TIMEOUT_S) throw invalid(what, value)
+  }
+}
+
+/** "TCP 10.0.0.1:80", "FWM 7": for messages. */
+export function describeKey(key: ServiceKey): string {
+  if (key.kind === 'fwmark') return `FWM ${key.mark} IPv${key.family}`
+  const address = key.family === 6 ? `[${key.address}]` : key.address
+  return `${key.protocol.toUpperCase()} ${address}:${key.port}`
+}
+
+/** enum lb_sched of a name. */
+function schedulerNumber(name: Scheduler): number {
+  return LbSched[`SCHED_${name.toUpperCase()}` as keyof typeof LbSched]
+}
+
+function schedulerName(number: number): Scheduler {
+  const text = lbSchedNames[number]?.replace('SCHED_', '').toLowerCase()
+  return schedulers.find((name) => name === text) ?? 'wlc'
+}
+
+function methodName(number: number): ForwardingMethod {
+  if (number === LbFwd.FWD_TUNNEL) return 'tunnel'
+  return number === LbFwd.FWD_DROUTE ? 'droute' : 'masq'
+}
+
+function encodeServerConfig(spec: ServerSpec): ServerConfig {
+  const tunnel = spec.method === 'tunnel' ? spec.tunnel : undefined
+  if (tunnel !== undefined && !(Number.isInteger(tunnel.port) && tunnel.port >= 0 && tunnel.port <= 65535)) {
+    throw invalid('tunnel port', tunnel.port)
+  }
+  return {
+    method: methods[spec.method],
+    weight: spec.weight,
+    upper: spec.upper,
+    lower: spec.lower,
+    tunnelType: tunnel === undefined ? 0 : tunnelTypes.indexOf(tunnel.type),
+    tunnelFlags: tunnel === undefined ? 0 : tunnelChecksums.indexOf(tunnel.checksum),
+    tunnelPort: tunnel?.port ?? 0,
+  }
+}
+
+function encodePersistence(spec: ServiceSpec): { readonly timeoutS: number; readonly netmask: number } {
+  if (spec.persistence === undefined) return { timeoutS: 0, netmask: 0 }
+  const { timeoutS, mask } = spec.persistence
+  if (!Number.isInteger(timeoutS) || timeoutS < 1 || timeoutS > MAX_TIMEOUT_S) {
+    throw invalid('persistence timeout', timeoutS)
+  }
+  if (spec.key.family === 4) {
+    const bytes = new Uint8Array(ADDRESS_BYTES)
+    if (typeof mask !== 'string' || !writeAddress(bytes, 0, mask, 4)) throw invalid('persistence mask', mask)
+    return { timeoutS, netmask: new DataView(bytes.buffer).getUint32(0) }
+  }
+  if (typeof mask !== 'number' || !Number.isInteger(mask) || mask < 1 || mask > 128) {
+    throw invalid('persistence mask', mask)
+  }
+  return { timeoutS, netmask: mask }
+}
+
+function decodePersistence(name: ServiceName, config: ServiceConfig): Persistence {
+  const { timeoutS, netmask } = config
+  if (serviceFamily(name) === 6) return { timeoutS, mask: netmask }
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setUint32(0, netmask)
+  return { timeoutS, mask: formatAddress(bytes, 0, 4) }
+}
+
+/** As ip_vs_new_dest() checks: neither unspecified, nor multicast, nor broadcast, nor link-local IPv6. */
+function isUnicast(name: ServerName): boolean {
+  const first = name.charCodeAt(0)
+  if (serverFamily(name) === 4) return first !== 0 && first < 224
+  const linkLocal = first === 0xfe && (name.charCodeAt(1) & 0xc0) === 0x80
+  return first !== 0xff && !linkLocal && name.slice(0, ADDRESS_BYTES) !== '\0'.repeat(ADDRESS_BYTES)
+}
+
+function checkRange(what: string, value: number): void {
+  if (!Number.isInteger(value) || value < 0 || value > MAX_WEIGHT) {
+    throw new LbError('RANGE', undefined, { what, value })
+  }
+}
+
+function invalid(what: string, value: unknown): LbError {
+  return new LbError('INVALID', undefined, { what, value })
+}

@@ -1,0 +1,75 @@
+/**
+ * The table of one network namespace as its clients (bpvsadm, bpvsd's sources, the admin API) see it.
+ *
+ * Every method that writes takes the namespace's lock (flock), reads what other processes did meanwhile, writes in
+ * an order in which a packet sees the old list or the new one, and raises the generation number. Errors are LbError
+ * with the codes named at each method; the table is unchanged when a method throws.
+ */
+import type {
+  ConnectionView,
+  ServerKey,
+  ServerSpec,
+  ServiceKey,
+  ServiceSpec,
+  ServiceView,
+  Source,
+  Timeouts,
+} from '../model/types.ts'
+
+export interface Table {
+  /** Size of the connection table, as the listing's first line shows it. */
+  readonly connectionSlots: number
+  /** Count of edits by anybody. */
+  generation(): bigint
+  /** All services, in the order of their ids. */
+  services(): ServiceView[]
+  /** One service, or undefined. */
+  service(key: ServiceKey): ServiceView | undefined
+  /** Connections that have not expired, in table order. */
+  connections(): Iterable<ConnectionView>
+  timeouts(): Timeouts
+
+  /** SERVICE_EXISTS, NO_SCHEDULER, INVALID, TABLE_FULL. */
+  addService(spec: ServiceSpec, source?: Source): void
+  /** NO_SERVICE, NO_SCHEDULER, INVALID. Servers, counters and, with the same scheduler, its state stay. */
+  editService(spec: ServiceSpec): void
+  /** NO_SERVICE. */
+  deleteService(key: ServiceKey): void
+  /** Removes every service. */
+  clear(): void
+  /** SERVICE_NOT_DEFINED, SERVER_EXISTS, RANGE (thresholds, weight), TABLE_FULL. */
+  addServer(service: ServiceKey, spec: ServerSpec): void
+  /** SERVICE_NOT_DEFINED, NO_SERVER, RANGE. */
+  editServer(service: ServiceKey, spec: ServerSpec): void
+  /** SERVICE_NOT_DEFINED, NO_SERVER. */
+  deleteServer(service: ServiceKey, server: ServerKey): void
+  /** Zeroes the counters of one service (NO_SERVICE) or of all, and their servers'. */
+  zero(key?: ServiceKey): void
+  /** 0 leaves a timeout as it is. */
+  setTimeouts(timeouts: Timeouts): void
+  /** Unmaps and closes; the table itself stays. */
+  close(): void
+}
+
+/** A service with its servers, as a source wants it. */
+export interface DesiredService {
+  readonly service: ServiceSpec
+  readonly servers: readonly ServerSpec[]
+}
+
+/** What a source's state became: what could be programmed, and what could not and why. */
+export interface ApplyResult {
+  readonly added: number
+  readonly changed: number
+  readonly removed: number
+  readonly failed: readonly { readonly key: ServiceKey; readonly error: unknown }[]
+}
+
+/** A table that takes a whole desired state of a source. */
+export interface ReconcilingTable extends Table {
+  /**
+   * Makes what `source` owns be exactly `desired`, in one locked edit, touching only what differs. A service that
+   * another source owns is reported in `failed` and left alone.
+   */
+  apply(source: Source, desired: readonly DesiredService[]): ApplyResult
+}

@@ -1,0 +1,74 @@
+/** Reads the connection table as the datapath left it, without a lock and without a system call. */
+import { LbConnArray, LbState, lbStateNames } from '../abi/generated.ts'
+import type { ConnectionState, ConnectionView, Family } from '../model/types.ts'
+import { formatAddress } from './address.ts'
+import { protocolOf } from './names.ts'
+import type { TableMaps } from './table-maps.ts'
+
+/** A connection's bytes that stay while it lives: addresses, ports, protocol, family. */
+const KEY_BYTES = LbConnArray.at.expires
+
+/** Connections that have not expired, in table order. One that ends or begins meanwhile may be there or not. */
+export function* readConnections(maps: TableMaps): Generator<ConnectionView> {
+  const { conns, connPools } = maps
+  const tick = currentTick(maps)
+  // Entries from there on were never used.
+  const end = Math.min(connPools.high(0), conns.length)
+  for (let i = 0; i < end; i++) {
+    if (conns.af(i) === 0) continue
+    const view = readConnection(maps, i, tick)
+    if (view !== undefined) yield view
+  }
+}
+
+/** The coarse clock of lb_conn.expires. */
+export function currentTick(maps: TableMaps): number {
+  const { jiffies } = maps.handles.clock()
+  return Number(BigInt.asUintN(32, jiffies >> BigInt(maps.handles.rodata.tickShift)))
+}
+
+/** Undefined if it has expired, or became another one as it was read. */
+function readConnection(maps: TableMaps, i: number, tick: number): ConnectionView | undefined {
+  const { conns, servers } = maps
+  const at = i * LbConnArray.size
+  const copy = new LbConnArray(conns.u8.slice(at, at + LbConnArray.size).buffer)
+  const left = (copy.expires(0) - tick) | 0
+  const server = copy.server(0)
+  if (left <= 0 || server === 0 || server >= servers.length) return undefined
+  for (let b = 0; b < KEY_BYTES; b++) if (copy.u8[b] !== conns.u8[at + b]) return undefined
+  const family = familyOf(copy.af(0))
+  const serverFamily = familyOf(servers.af(server))
+  return {
+    family,
+    protocol: protocolOf(copy.proto(0)),
+    state: stateName(copy.state(0)),
+    expiresS: secondsLeft(maps, left, copy.state(0)),
+    client: { address: formatAddress(copy.caddr(0), 0, family), port: copy.cport(0) },
+    virtual: { address: formatAddress(copy.vaddr(0), 0, family), port: copy.vport(0) },
+    server: {
+      family: serverFamily,
+      address: formatAddress(servers.addr(server), 0, serverFamily),
+      port: copy.dport(0),
+    },
+  }
+}
+
+function familyOf(af: number): Family {
+  return af === 4 ? 4 : 6
+}
+
+/**
+ * Whole seconds of `left` ticks. The kernel shows 14:59 at once for 15 minutes, because a jiffy has always passed;
+ * ticks are rounded up when a connection is kept alive, so the full timeout is shown as one second less.
+ */
+function secondsLeft(maps: TableMaps, left: number, state: number): number {
+  const { tickShift, hz } = maps.handles.rodata
+  const seconds = Math.floor((left * 2 ** tickShift) / hz)
+  const timeout = state < LbState.STATES ? maps.config.timeout(0, state) : 0
+  return seconds > 0 && seconds === timeout ? seconds - 1 : seconds
+}
+
+function stateName(state: number): ConnectionState {
+  if (state === LbState.UDP_NORMAL) return 'UDP'
+  return (lbStateNames[state]?.replace(/^TCP_/, '') ?? 'NONE') as ConnectionState
+}

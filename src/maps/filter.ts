@@ -1,0 +1,124 @@
+/**
+ * The filter: two bitmaps that say whether an endpoint may be a service's or a server's. A bit is set before what it
+ * stands for can be found, and never cleared alone: other endpoints may share it. When too many have outlived their
+ * cause, the bitmaps are computed anew and stored word by word; at no moment does a bit lack that has a cause.
+ */
+import { littleEndian } from '../abi/codec.ts'
+import { ENDPOINT_SIZE } from '../native/endpoints.ts'
+import { packServer, packService, serviceProtocol } from './names.ts'
+import type { ServerName } from './names.ts'
+import type { TableMaps } from './table-maps.ts'
+
+/** Endpoints hashed in one call. */
+const BATCH = 16384
+/** A service by mark takes any protocol. */
+const ALL_PROTOCOLS = [6, 17, 132] as const
+
+/** A server's endpoint, for packets of its service's protocol; 0: of a service by mark. */
+export interface ServerEndpoint {
+  readonly name: ServerName
+  readonly protocol: number
+}
+
+/** Sets one bit. */
+export function setFilterBit(maps: TableMaps, bit: number): void {
+  Atomics.or(filterWords(maps), wordOf(bit), 1 << (bit & 31))
+}
+
+/** Sets the bits of servers. */
+export function setServerBits(maps: TableMaps, servers: readonly ServerEndpoint[]): void {
+  const words = filterWords(maps)
+  const batch = new EndpointBatch(
+    (packed) => maps.handles.hashServers(packed),
+    1,
+    (bit) => {
+      Atomics.or(words, wordOf(bit), 1 << (bit & 31))
+    },
+  )
+  for (const { name, protocol } of servers) addServer(batch, name, protocol)
+  batch.flush()
+}
+
+/** Computes the filter anew if a quarter of its bits (and 1024) may be stale. The table's lock is held. */
+export function refreshFilter(maps: TableMaps): void {
+  const { book } = maps
+  const live = book.services(0) + book.servers(0) + book.trashed(0)
+  if (book.staleBits(0) > 1024 + live / 4) rebuildFilter(maps)
+}
+
+/** Computes the filter anew. */
+export function rebuildFilter(maps: TableMaps): void {
+  const fresh = computeFilter(maps)
+  const words = filterWords(maps)
+  for (let i = 0; i < fresh.length; i++) {
+    const word = fresh[i] ?? 0
+    if (words[i] !== word) Atomics.store(words, i, word)
+  }
+  maps.book.setStaleBits(0, 0)
+}
+
+/** The words that the filter needs for what is in the table, deleted services and removed servers included. */
+export function computeFilter(maps: TableMaps): Uint32Array {
+  const fresh = new Uint32Array(filterWords(maps).length)
+  const set = (bit: number): void => {
+    fresh[wordOf(bit)]! |= 1 << (bit & 31)
+  }
+  const services = new EndpointBatch((packed) => maps.handles.hashServices(packed), 4, set)
+  const servers = new EndpointBatch((packed) => maps.handles.hashServers(packed), 1, set)
+  const protocols = new Uint8Array(maps.book.serviceHigh(0))
+  for (let id = 1; id < maps.book.serviceHigh(0); id++) {
+    if (maps.services.af(id) === 0) continue
+    const name = maps.serviceName(id)
+    protocols[id] = serviceProtocol(name)
+    services.add((packed, i) => packService(packed, i, name))
+  }
+  for (let id = 1; id < maps.book.serverHigh(0); id++) {
+    if (maps.servers.af(id) !== 0) addServer(servers, maps.serverName(id), protocols[maps.servers.service(id)] ?? 0)
+  }
+  services.flush()
+  servers.flush()
+  return fresh
+}
+
+/** The filter as it is, in words as computeFilter() gives them. */
+export function filterWords(maps: TableMaps): Uint32Array<ArrayBuffer> {
+  return new Uint32Array(maps.handles.buffer('lb_filter'), 0, (maps.handles.rodata.filterMask + 1) / 16)
+}
+
+/** Bit b is bit b & 63 of the 64-bit word b >> 6. */
+function wordOf(bit: number): number {
+  return littleEndian ? bit >>> 5 : (bit >>> 5) ^ 1
+}
+
+function addServer(batch: EndpointBatch, name: ServerName, protocol: number): void {
+  for (const number of protocol === 0 ? ALL_PROTOCOLS : [protocol]) {
+    batch.add((packed, i) => packServer(packed, i, name, number))
+  }
+}
+
+/** Collects endpoints and hashes them many at a time; the bit is the last of `stride` words of each result. */
+class EndpointBatch {
+  readonly #packed = new Uint8Array(BATCH * ENDPOINT_SIZE)
+  readonly #hash: (packed: Uint8Array) => Uint32Array
+  readonly #stride: number
+  readonly #take: (bit: number) => void
+  #count = 0
+
+  constructor(hash: (packed: Uint8Array) => Uint32Array, stride: number, take: (bit: number) => void) {
+    this.#hash = hash
+    this.#stride = stride
+    this.#take = take
+  }
+
+  add(pack: (packed: Uint8Array, index: number) => void): void {
+    pack(this.#packed, this.#count++)
+    if (this.#count === BATCH) this.flush()
+  }
+
+  flush(): void {
+    if (this.#count === 0) return
+    const words = this.#hash(this.#packed.subarray(0, this.#count * ENDPOINT_SIZE))
+    for (let i = 0; i < this.#count; i++) this.#take(words[i * this.#stride + this.#stride - 1] ?? 0)
+    this.#count = 0
+  }
+}

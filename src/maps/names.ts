@@ -1,0 +1,122 @@
+/**
+ * Names of services and servers: the bytes that tell one from another, as they stand at the start of its record, one
+ * character a byte. They compare as strings, serve as keys of a Map, and are written back without another conversion.
+ */
+import { Buffer } from 'node:buffer'
+import { LbServerArray, LbServiceArray } from '../abi/generated.ts'
+import { littleEndian } from '../abi/codec.ts'
+import { ENDPOINT_SIZE } from '../native/endpoints.ts'
+import { LbError } from '../model/errors.ts'
+import type { Family, Protocol, ServerKey, ServiceKey } from '../model/types.ts'
+import { ADDRESS_BYTES, formatAddress, writeAddress } from './address.ts'
+
+/** Address 16, port 2, protocol 1, family 1, mark 4. */
+export type ServiceName = string
+/** Address 16, port 2, family 1. */
+export type ServerName = string
+
+export const SERVICE_NAME_BYTES = LbServiceArray.at.fwmark + 4
+export const SERVER_NAME_BYTES = LbServerArray.at.af + 1
+
+const PORT = LbServiceArray.at.vport
+const PROTOCOL = LbServiceArray.at.proto
+const SERVICE_FAMILY = LbServiceArray.at.af
+const SERVER_FAMILY = LbServerArray.at.af
+const MARK = LbServiceArray.at.fwmark
+const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const
+const scratch = Buffer.alloc(SERVICE_NAME_BYTES)
+
+/** INVALID if the address, port or mark is none. */
+export function serviceName(key: ServiceKey): ServiceName {
+  scratch.fill(0)
+  scratch[SERVICE_FAMILY] = key.family
+  if (key.kind === 'fwmark') {
+    if (!Number.isInteger(key.mark) || key.mark < 1 || key.mark > 0xffffffff) {
+      throw new LbError('INVALID', undefined, { what: 'firewall mark', value: key.mark })
+    }
+    if (littleEndian) scratch.writeUInt32LE(key.mark, MARK)
+    else scratch.writeUInt32BE(key.mark, MARK)
+  } else {
+    putEndpoint(key)
+    scratch[PROTOCOL] = protocolNumbers[key.protocol]
+  }
+  return scratch.toString('latin1')
+}
+
+/** INVALID if the address or port is none. */
+export function serverName(key: ServerKey): ServerName {
+  scratch.fill(0)
+  putEndpoint(key)
+  scratch[SERVER_FAMILY] = key.family
+  return scratch.toString('latin1', 0, SERVER_NAME_BYTES)
+}
+
+function putEndpoint(key: { readonly family: Family; readonly address: string; readonly port: number }): void {
+  if (!writeAddress(scratch, 0, key.address, key.family)) {
+    throw new LbError('INVALID', undefined, { what: `IPv${key.family} address`, value: key.address })
+  }
+  if (!Number.isInteger(key.port) || key.port < 0 || key.port > 65535) {
+    throw new LbError('INVALID', undefined, { what: 'port', value: key.port })
+  }
+  scratch.writeUInt16BE(key.port, PORT)
+}
+
+/** IPPROTO_*; 0 of a firewall mark's service. */
+export function serviceProtocol(name: ServiceName): number {
+  return name.charCodeAt(PROTOCOL)
+}
+
+export function serviceFamily(name: ServiceName): Family {
+  return name.charCodeAt(SERVICE_FAMILY) === 4 ? 4 : 6
+}
+
+export function serverFamily(name: ServerName): Family {
+  return name.charCodeAt(SERVER_FAMILY) === 4 ? 4 : 6
+}
+
+export function namedPort(name: ServiceName | ServerName): number {
+  return (name.charCodeAt(PORT) << 8) | name.charCodeAt(PORT + 1)
+}
+
+/** 0 of a service by address. */
+export function namedMark(name: ServiceName): number {
+  scratch.write(name, 0, 'latin1')
+  return littleEndian ? scratch.readUInt32LE(MARK) : scratch.readUInt32BE(MARK)
+}
+
+export function serviceKey(name: ServiceName): ServiceKey {
+  const family = serviceFamily(name)
+  const mark = namedMark(name)
+  if (mark !== 0) return { kind: 'fwmark', family, mark }
+  const protocol = protocolOf(serviceProtocol(name))
+  return { kind: 'address', family, protocol, address: formatAddress(scratch, 0, family), port: namedPort(name) }
+}
+
+export function serverKey(name: ServerName): ServerKey {
+  const family = serverFamily(name)
+  scratch.write(name, 0, 'latin1')
+  return { family, address: formatAddress(scratch, 0, family), port: namedPort(name) }
+}
+
+/** The name of an IPPROTO_* that a service can have. */
+export function protocolOf(number: number): Protocol {
+  if (number === protocolNumbers.tcp) return 'tcp'
+  return number === protocolNumbers.udp ? 'udp' : 'sctp'
+}
+
+/** Packs what a service's hash is of (see endpoints.ts): a mark stands as the address's first word. */
+export function packService(target: Uint8Array, index: number, name: ServiceName): void {
+  scratch.write(name, 0, 'latin1')
+  const at = index * ENDPOINT_SIZE
+  target.set(scratch.subarray(0, ENDPOINT_SIZE), at)
+  if (serviceProtocol(name) === 0) target.set(scratch.subarray(MARK, MARK + 4), at)
+}
+
+/** Packs what a server's hash is of, for packets of `protocol`. */
+export function packServer(target: Uint8Array, index: number, name: ServerName, protocol: number): void {
+  scratch.write(name, 0, 'latin1')
+  const at = index * ENDPOINT_SIZE
+  target.set(scratch.subarray(0, ADDRESS_BYTES + 2), at)
+  target[at + ADDRESS_BYTES + 2] = protocol
+  target[at + ADDRESS_BYTES + 3] = serverFamily(name)
+}

@@ -1,0 +1,105 @@
+/** What is configured of a service and a server, in the numbers of bpf/abi.h: easy to compare and to write. */
+import { LbServiceArray } from '../abi/generated.ts'
+import { serviceFamily } from './names.ts'
+import type { ServerName, ServiceName } from './names.ts'
+import type { TableMaps } from './table-maps.ts'
+
+export interface ServiceConfig {
+  /** enum lb_sched */
+  readonly scheduler: number
+  /** enum lb_service_flag */
+  readonly flags: number
+  /** Of persistence; 0 without. */
+  readonly timeoutS: number
+  /** Of persistence: an IPv4 mask as a number in host order, or an IPv6 prefix length; 0 without. */
+  readonly netmask: number
+}
+
+export interface ServerConfig {
+  /** enum lb_fwd */
+  readonly method: number
+  readonly weight: number
+  readonly upper: number
+  readonly lower: number
+  /** IP_VS_CONN_F_TUNNEL_TYPE_*, IP_VS_TUNNEL_ENCAP_FLAG_*; 0 without a tunnel. */
+  readonly tunnelType: number
+  readonly tunnelFlags: number
+  readonly tunnelPort: number
+}
+
+/** A server as it shall be. */
+export interface ServerWant {
+  readonly name: ServerName
+  readonly config: ServerConfig
+}
+
+/** A service as it shall be. */
+export interface ServiceWant {
+  readonly name: ServiceName
+  readonly config: ServiceConfig
+}
+
+export function sameServiceConfig(a: ServiceConfig, b: ServiceConfig): boolean {
+  return a.scheduler === b.scheduler && a.flags === b.flags && a.timeoutS === b.timeoutS && a.netmask === b.netmask
+}
+
+export function sameServerConfig(a: ServerConfig, b: ServerConfig): boolean {
+  return (
+    a.weight === b.weight &&
+    a.method === b.method &&
+    a.upper === b.upper &&
+    a.lower === b.lower &&
+    a.tunnelType === b.tunnelType &&
+    a.tunnelFlags === b.tunnelFlags &&
+    a.tunnelPort === b.tunnelPort
+  )
+}
+
+/** Of a service that has a list. */
+export function readServiceConfig(maps: TableMaps, id: number): ServiceConfig {
+  const { services, cells } = maps
+  return {
+    scheduler: cells.listSched(services.list(id)),
+    flags: services.flags(id),
+    timeoutS: services.timeout(id),
+    netmask: services.af(id) === 6 ? (services.u32[netmaskWord(id)] ?? 0) : services.netmask(id),
+  }
+}
+
+/** All but the scheduler, which is in the list. */
+export function writeServiceConfig(maps: TableMaps, id: number, config: ServiceConfig): void {
+  const { services } = maps
+  services.setFlags(id, config.flags)
+  services.setTimeout(id, config.timeoutS)
+  if (serviceFamily(maps.serviceName(id)) === 6) services.u32[netmaskWord(id)] = config.netmask
+  else services.setNetmask(id, config.netmask)
+}
+
+export function readServerConfig(maps: TableMaps, id: number): ServerConfig {
+  const { servers } = maps
+  return {
+    method: servers.fwd(id),
+    weight: servers.weight(id),
+    upper: servers.upper(id),
+    lower: servers.lower(id),
+    tunnelType: servers.tunType(id),
+    tunnelFlags: servers.tunFlags(id),
+    tunnelPort: servers.tunPort(id),
+  }
+}
+
+/** All but the last weight. */
+export function writeServerConfig(maps: TableMaps, id: number, config: ServerConfig): void {
+  const { servers } = maps
+  servers.setFwd(id, config.method)
+  servers.setWeight(id, config.weight)
+  servers.setUpper(id, config.upper)
+  servers.setLower(id, config.lower)
+  servers.setTunType(id, config.tunnelType)
+  servers.setTunFlags(id, config.tunnelFlags)
+  servers.setTunPort(id, config.tunnelPort)
+}
+
+function netmaskWord(id: number): number {
+  return (id * LbServiceArray.size + LbServiceArray.at.netmask) / 4
+}

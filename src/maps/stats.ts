@@ -1,0 +1,75 @@
+/**
+ * Counters. The datapath counts per lane and server and is never written to; what is shown is the sum of the lanes less
+ * a base, and a service's is the sum of its servers', removed ones too, plus a base of its own: what freed servers
+ * counted. All arithmetic is modulo 2^64.
+ */
+import { LbCountersArray } from '../abi/generated.ts'
+import type { Counters } from '../model/types.ts'
+import type { TableMaps } from './table-maps.ts'
+
+/** conns, in_pkts, out_pkts, in_bytes, out_bytes. */
+export type CounterSums = BigUint64Array<ArrayBuffer>
+
+const { at, size } = LbCountersArray
+const WORDS = size / 8
+const FIELDS = [at.conns / 8, at.inPkts / 8, at.outPkts / 8, at.inBytes / 8, at.outBytes / 8] as const
+
+export function newSums(): CounterSums {
+  return new BigUint64Array(FIELDS.length)
+}
+
+/** Adds what a server counted since its last zeroing. */
+export function addServerCounters(maps: TableMaps, id: number, sums: CounterSums): void {
+  for (let lane = 0; lane < maps.lanes; lane++) addFields(maps.stats, lane * maps.serverMax + id, sums, 1n)
+  addFields(maps.statsBase, id, sums, -1n)
+}
+
+/** Adds a service's base. */
+export function addServiceBase(maps: TableMaps, id: number, sums: CounterSums): void {
+  addFields(maps.statsBase, maps.serverMax + id, sums, 1n)
+}
+
+export function toCounters(sums: CounterSums): Counters {
+  return {
+    conns: sums[0] ?? 0n,
+    inPkts: sums[1] ?? 0n,
+    outPkts: sums[2] ?? 0n,
+    inBytes: sums[3] ?? 0n,
+    outBytes: sums[4] ?? 0n,
+  }
+}
+
+/** A server's counters read 0 from here on. */
+export function zeroServer(maps: TableMaps, id: number): void {
+  const sums = newSums()
+  for (let lane = 0; lane < maps.lanes; lane++) addFields(maps.stats, lane * maps.serverMax + id, sums, 1n)
+  setFields(maps.statsBase, id, sums)
+}
+
+/** A service's base becomes 0; its servers are zeroed apart. */
+export function zeroServiceBase(maps: TableMaps, id: number): void {
+  maps.statsBase.clear(maps.serverMax + id)
+}
+
+/** Moves what a server counted to its service's base, and makes all its counters 0: it is about to be freed. */
+export function foldServer(maps: TableMaps, id: number, service: number): void {
+  const sums = newSums()
+  addServerCounters(maps, id, sums)
+  addServiceBase(maps, service, sums)
+  setFields(maps.statsBase, maps.serverMax + service, sums)
+  for (let lane = 0; lane < maps.lanes; lane++) maps.stats.clear(lane * maps.serverMax + id)
+  maps.statsBase.clear(id)
+}
+
+function addFields(array: LbCountersArray, i: number, sums: CounterSums, sign: bigint): void {
+  const base = i * WORDS
+  for (let f = 0; f < FIELDS.length; f++) {
+    const value = array.u64[base + (FIELDS[f] ?? 0)] ?? 0n
+    if (value !== 0n) sums[f] = (sums[f] ?? 0n) + sign * value
+  }
+}
+
+function setFields(array: LbCountersArray, i: number, sums: CounterSums): void {
+  const base = i * WORDS
+  for (let f = 0; f < FIELDS.length; f++) array.u64[base + (FIELDS[f] ?? 0)] = sums[f] ?? 0n
+}

@@ -1,0 +1,113 @@
+/** Typed views over all maps of one table. */
+import { Buffer } from 'node:buffer'
+import {
+  LbBookArray,
+  LbCellArray,
+  LbConfigArray,
+  LbConnArray,
+  LbConnPoolArray,
+  LbCountersArray,
+  LbLineArray,
+  LbServerArray,
+  LbServerFlag,
+  LbServerStateArray,
+  LbServiceArray,
+  LbServiceStateArray,
+} from '../abi/generated.ts'
+import type { TableHandles } from '../native/handles.ts'
+import { SERVER_NAME_BYTES, SERVICE_NAME_BYTES } from './names.ts'
+import type { ServerName, ServiceName } from './names.ts'
+
+/** Ids and cells start at 1: 0 is "none" everywhere. */
+export class TableMaps {
+  readonly handles: TableHandles
+  readonly config: LbConfigArray
+  readonly book: LbBookArray
+  readonly index: LbLineArray
+  readonly services: LbServiceArray
+  readonly serviceStates: LbServiceStateArray
+  readonly cells: LbCellArray
+  readonly servers: LbServerArray
+  readonly serverStates: LbServerStateArray
+  readonly stats: LbCountersArray
+  readonly statsBase: LbCountersArray
+  readonly connPools: LbConnPoolArray
+  readonly conns: LbConnArray
+  /** Lanes of lb_stats and lb_verdicts. */
+  readonly lanes: number
+  /** Ids below these exist. */
+  readonly serviceMax: number
+  readonly serverMax: number
+  readonly #serviceBytes: Buffer<ArrayBuffer>
+  readonly #serverBytes: Buffer<ArrayBuffer>
+
+  constructor(handles: TableHandles) {
+    this.handles = handles
+    this.config = new LbConfigArray(handles.buffer('lb_config'))
+    this.book = new LbBookArray(handles.buffer('lb_book'))
+    this.index = new LbLineArray(handles.buffer('lb_service_index'), 0, handles.rodata.serviceLineMask + 1)
+    this.services = new LbServiceArray(handles.buffer('lb_services'))
+    this.serviceStates = new LbServiceStateArray(handles.buffer('lb_service_states'))
+    this.cells = new LbCellArray(handles.buffer('lb_cells'))
+    this.servers = new LbServerArray(handles.buffer('lb_servers'))
+    this.serverStates = new LbServerStateArray(handles.buffer('lb_server_states'))
+    this.stats = new LbCountersArray(handles.buffer('lb_stats'))
+    this.statsBase = new LbCountersArray(handles.buffer('lb_stats_base'))
+    this.connPools = new LbConnPoolArray(handles.buffer('lb_conn_pools'))
+    this.conns = new LbConnArray(handles.buffer('lb_conns'))
+    this.lanes = handles.rodata.laneMask + 1
+    this.serverMax = handles.rodata.serverMax
+    this.serviceMax = Math.min(this.services.length, this.statsBase.length - this.serverMax)
+    this.#serviceBytes = Buffer.from(handles.buffer('lb_services'))
+    this.#serverBytes = Buffer.from(handles.buffer('lb_servers'))
+  }
+
+  serviceName(id: number): ServiceName {
+    const at = id * LbServiceArray.size
+    return this.#serviceBytes.toString('latin1', at, at + SERVICE_NAME_BYTES)
+  }
+
+  setServiceName(id: number, name: ServiceName): void {
+    this.#serviceBytes.write(name, id * LbServiceArray.size, 'latin1')
+  }
+
+  serverName(id: number): ServerName {
+    const at = id * LbServerArray.size
+    return this.#serverBytes.toString('latin1', at, at + SERVER_NAME_BYTES)
+  }
+
+  setServerName(id: number, name: ServerName): void {
+    this.#serverBytes.write(name, id * LbServerArray.size, 'latin1')
+  }
+
+  /** One aligned store: from here on packets see the other list. */
+  switchList(id: number, cell: number): void {
+    Atomics.store(this.services.u32, (id * LbServiceArray.size + LbServiceArray.at.list) / 4, cell)
+  }
+
+  /** Whether a server takes packets, in one store. */
+  setAvailable(id: number, available: boolean): void {
+    const at = (id * LbServerArray.size + LbServerArray.at.flags) / 4
+    if (available) Atomics.or(this.servers.u32, at, LbServerFlag.SERVER_AVAILABLE)
+    else Atomics.and(this.servers.u32, at, ~LbServerFlag.SERVER_AVAILABLE)
+  }
+
+  /** Clears flags that the datapath sets. */
+  clearServerState(id: number, flags: number): void {
+    Atomics.and(this.serverStates.u32, (id * LbServerStateArray.size + LbServerStateArray.at.flags) / 4, ~flags)
+  }
+
+  /** Whether connections or templates refer to a server. */
+  isReferenced(id: number): boolean {
+    const { serverStates } = this
+    return serverStates.active(id) !== 0 || serverStates.inactive(id) !== 0 || serverStates.persistent(id) !== 0
+  }
+
+  generation(): bigint {
+    return Atomics.load(this.config.u64, LbConfigArray.at.generation / 8)
+  }
+
+  raiseGeneration(): void {
+    Atomics.add(this.config.u64, LbConfigArray.at.generation / 8, 1n)
+  }
+}
