@@ -1,0 +1,40 @@
+/** The daemon's host: the kernel of this machine, in the network namespace of this process. */
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
+import { openKernelTable } from '../engine/open.ts'
+import { LbError } from '../model/errors.ts'
+import { findTablesDir, tableName } from '../native/bpffs.ts'
+import { watchInterfaces } from '../native/interfaces.ts'
+import { tableAttachments, unloadTable, upgradePrograms } from '../native/loader.ts'
+import { defaultSizes } from '../native/sizes.ts'
+import type { Host } from './ports.ts'
+
+/** The kernel as a Host. Nothing happens before its first call. */
+export function kernelHost(): Host {
+  let opened: string | undefined
+  return {
+    openTable: ({ services, servers, connections }, policy) => {
+      upgradePrograms()
+      const cells = Math.max(defaultSizes.cells, 4 * servers, 2 * services)
+      const table = openKernelTable({ create: true, sizes: { services, servers, cells, connections }, policy })
+      if (table === undefined) throw new LbError('NATIVE', 'the table was unloaded while it was opened')
+      opened = tableIdentity()
+      return table
+    },
+    tableIsCurrent: () => opened !== undefined && tableIdentity() === opened,
+    attachInterfaces: (policy) => {
+      const attachments = tableAttachments()
+      if (attachments === undefined) throw new LbError('NATIVE', 'there is no table to attach')
+      return attachments.sync(policy)
+    },
+    onLinkChange: watchInterfaces,
+    unload: unloadTable,
+  }
+}
+
+/** Tells one table of this namespace from the next: the inode of its directory. Undefined: there is none. */
+function tableIdentity(): string | undefined {
+  const tables = findTablesDir()
+  if (tables === undefined) return undefined
+  return statSync(join(tables, tableName()), { bigint: true, throwIfNoEntry: false })?.ino.toString()
+}

@@ -1,0 +1,60 @@
+/** What the daemon needs of the world. The kernel's side is in kernel-host.ts; tests bring their own. */
+import type { ReconcilingTable } from '../engine/table.ts'
+
+/** Which interfaces get the programs: names, with * for any characters; exclusion wins. */
+export interface AttachPolicy {
+  readonly include: readonly string[]
+  readonly exclude: readonly string[]
+  readonly xdp: 'auto' | 'native' | 'generic' | 'off'
+}
+
+/** What a pass over the interfaces did. */
+export interface AttachChanges {
+  readonly attached: readonly { readonly interface: string; readonly hook: string; readonly kind: string }[]
+  /** ifindexes of interfaces that are gone or no longer wanted. */
+  readonly detached: readonly number[]
+  readonly failed: readonly { readonly interface: string; readonly error: unknown }[]
+}
+
+export interface TableRoom {
+  readonly services: number
+  readonly servers: number
+  readonly connections: number
+}
+
+/** What the daemon asks of a table. */
+export type ManagedTable = Pick<ReconcilingTable, 'generation' | 'apply' | 'services' | 'close'>
+
+/** The network namespace that the daemon runs in. Calls throw LbError. */
+export interface Host {
+  /** The namespace's table: the one that is there, with its programs brought up to this build, or a new one. */
+  openTable(room: TableRoom, policy: AttachPolicy): ManagedTable
+  /** Whether the table opened last is still the namespace's; false once somebody unloaded it. */
+  tableIsCurrent(): boolean
+  /** Makes the attachments what the policy wants; idempotent. One bad interface does not stop the rest. */
+  attachInterfaces(policy: AttachPolicy): AttachChanges
+  /** Calls back soon after interfaces came, went or changed; many changes may make one call. */
+  onLinkChange(onChange: () => void, onError: (error: Error) => void): { close(): void }
+  /** Removes programs, table and pins of this namespace; false if there was nothing. */
+  unload(): boolean
+}
+
+/** Time. Timers that were cancelled don't fire. */
+export interface Timers {
+  /** Milliseconds, monotonic. */
+  now(): number
+  after(ms: number, run: () => void): { cancel(): void }
+  every(ms: number, run: () => void): { cancel(): void }
+}
+
+export const realTimers: Timers = {
+  now: () => performance.now(),
+  after: (ms, run) => {
+    const timer = setTimeout(run, ms)
+    return { cancel: () => clearTimeout(timer) }
+  },
+  every: (ms, run) => {
+    const timer = setInterval(run, ms)
+    return { cancel: () => clearInterval(timer) }
+  },
+}

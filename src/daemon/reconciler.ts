@@ -1,0 +1,127 @@
+/**
+ * Keeps a table as one source wants it. What the source owns and somebody else changed is put right; what others own
+ * is never touched (the table sees to that). What fails is tried again, later and later.
+ */
+import type { ApplyResult, DesiredService } from '../engine/table.ts'
+import { serviceText } from '../kube/service-text.ts'
+import type { Source } from '../model/types.ts'
+import type { Log } from '../observe/log.ts'
+import { News } from '../observe/news.ts'
+import type { ManagedTable, Timers } from './ports.ts'
+
+export interface ReconcilerOptions {
+  readonly source: Source
+  readonly table: ManagedTable
+  readonly log: Log
+  readonly timers: Timers
+}
+
+const firstRetryMs = 1000
+const lastRetryMs = 60_000
+/** When a table is full, thousands of services may fail at once. */
+const mostReported = 20
+
+type Failure = { readonly service?: string; readonly err: unknown }
+
+export class Reconciler {
+  readonly #source: Source
+  readonly #log: Log
+  readonly #timers: Timers
+  readonly #failures = new News<Failure>()
+  #table: ManagedTable
+  #desired: readonly DesiredService[] | undefined
+  /** Generation at which the table was as wanted; undefined: not known to be. */
+  #seen: bigint | undefined
+  #retry: { cancel(): void } | undefined
+  #retryMs = firstRetryMs
+
+  constructor(options: ReconcilerOptions) {
+    this.#source = options.source
+    this.#table = options.table
+    this.#log = options.log
+    this.#timers = options.timers
+  }
+
+  /** A new desired state: applied at once. */
+  submit(desired: readonly DesiredService[]): void {
+    this.#desired = desired
+    this.#retryMs = firstRetryMs
+    this.#apply('applied')
+  }
+
+  /** Looks whether somebody else wrote, and if so puts right what is the source's. Before the first submit: nothing. */
+  check(): void {
+    if (this.#desired === undefined || this.#table.generation() === this.#seen) return
+    this.#apply('repaired')
+  }
+
+  /** From now on another table: the one before was unloaded. */
+  replaceTable(table: ManagedTable): void {
+    this.#table = table
+    this.#seen = undefined
+    if (this.#desired !== undefined) this.#apply('applied')
+  }
+
+  close(): void {
+    this.#retry?.cancel()
+  }
+
+  #apply(what: 'applied' | 'repaired' | 'retried'): void {
+    const desired = this.#desired
+    if (desired === undefined) return
+    this.#retry?.cancel()
+    this.#retry = undefined
+    const started = this.#timers.now()
+    try {
+      const before = this.#table.generation()
+      const result = this.#table.apply(this.#source, desired)
+      this.#note(before, result)
+      this.#report(what, desired, result, this.#timers.now() - started)
+      this.#reportFailures(result.failed.map(({ key, error }) => ({ service: serviceText(key), err: error })))
+      if (result.failed.length > 0) this.#retryLater()
+    } catch (error) {
+      this.#seen = undefined
+      this.#reportFailures([{ err: error }])
+      this.#retryLater()
+    }
+  }
+
+  /**
+   * Our own edit raises the generation by one (or, if there was nothing to write, perhaps not). By more: somebody else
+   * wrote between the two looks, so the next check compares again.
+   */
+  #note(before: bigint, { added, changed, removed }: ApplyResult): void {
+    const after = this.#table.generation()
+    const idle = added + changed + removed === 0 && after === before
+    this.#seen = idle || after === before + 1n ? after : undefined
+  }
+
+  #report(what: string, desired: readonly DesiredService[], result: ApplyResult, tookMs: number): void {
+    const { added, changed, removed, failed } = result
+    const edits = added + changed + removed
+    if (what !== 'applied' && edits === 0) return
+    const servers = desired.reduce((sum, service) => sum + service.servers.length, 0)
+    const ms = Math.round(tookMs * 10) / 10
+    const fields = { services: desired.length, servers, added, changed, removed, failed: failed.length, ms }
+    if (what === 'repaired') this.#log.warn(fields, 'repaired what others changed')
+    else this.#log.info(fields, 'applied')
+  }
+
+  #reportFailures(failures: readonly Failure[]): void {
+    const text = ({ service = '', err }: Failure): string => `${service} ${err instanceof Error ? err.message : err}`
+    const { found, solved } = this.#failures.update(failures.map((failure) => [text(failure), failure]))
+    for (const failure of found.slice(0, mostReported)) this.#log.error(failure, 'not programmed')
+    const more = found.length - mostReported
+    if (more > 0) this.#log.error({ more }, 'not programmed, and more')
+    const failing = new Set(failures.map(({ service }) => service))
+    const mended = solved.filter(({ service }) => !failing.has(service))
+    for (const { service } of mended.slice(0, mostReported)) {
+      this.#log.info(service === undefined ? {} : { service }, 'no longer failing')
+    }
+  }
+
+  #retryLater(): void {
+    this.#retry = this.#timers.after(this.#retryMs, () => this.#apply('retried'))
+    this.#retryMs = Math.min(this.#retryMs * 2, lastRetryMs)
+  }
+}

@@ -1,0 +1,72 @@
+/** Services and EndpointSlices, reduced to what a service proxy acts on. Nothing else of an object is kept in memory. */
+import type { Family, Protocol } from '../model/types.ts'
+import type { IpAddress } from './address.ts'
+
+/** Names an object of a kind. */
+export interface ObjectName {
+  readonly namespace: string
+  readonly name: string
+}
+
+export interface KubeServicePort {
+  /** '' when the only port has no name. */
+  readonly name: string
+  readonly protocol: Protocol
+  readonly port: number
+}
+
+/** A Service (v1). */
+export interface KubeService extends ObjectName {
+  readonly kind: 'Service'
+  readonly type: 'ClusterIP' | 'NodePort' | 'LoadBalancer' | 'ExternalName'
+  /** clusterIP None. */
+  readonly headless: boolean
+  /** Value of the label service.kubernetes.io/service-proxy-name: another proxy serves it. */
+  readonly otherProxy?: string
+  /** One per family at most, the primary first; empty while none is allocated. */
+  readonly clusterIps: readonly IpAddress[]
+  readonly ports: readonly KubeServicePort[]
+  /** Session affinity by client address, seconds; absent: none. */
+  readonly affinityS?: number
+  readonly internalTrafficPolicy: 'Cluster' | 'Local'
+}
+
+export interface KubeEndpoint {
+  /** addresses[0]: consumers use no other. */
+  readonly address: string
+  readonly ready: boolean
+  readonly serving: boolean
+  readonly terminating: boolean
+}
+
+export interface KubeEndpointPort {
+  readonly name?: string
+  readonly protocol: Protocol
+  readonly port?: number
+}
+
+/** An EndpointSlice (discovery.k8s.io/v1). */
+export interface KubeEndpointSlice extends ObjectName {
+  readonly kind: 'EndpointSlice'
+  /** Label kubernetes.io/service-name; '' when it has none. */
+  readonly service: string
+  /** Label service.kubernetes.io/headless is there. */
+  readonly headless: boolean
+  /** undefined: FQDN. */
+  readonly family?: Family
+  readonly endpoints: readonly KubeEndpoint[]
+  readonly ports: readonly KubeEndpointPort[]
+}
+
+export type KubeObject = KubeService | KubeEndpointSlice
+
+/** What a source knows at one moment. */
+export interface KubeObjects {
+  readonly services: readonly KubeService[]
+  readonly endpointSlices: readonly KubeEndpointSlice[]
+}
+
+/** `Service default/web`: names an object in messages and as a key. */
+export function objectId(object: { readonly kind: string } & ObjectName): string {
+  return `${object.kind} ${object.namespace}/${object.name}`
+}
