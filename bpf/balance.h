@@ -52,6 +52,32 @@ static __always_inline bool conn_reused(const struct conn_ref *ref, const struct
 	return cfg && cfg->conn_reuse_mode & 1;
 }
 
+/* One-packet scheduling: each datagram is scheduled and translated, and leaves no connection. */
+static __always_inline int request_once(struct packet *p, enum lb_hook hook, enum lb_af af,
+					__u32 service)
+{
+	__u32 id = service_pick(service);
+	struct lb_server *srv = id ? server_at(id) : NULL;
+	struct rewrite r = {};
+
+	if (!srv || srv->service != service)
+		return refuse_unreachable(p->ctx, af);
+	count_conn(id);
+	count_in(id, p->ip_len);
+	r.old_addr = &p->t.daddr;
+	r.new_addr = &srv->addr;
+	r.old_port = p->t.dport;
+	r.new_port = srv->port ? srv->port : p->t.dport;
+	return packet_rewrite(p, hook, af, &r) ? act_pass(hook) : act_drop(hook, LB_DROP_REWRITE);
+}
+
+static __always_inline bool service_once(const struct packet *p, __u32 service)
+{
+	struct lb_service *svc = service_at(service);
+
+	return p->t.proto == IPPROTO_UDP && svc && svc->flags & LB_SERVICE_ONEPACKET;
+}
+
 /* No connection yet: is there a service, and may this packet open one? */
 static __always_inline int request_open(struct packet *p, enum lb_hook hook, enum lb_af af,
 					struct conn_ref *ref)
@@ -65,6 +91,8 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 		return hook == HOOK_XDP || destination_is_local(p->ctx, af)
 			       ? act_pass(hook)
 			       : refuse_reset(p->ctx, af);
+	if (unlikely(service_once(p, service)))
+		return hook == HOOK_XDP ? XDP_PASS : request_once(p, hook, af, service);
 	v = conn_schedule(p, hook, af, service, ref);
 	if (v == LB_OK)
 		return 0;
@@ -130,28 +158,33 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 /* One packet of one family at one hook: the action, or ICMP_NEXT. */
 static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af)
 {
-	struct packet p = { .ctx = ctx };
-	enum parsed parsed;
+	void *data, *end, *l4;
+	struct packet p; /* filled step by step; zeroing it first would cost as much as a look-up */
+	bool to_service, from_server;
 	int act;
 
-	parsed = packet_parse(&p, hook, af);
-	if (unlikely(parsed == PARSED_ICMP && hook != HOOK_XDP && p.l4 == ICMP_OFF(af)))
-		return ICMP_NEXT;
-	if (parsed == PARSED_FOREIGN || parsed == PARSED_ICMP)
+	if (!packet_pull(ctx, hook, af == LB_AF_INET ? 54 : 74))
 		return act_pass(hook);
+	data = packet_data(ctx, hook);
+	end = packet_end(ctx, hook);
+	if (!header_present(hook, af, data, end))
+		return act_pass(hook);
+	p.ctx = ctx;
+	header_read(&p, hook, af, data);
+	l4 = data + transport_offset(&p, hook, af);
+	if (!transport_present(&p, l4, end))
+		return hook != HOOK_XDP && icmp_present(&p, af) ? ICMP_NEXT : act_pass(hook);
+	transport_read(&p, af, l4);
+	to_service = hook != HOOK_EGRESS && filter_has(FILTER_SERVICE, p.dst);
+	from_server = filter_has(FILTER_SERVER, p.src);
+	if (likely(!to_service && !from_server))
+		return act_pass(hook);
+	if (unlikely(!packet_sound(&p, hook, af, data, l4, end)))
+		return to_service && service_find(&p, af) ? act_drop(hook, LB_DROP_MALFORMED)
+							  : act_pass(hook);
 	p.now = clock_tick();
-	if (hook != HOOK_EGRESS && filter_has(FILTER_SERVICE, p.dst)) {
-		if (unlikely(parsed == PARSED_BROKEN))
-			return service_find(&p, af) ? act_drop(hook, LB_DROP_MALFORMED)
-						    : act_pass(hook);
-		act = request_in(&p, hook, af);
-		if (act != NOT_OURS)
-			return act;
-	}
-	if (parsed == PARSED_FLOW && filter_has(FILTER_SERVER, p.src)) {
+	act = to_service ? request_in(&p, hook, af) : NOT_OURS;
+	if (act == NOT_OURS && from_server)
 		act = reply_back(&p, hook, af);
-		if (act != NOT_OURS)
-			return act;
-	}
-	return act_pass(hook);
+	return act == NOT_OURS ? act_pass(hook) : act;
 }

@@ -23,6 +23,13 @@ enum {
 #define INNER_OFF(af) (ICMP_OFF(af) + ICMP_HDR)
 #define INNER_L4(af)  (INNER_OFF(af) + ((af) == LB_AF_INET ? 20 : 40))
 
+/* ICMP behind an outer header without options? */
+static __always_inline bool icmp_present(const struct packet *p, enum lb_af af)
+{
+	return p->t.proto == (af == LB_AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
+	       p->l4 == ICMP_OFF(af) && p->ip_len <= packet_len(p->ctx, HOOK_INGRESS) - L3_OFF;
+}
+
 static __always_inline bool icmp_is_error(__u8 type, enum lb_af af)
 {
 	if (af == LB_AF_INET)

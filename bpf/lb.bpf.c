@@ -9,13 +9,14 @@ char _license[] SEC("license")
 /* The family of a frame; 0: none of ours. */
 static __always_inline enum lb_af frame_family(void *ctx, enum lb_hook hook)
 {
-	struct ethhdr *eth = packet_data(ctx, hook);
+	void *data = packet_data(ctx, hook);
+	__be16 *type = data + offsetof(struct ethhdr, h_proto);
 
-	if ((void *)(eth + 1) > packet_end(ctx, hook))
+	if (data + ETH_HLEN > packet_end(ctx, hook))
 		return 0;
-	if (eth->h_proto == bpf_htons(ETH_P_IP))
+	if (*type == bpf_htons(ETH_P_IP))
 		return LB_AF_INET;
-	return eth->h_proto == bpf_htons(ETH_P_IPV6) ? LB_AF_INET6 : 0;
+	return *type == bpf_htons(ETH_P_IPV6) ? LB_AF_INET6 : 0;
 }
 
 SEC("xdp")

@@ -26,14 +26,6 @@ enum {
 	TCP_ACK = 16,
 };
 
-/* What parsing says of a packet. */
-enum parsed {
-	PARSED_FLOW,    /* TCP or UDP with valid headers */
-	PARSED_ICMP,    /* ICMP of this family, for icmp.h */
-	PARSED_BROKEN,  /* addresses and ports are there, but lengths or checksum are wrong */
-	PARSED_FOREIGN, /* none of ours: another protocol, a fragment, too short to say */
-};
-
 struct tuple {
 	union lb_addr saddr, daddr; /* IPv4: only w[0] is set */
 	__be16 sport, dport;
@@ -95,101 +87,10 @@ static __always_inline __u32 ip_header_sum(const struct iphdr *ip)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-/* The transport header: ports, flags, lengths. `left` is what the IP header leaves for it. */
-static __always_inline enum parsed parse_transport(struct packet *p, void *l4, void *end, __u32 left)
-{
-	if (p->t.proto == IPPROTO_TCP) {
-		struct tcphdr *th = l4;
-
-		if ((void *)(th + 1) > end)
-			return PARSED_FOREIGN;
-		p->t.sport = th->source;
-		p->t.dport = th->dest;
-		p->tcp_flags = ((__u8 *)th)[13];
-		if (th->doff < 5 || th->doff * 4 > left)
-			return PARSED_BROKEN;
-		p->wire_len = th->doff * 4;
-		return PARSED_FLOW;
-	}
-	if (p->t.proto == IPPROTO_UDP) {
-		struct udphdr *uh = l4;
-		__u32 len;
-
-		if ((void *)(uh + 1) > end)
-			return PARSED_FOREIGN;
-		p->t.sport = uh->source;
-		p->t.dport = uh->dest;
-		p->tcp_flags = 0;
-		len = bpf_ntohs(uh->len);
-		if (len < sizeof(*uh) || (len > left && !p->gso))
-			return PARSED_BROKEN;
-		p->wire_len = sizeof(*uh);
-		return PARSED_FLOW;
-	}
-	return PARSED_FOREIGN;
-}
-
-/* Reads an IPv4 packet. XDP leaves packets with options to tcx, which leaves them to the stack to forward. */
-static __always_inline enum parsed parse_ipv4(struct packet *p, enum lb_hook hook, void *data,
-					      void *end)
-{
-	struct iphdr *ip = data + L3_OFF;
-	__u32 room = packet_len(p->ctx, hook) - L3_OFF, header;
-	enum parsed verdict;
-
-	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
-		return PARSED_FOREIGN;
-	if (hook == HOOK_XDP && ip->ihl != 5)
-		return PARSED_FOREIGN;
-	header = hook == HOOK_XDP ? 20 : ip->ihl * 4;
-	p->t.saddr.w[0] = ip->saddr;
-	p->t.daddr.w[0] = ip->daddr;
-	p->t.proto = ip->protocol;
-	p->ttl = ip->ttl;
-	p->l4 = L3_OFF + header;
-	p->ip_len = p->gso ? room : bpf_ntohs(ip->tot_len);
-	if (ip->frag_off & bpf_htons(IP_FRAGMENT))
-		return PARSED_FOREIGN;
-	if (p->t.proto == IPPROTO_ICMP)
-		return p->ip_len <= room ? PARSED_ICMP : PARSED_FOREIGN;
-	if (p->ip_len > room || p->ip_len < header)
-		verdict = PARSED_BROKEN;
-	else
-		verdict = header == 20 && ip_header_sum(ip) != 0xffff ? PARSED_BROKEN : PARSED_FLOW;
-	room = parse_transport(p, data + p->l4, end, p->ip_len - header);
-	return verdict == PARSED_BROKEN && room == PARSED_FLOW ? PARSED_BROKEN : room;
-}
-
-static __always_inline enum parsed parse_ipv6(struct packet *p, enum lb_hook hook, void *data,
-					      void *end)
-{
-	struct ipv6hdr *ip6 = data + L3_OFF;
-	__u32 room = packet_len(p->ctx, hook) - L3_OFF, payload;
-	enum parsed verdict;
-
-	if ((void *)(ip6 + 1) > end || ip6->version != 6)
-		return PARSED_FOREIGN;
-	__builtin_memcpy(&p->t.saddr, &ip6->saddr, 16);
-	__builtin_memcpy(&p->t.daddr, &ip6->daddr, 16);
-	p->t.proto = ip6->nexthdr;
-	p->ttl = ip6->hop_limit;
-	p->l4 = L3_OFF + sizeof(*ip6);
-	payload = p->gso ? room - (__u32)sizeof(*ip6) : bpf_ntohs(ip6->payload_len);
-	p->ip_len = payload + sizeof(*ip6);
-	if (p->t.proto == IPPROTO_ICMPV6)
-		return p->ip_len <= room ? PARSED_ICMP : PARSED_FOREIGN;
-	verdict = parse_transport(p, ip6 + 1, end, payload);
-	return verdict == PARSED_FLOW && p->ip_len > room ? PARSED_BROKEN : verdict;
-}
-
-/* Where the transport header is: a constant but for IPv4 options, which only tcx takes. */
-static __always_inline __u32 transport_offset(const struct packet *p, enum lb_hook hook,
-					      enum lb_af af)
-{
-	if (af == LB_AF_INET6)
-		return L3_OFF + sizeof(struct ipv6hdr);
-	return hook == HOOK_XDP ? L3_OFF + sizeof(struct iphdr) : p->l4 & 127;
-}
+/*
+ * Reading a packet goes in steps, each either a test that changes nothing or a read that cannot fail: so a packet that is
+ * not ours leaves by the first test that says so, and nothing is prepared for it.
+ */
 
 /* Makes the headers of a non-linear skb readable; false when the packet is too short for them. */
 static __always_inline bool packet_pull(void *ctx, enum lb_hook hook, __u32 want)
@@ -202,24 +103,105 @@ static __always_inline bool packet_pull(void *ctx, enum lb_hook hook, __u32 want
 	return bpf_skb_pull_data(ctx, want < len ? want : len) == 0;
 }
 
-static __always_inline enum parsed packet_parse(struct packet *p, enum lb_hook hook, enum lb_af af)
+/* Is there an IP header that says so itself, and no fragment's? XDP leaves IPv4 options to tcx. */
+static __always_inline bool header_present(enum lb_hook hook, enum lb_af af, void *data, void *end)
 {
-	enum parsed verdict;
+	if (af == LB_AF_INET) {
+		struct iphdr *ip = data + L3_OFF;
+		__u8 first;
 
-	if (!packet_pull(p->ctx, hook, af == LB_AF_INET ? 54 : 74))
-		return PARSED_FOREIGN;
-	p->gso = hook != HOOK_XDP && ((struct __sk_buff *)p->ctx)->gso_segs > 1;
-	verdict = af == LB_AF_INET
-			  ? parse_ipv4(p, hook, packet_data(p->ctx, hook), packet_end(p->ctx, hook))
-			  : parse_ipv6(p, hook, packet_data(p->ctx, hook), packet_end(p->ctx, hook));
-	if (verdict == PARSED_FLOW || verdict == PARSED_BROKEN) {
-		if (p->gso)
-			p->wire_len += transport_offset(p, hook, af) - L3_OFF +
-				       ((struct __sk_buff *)p->ctx)->gso_size;
-		else
-			p->wire_len = p->ip_len;
-		p->src = hash_endpoint(lb_hash_key, &p->t.saddr, p->t.sport, p->t.proto, af);
-		p->dst = hash_endpoint(lb_hash_key, &p->t.daddr, p->t.dport, p->t.proto, af);
+		if ((void *)(ip + 1) > end)
+			return false;
+		first = *(__u8 *)ip;
+		if (first != 0x45 && (hook == HOOK_XDP || first >> 4 != 4 || (first & 15) < 5))
+			return false;
+		return !(ip->frag_off & bpf_htons(IP_FRAGMENT));
 	}
-	return verdict;
+	return data + L3_OFF + sizeof(struct ipv6hdr) <= end && *(__u8 *)(data + L3_OFF) >> 4 == 6;
+}
+
+static __always_inline void header_read(struct packet *p, enum lb_hook hook, enum lb_af af,
+					void *data)
+{
+	if (af == LB_AF_INET) {
+		struct iphdr *ip = data + L3_OFF;
+
+		p->t.saddr.w[0] = ip->saddr;
+		p->t.daddr.w[0] = ip->daddr;
+		p->t.proto = ip->protocol;
+		p->ttl = ip->ttl;
+		p->l4 = L3_OFF + (hook == HOOK_XDP ? 20 : ip->ihl * 4);
+		p->ip_len = bpf_ntohs(ip->tot_len);
+	} else {
+		struct ipv6hdr *ip6 = data + L3_OFF;
+
+		__builtin_memcpy(&p->t.saddr, &ip6->saddr, 16);
+		__builtin_memcpy(&p->t.daddr, &ip6->daddr, 16);
+		p->t.proto = ip6->nexthdr;
+		p->ttl = ip6->hop_limit;
+		p->l4 = L3_OFF + sizeof(*ip6);
+		p->ip_len = bpf_ntohs(ip6->payload_len) + sizeof(*ip6);
+	}
+	p->gso = hook != HOOK_XDP && ((struct __sk_buff *)p->ctx)->gso_segs > 1;
+	if (p->gso)
+		p->ip_len = packet_len(p->ctx, hook) - L3_OFF;
+}
+
+/* Where the transport header is: a constant but for IPv4 options, which only tcx takes. */
+static __always_inline __u32 transport_offset(const struct packet *p, enum lb_hook hook,
+					      enum lb_af af)
+{
+	if (af == LB_AF_INET6)
+		return L3_OFF + sizeof(struct ipv6hdr);
+	return hook == HOOK_XDP ? L3_OFF + sizeof(struct iphdr) : p->l4 & 127;
+}
+
+/* Is there a whole header of TCP or UDP? */
+static __always_inline bool transport_present(const struct packet *p, void *l4, void *end)
+{
+	if (p->t.proto == IPPROTO_TCP)
+		return l4 + sizeof(struct tcphdr) <= end;
+	return p->t.proto == IPPROTO_UDP && l4 + sizeof(struct udphdr) <= end;
+}
+
+static __always_inline void transport_read(struct packet *p, enum lb_af af, void *l4)
+{
+	p->t.sport = ((__be16 *)l4)[0];
+	p->t.dport = ((__be16 *)l4)[1];
+	p->src = hash_endpoint(lb_hash_key, &p->t.saddr, p->t.sport, p->t.proto, af);
+	p->dst = hash_endpoint(lb_hash_key, &p->t.daddr, p->t.dport, p->t.proto, af);
+}
+
+/* Do lengths and the IPv4 checksum hold? For packets of ours only; also reads what only those need. */
+static __always_inline bool packet_sound(struct packet *p, enum lb_hook hook, enum lb_af af,
+					 void *data, void *l4, void *end)
+{
+	__u32 room = packet_len(p->ctx, hook) - L3_OFF,
+	      header = transport_offset(p, hook, af) - L3_OFF, own;
+
+	if (p->ip_len > room || p->ip_len < header)
+		return false;
+	if (af == LB_AF_INET && (hook == HOOK_XDP || header == 20) &&
+	    ip_header_sum(data + L3_OFF) != 0xffff)
+		return false;
+	if (p->t.proto == IPPROTO_TCP) {
+		if (l4 + sizeof(struct tcphdr) > end) /* known; the verifier forgets */
+			return false;
+		p->tcp_flags = ((__u8 *)l4)[13];
+		own = ((__u8 *)l4)[12] >> 2 & 60;
+		if (own < sizeof(struct tcphdr) || own > p->ip_len - header)
+			return false;
+	} else {
+		__u32 len;
+
+		if (l4 + sizeof(struct udphdr) > end)
+			return false;
+		len = bpf_ntohs(((struct udphdr *)l4)->len);
+		p->tcp_flags = 0;
+		own = sizeof(struct udphdr);
+		if (len < own || (len > p->ip_len - header && !p->gso))
+			return false;
+	}
+	p->wire_len = p->gso ? header + own + ((struct __sk_buff *)p->ctx)->gso_size : p->ip_len;
+	return true;
 }

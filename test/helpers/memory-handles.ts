@@ -85,6 +85,9 @@ export class MemoryHandles implements TableHandles {
     return { jiffies: this.jiffies, ktimeNs: BigInt(this.nowS) * 1_000_000_000n }
   }
 
+  /** Nothing expires by itself. */
+  sweep(): void {}
+
   hashService(): never {
     throw new Error('the batch form is enough')
   }

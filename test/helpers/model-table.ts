@@ -24,7 +24,14 @@ import type {
 const noCounters: Counters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
 const noRates: Rates = noCounters
 
-type Rated<T> = T & { readonly rates: Rates }
+type Rated<T> = T & { readonly rates?: Rates }
+
+export interface ModelOptions {
+  /** Schedulers that the table does not have. */
+  readonly missing?: readonly string[]
+  /** Whether it knows rates (all 0, as no packet flows). */
+  readonly rates?: boolean
+}
 
 function sameService(one: ServiceKey, two: ServiceKey): boolean {
   if (one.family !== two.family) return false
@@ -38,15 +45,16 @@ function sameServer(one: ServerKey, two: ServerKey): boolean {
 
 export class ModelTable implements Table {
   readonly connectionSlots = 4096
-  /** Schedulers that the recorded kernel did not have. */
-  readonly missing: readonly string[]
+  readonly #missing: readonly string[]
+  readonly #rates: { readonly rates?: Rates }
   #services: Rated<ServiceView>[] = []
   #timeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
   #generation = 0n
   #nextId = 1
 
-  constructor(missing: readonly string[] = []) {
-    this.missing = missing
+  constructor(options: ModelOptions = {}) {
+    this.#missing = options.missing ?? []
+    this.#rates = options.rates === false ? {} : { rates: noRates }
   }
 
   generation(): bigint {
@@ -72,7 +80,7 @@ export class ModelTable implements Table {
   addService(spec: ServiceSpec, source: Source = 'command'): void {
     if (this.service(spec.key) !== undefined) throw new LbError('SERVICE_EXISTS')
     this.#checkScheduler(spec)
-    this.#services.push({ ...spec, id: this.#nextId++, source, counters: noCounters, rates: noRates, servers: [] })
+    this.#services.push({ ...spec, id: this.#nextId++, source, counters: noCounters, ...this.#rates, servers: [] })
     this.#generation++
   }
 
@@ -80,7 +88,7 @@ export class ModelTable implements Table {
     const old = this.#find(spec.key, 'NO_SERVICE')
     this.#checkScheduler(spec)
     const { id, source, counters, servers } = old
-    this.#replace(old, { ...spec, id, source, counters, servers, rates: noRates })
+    this.#replace(old, { ...spec, id, source, counters, servers, ...this.#rates })
   }
 
   deleteService(key: ServiceKey): void {
@@ -107,7 +115,7 @@ export class ModelTable implements Table {
     const old = owner.servers.find((server) => sameServer(server, spec))
     if (old === undefined) throw new LbError('NO_SERVER')
     const { id, active, inactive, persistent, counters, local } = old
-    const edited: Rated<ServerView> = { ...spec, id, active, inactive, persistent, counters, local, rates: noRates }
+    const edited: Rated<ServerView> = { ...spec, id, active, inactive, persistent, counters, local, ...this.#rates }
     this.#replace(owner, { ...owner, servers: owner.servers.map((server) => (server === old ? edited : server)) })
   }
 
@@ -134,12 +142,12 @@ export class ModelTable implements Table {
   close(): void {}
 
   #newServer(spec: ServerSpec): Rated<ServerView> {
-    const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noRates, local: false }
+    const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, ...this.#rates, local: false }
     return { ...spec, id: this.#nextId++, ...counts }
   }
 
   #checkScheduler(spec: ServiceSpec): void {
-    if (this.missing.includes(spec.scheduler)) throw new LbError('NO_SCHEDULER')
+    if (this.#missing.includes(spec.scheduler)) throw new LbError('NO_SCHEDULER')
   }
 
   #checkThresholds(spec: ServerSpec): void {

@@ -125,11 +125,18 @@ function javascript() {
   return {
     name: 'compiling src/',
     stamp: 'build/stamps/dist',
-    inputs: ['tsconfig.json', 'tsconfig.build.json', 'package-lock.json', ...filesBelow('src', /\.ts$/)],
+    inputs: [
+      'tsconfig.json',
+      'tsconfig.build.json',
+      'package-lock.json',
+      'tools/bundle.mjs',
+      ...filesBelow('src', /\.ts$/),
+    ],
     outputs: ['dist'],
     run: () => {
       rmSync(fresh, { recursive: true, force: true })
       mustRun(NODE_LINK, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', fresh])
+      mustRun(NODE_LINK, ['tools/bundle.mjs', 'src/cli/main.ts', `${fresh}/bundle/bpvsadm.js`])
       rmSync('dist', { recursive: true, force: true })
       renameSync(fresh, 'dist')
     },

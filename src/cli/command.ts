@@ -1,0 +1,55 @@
+/** A command line, understood: what parse.ts makes and run.ts does. */
+import type { ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
+import type { SyncDaemon } from './format-connections.ts'
+import type { ListingColumns } from './format-listing.ts'
+import type { OwnCommandName } from './options.ts'
+
+/** A service as it was asked for: its scheduler and persistence engine may be names that nobody knows. */
+export interface ServiceRequest extends Omit<ServiceSpec, 'scheduler'> {
+  readonly scheduler: string
+  readonly engine?: string
+}
+
+/** A sync daemon as it was asked for; what is absent is chosen by who starts it. */
+export type SyncDaemonRequest = Pick<SyncDaemon, 'role' | 'syncId' | 'interface'> & Partial<SyncDaemon>
+
+export interface ListCommand {
+  readonly do: 'list'
+  readonly what: 'table' | 'service' | 'connections' | 'timeouts' | 'daemons'
+  readonly service?: ServiceKey
+  readonly columns: ListingColumns
+  /** Connections: show the persistence engine's columns. */
+  readonly engines: boolean
+  readonly numeric: boolean
+  readonly exact: boolean
+  readonly sorted: boolean
+}
+
+export type Command =
+  | { readonly do: 'add-service' | 'edit-service'; readonly service: ServiceRequest }
+  | { readonly do: 'delete-service'; readonly service: ServiceKey }
+  | { readonly do: 'add-server' | 'edit-server'; readonly service: ServiceKey; readonly server: ServerSpec }
+  | { readonly do: 'delete-server'; readonly service: ServiceKey; readonly server: ServerKey }
+  | { readonly do: 'flush' }
+  | { readonly do: 'restore' }
+  | { readonly do: 'help' | 'version' | 'bpvs-help' }
+  | { readonly do: Exclude<OwnCommandName, 'bpvs-help'> }
+  | ListCommand
+  | { readonly do: 'save'; readonly numeric: boolean }
+  | { readonly do: 'zero'; readonly service?: ServiceKey }
+  | { readonly do: 'set'; readonly timeouts: Timeouts }
+  | { readonly do: 'start-daemon'; readonly daemon: SyncDaemonRequest }
+  | { readonly do: 'stop-daemon'; readonly role: SyncDaemon['role'] }
+
+/** A command that prints nothing when it succeeds. */
+export type ChangeCommand = Extract<
+  Command,
+  {
+    readonly do:
+      | `${'add' | 'edit' | 'delete'}-${'service' | 'server'}`
+      | 'flush'
+      | 'zero'
+      | 'set'
+      | `${'start' | 'stop'}-daemon`
+  }
+>

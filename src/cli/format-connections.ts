@@ -1,0 +1,68 @@
+/** Connection entries as `-L -c` prints them, timeouts and sync daemons. Pure. */
+import type { Family, Timeouts } from '../model/types.ts'
+import { formatEndpoint, numericNames, type NamedProtocol, type NameLookup } from './format-name.ts'
+
+/** What a line shows of a connection entry or a persistence template; ConnectionView is one. */
+export interface ListedConnection {
+  readonly family: Family
+  readonly protocol: NamedProtocol
+  readonly state: string
+  readonly expiresS: number
+  readonly client: { readonly address: string; readonly port: number }
+  readonly virtual: { readonly address: string; readonly port: number }
+  readonly server: { readonly family: Family; readonly address: string; readonly port: number }
+  /** Persistence engine and what it keyed the template by. */
+  readonly engine?: { readonly name: string; readonly data: string }
+}
+
+/** A sync daemon that runs. `maxLength` in bytes. */
+export interface SyncDaemon {
+  readonly role: 'master' | 'backup'
+  readonly syncId: number
+  readonly interface: string
+  readonly maxLength: number
+  readonly group: string
+  readonly port: number
+  readonly ttl: number
+}
+
+const columns = 'pro expire state       source             virtual            destination'
+
+/** Entries in the order given; with `engines` the header tells of the persistence engine's columns. */
+export function* formatConnections(
+  connections: Iterable<ListedConnection>,
+  engines: boolean,
+  names: NameLookup = numericNames,
+): Generator<string> {
+  yield `IPVS connection entries\n${columns}${engines ? '        pe name          pe_data' : ''}\n`
+  for (const connection of connections) yield connectionLine(connection, engines, names)
+}
+
+function connectionLine(connection: ListedConnection, engines: boolean, names: NameLookup): string {
+  const { family, protocol, engine } = connection
+  const minutes = String(Math.floor(connection.expiresS / 60)).padStart(2, '0')
+  const seconds = String(connection.expiresS % 60).padStart(2, '0')
+  const client = formatEndpoint({ family, ...connection.client }, protocol, names)
+  const virtual = formatEndpoint({ family, ...connection.virtual }, protocol, names)
+  const server = formatEndpoint(connection.server, protocol, names)
+  const ends =
+    engines && engine !== undefined ? `${server.padEnd(18)} ${engine.name.padEnd(16)} ${engine.data}` : server
+  return (
+    `${protocol.toUpperCase().padEnd(3)} ${minutes}:${seconds}  ${connection.state.padEnd(11)} ` +
+    `${client.padEnd(18)} ${virtual.padEnd(18)} ${ends}\n`
+  )
+}
+
+export function formatTimeouts(timeouts: Timeouts): string {
+  return `Timeout (tcp tcpfin udp): ${timeouts.tcpS} ${timeouts.tcpFinS} ${timeouts.udpS}\n`
+}
+
+export function formatDaemons(daemons: readonly SyncDaemon[]): string {
+  return daemons
+    .map(
+      (daemon) =>
+        `${daemon.role} sync daemon (mcast=${daemon.interface}, syncid=${daemon.syncId}, ` +
+        `maxlen=${daemon.maxLength}, group=${daemon.group}, port=${daemon.port}, ttl=${daemon.ttl})\n`,
+    )
+    .join('')
+}

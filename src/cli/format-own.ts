@@ -1,0 +1,27 @@
+/** Output of the commands that only bpvs has. Pure. */
+import type { Hook } from './session.ts'
+
+/** One line per attached program, under a header. */
+export function formatHooks(hooks: readonly Hook[]): string {
+  const rows = hooks.map((hook) => [hook.interface, String(hook.ifindex), hook.hook, hook.mode])
+  return formatColumns([['Interface', 'Index', 'Hook', 'Mode'], ...rows])
+}
+
+/** One line per reason that has been counted. */
+export function formatVerdicts(verdicts: readonly { readonly name: string; readonly count: bigint }[]): string {
+  return formatColumns([['Verdict', 'Packets'], ...verdicts.map((verdict) => [verdict.name, String(verdict.count)])])
+}
+
+/** Rows with columns as wide as their widest word; no blanks at line ends. */
+function formatColumns(rows: readonly (readonly string[])[]): string {
+  const widths = (rows[0] ?? []).map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0)))
+  return rows
+    .map(
+      (row) =>
+        `${row
+          .map((word, index) => word.padEnd(widths[index] ?? 0))
+          .join('  ')
+          .trimEnd()}\n`,
+    )
+    .join('')
+}

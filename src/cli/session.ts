@@ -1,0 +1,233 @@
+/** The table as a command sees it: opened when first needed, empty where the namespace has none. */
+import { type ErrorCode, LbError } from '../model/errors.ts'
+import type { ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
+import type { Table } from '../engine/table.ts'
+import type { ChangeCommand, ServiceRequest, SyncDaemonRequest } from './command.ts'
+import type { SyncDaemon } from './format-connections.ts'
+import type { ListedService } from './format-listing.ts'
+import { isScheduler } from './scheduler-flags.ts'
+import { isUnicast } from './address.ts'
+
+/** A program's place: `mode` tells how it is attached (native, generic, ...). */
+export interface Hook {
+  readonly ifindex: number
+  readonly interface: string
+  readonly hook: string
+  readonly mode: string
+}
+
+/** The sync daemons of the namespace. */
+export interface SyncDaemons {
+  /** Throws LbError when one of this role runs already, or its interface does not exist. */
+  start(request: SyncDaemonRequest): void
+  /** False when none of this role runs. */
+  stop(role: SyncDaemon['role']): boolean
+  list(): readonly SyncDaemon[]
+}
+
+/** What commands act on: the current network namespace. */
+export interface Operations {
+  /** Undefined when the namespace has no table and `create` is false; else LbError says why there can be none. */
+  openTable(options: { readonly create: boolean }): Table | undefined
+  /** Removes programs, maps and pins; false when there were none. */
+  unload(): boolean
+  hooks(): readonly Hook[]
+  verdicts(): readonly { readonly name: string; readonly count: bigint }[]
+  /** Contradictions in the table, one sentence each. */
+  check(): readonly string[]
+  /** Absent where connections are not synchronised. */
+  readonly syncDaemons?: SyncDaemons
+  /** Names that `--pe` may have. */
+  readonly persistenceEngines?: readonly string[]
+}
+
+/** What the kernel says of a server at an address that no server can have. */
+const notUnicast = 'Invalid operation.  Possibly wrong module version, address not unicast, ...'
+
+/** Timeouts of a namespace where nobody set any. */
+const defaultTimeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
+
+/** One command line's, or one restore's, dealings with the table. */
+export class Session {
+  readonly operations: Operations
+  #table: Table | undefined
+
+  constructor(operations: Operations) {
+    this.operations = operations
+  }
+
+  close(): void {
+    this.#table?.close()
+    this.#table = undefined
+  }
+
+  services(): readonly ListedService[] {
+    return this.#open()?.services() ?? []
+  }
+
+  service(key: ServiceKey): ListedService | undefined {
+    return this.#open()?.service(key)
+  }
+
+  connections(): ReturnType<Table['connections']> {
+    return this.#open()?.connections() ?? []
+  }
+
+  timeouts(): Timeouts {
+    return this.#open()?.timeouts() ?? defaultTimeouts
+  }
+
+  /** Throws LbError: what the table refuses. */
+  change(command: ChangeCommand): void {
+    switch (command.do) {
+      case 'add-service':
+        this.#addService(command.service)
+        break
+      case 'edit-service':
+        this.#editService(command.service)
+        break
+      case 'delete-service':
+        this.#existing('NO_SERVICE').deleteService(command.service)
+        break
+      case 'add-server':
+        this.#addServer(command.service, command.server)
+        break
+      case 'edit-server':
+        this.#editServer(command.service, command.server)
+        break
+      case 'delete-server':
+        this.#existing('SERVICE_NOT_DEFINED').deleteServer(command.service, command.server)
+        break
+      case 'flush':
+        this.#open()?.clear()
+        break
+      case 'zero':
+        this.#zero(command.service)
+        break
+      case 'set':
+        this.#setTimeouts(command.timeouts)
+        break
+      case 'start-daemon':
+        this.#startDaemon(command.daemon)
+        break
+      case 'stop-daemon':
+        this.#stopDaemon(command.role)
+        break
+    }
+  }
+
+  /** The first service makes the table. */
+  #addService(request: ServiceRequest): void {
+    const spec = this.#known(request, () => present(this.#open(), request.key))
+    const table = this.#create()
+    inKernelsOrder(
+      () => table.addService(spec, 'command'),
+      () => present(table, request.key),
+    )
+  }
+
+  #editService(request: ServiceRequest): void {
+    const table = this.#existing('NO_SERVICE')
+    const spec = this.#known(request, () => absent(table, request.key, 'NO_SERVICE'))
+    inKernelsOrder(
+      () => table.editService(spec),
+      () => absent(table, request.key, 'NO_SERVICE'),
+    )
+  }
+
+  #addServer(service: ServiceKey, server: ServerSpec): void {
+    const table = this.#existing('SERVICE_NOT_DEFINED')
+    inKernelsOrder(
+      () => {
+        if (!isUnicast(server) && server.lower <= server.upper) throw new LbError('INVALID', notUnicast)
+        table.addServer(service, server)
+      },
+      () => absent(table, service, 'SERVICE_NOT_DEFINED'),
+    )
+  }
+
+  #editServer(service: ServiceKey, server: ServerSpec): void {
+    const table = this.#existing('SERVICE_NOT_DEFINED')
+    inKernelsOrder(
+      () => table.editServer(service, server),
+      () => absent(table, service, 'SERVICE_NOT_DEFINED'),
+    )
+  }
+
+  #zero(key?: ServiceKey): void {
+    if (key === undefined) this.#open()?.zero()
+    else this.#existing('NO_SERVICE').zero(key)
+  }
+
+  /** Makes the table where there is none, or the timeouts would be forgotten. */
+  #setTimeouts(timeouts: Timeouts): void {
+    const changes = timeouts.tcpS !== 0 || timeouts.tcpFinS !== 0 || timeouts.udpS !== 0
+    if (changes) this.#create().setTimeouts(timeouts)
+  }
+
+  #startDaemon(request: SyncDaemonRequest): void {
+    const { syncDaemons } = this.operations
+    if (syncDaemons === undefined) {
+      throw new LbError('UNSUPPORTED', 'connections cannot be synchronised: bpvs has no sync daemon')
+    }
+    syncDaemons.start(request)
+  }
+
+  #stopDaemon(role: SyncDaemon['role']): void {
+    if (this.operations.syncDaemons?.stop(role) !== true) throw new LbError('INVALID', 'No daemon is running')
+  }
+
+  daemons(): readonly SyncDaemon[] {
+    return this.operations.syncDaemons?.list() ?? []
+  }
+
+  #open(): Table | undefined {
+    this.#table ??= this.operations.openTable({ create: false })
+    return this.#table
+  }
+
+  #create(): Table {
+    const table = this.#open() ?? this.operations.openTable({ create: true })
+    if (table === undefined) throw new LbError('NATIVE', 'the table could not be made in this network namespace')
+    this.#table = table
+    return table
+  }
+
+  #existing(otherwise: 'NO_SERVICE' | 'SERVICE_NOT_DEFINED'): Table {
+    const table = this.#open()
+    if (table === undefined) throw new LbError(otherwise)
+    return table
+  }
+
+  /** A request with a scheduler and an engine that exist; `first` is what else may be wrong with it, and is told before. */
+  #known(request: ServiceRequest, first: () => ErrorCode | undefined): ServiceSpec {
+    const { scheduler, engine } = request
+    const known = engine === undefined || this.operations.persistenceEngines?.includes(engine) === true
+    if (known && isScheduler(scheduler)) return { ...request, scheduler }
+    throw new LbError(first() ?? 'NO_SCHEDULER')
+  }
+}
+
+function present(table: Table | undefined, key: ServiceKey): ErrorCode | undefined {
+  return table?.service(key) === undefined ? undefined : 'SERVICE_EXISTS'
+}
+
+function absent(table: Table, key: ServiceKey, otherwise: ErrorCode): ErrorCode | undefined {
+  return table.service(key) === undefined ? otherwise : undefined
+}
+
+/** Errors about what is wanted of a service, not about whether it is there. */
+const wishErrors: ReadonlySet<ErrorCode> = new Set(['RANGE', 'INVALID', 'NO_SCHEDULER'])
+
+/**
+ * Does `action`. The kernel looks for the service before it looks at what is wanted of it, a table may do it the other
+ * way round: where both are wrong, the error is what `first` finds.
+ */
+function inKernelsOrder(action: () => void, first: () => ErrorCode | undefined): void {
+  try {
+    action()
+  } catch (error) {
+    const code = error instanceof LbError && wishErrors.has(error.code) ? first() : undefined
+    throw code === undefined ? error : new LbError(code, undefined, {}, error)
+  }
+}

@@ -1,0 +1,80 @@
+/** The thread of a Peer (peer.ts): TCP sockets in its namespace, each direction closed only when asked. */
+import { connect, createServer, type Socket } from 'node:net'
+import { parentPort, workerData } from 'node:worker_threads'
+import { enterNamespace } from '../../src/native/setns.ts'
+import type { PeerCall, PeerReply, PeerSocket } from './peer.ts'
+
+interface End {
+  readonly socket: Socket
+  received: string
+  ended: boolean
+  error: string | undefined
+}
+
+const ends = new Map<number, End>()
+const accepted: number[] = []
+let lastId = 0
+
+function keep(socket: Socket): number {
+  const end: End = { socket, received: '', ended: false, error: undefined }
+  lastId += 1
+  ends.set(lastId, end)
+  socket.setEncoding('utf8').setNoDelay(true)
+  socket.on('data', (text: string) => {
+    end.received += text
+  })
+  socket.on('end', () => {
+    end.ended = true
+  })
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    end.error = error.code ?? error.message
+  })
+  return lastId
+}
+
+function get(id: number): End {
+  const end = ends.get(id)
+  if (end === undefined) throw new RangeError(`no socket ${id}`)
+  return end
+}
+
+function state(id: number): PeerSocket {
+  const { socket, received, ended, error } = get(id)
+  return { id, port: socket.localPort ?? 0, connected: !socket.connecting, received, ended, error }
+}
+
+function answer({ what, id = 0, port = 0, address = '', text = '' }: PeerCall): PeerSocket | undefined {
+  switch (what) {
+    case 'listen':
+      createServer({ allowHalfOpen: true }, (socket) => accepted.push(keep(socket))).listen(port, '::')
+      return undefined
+    case 'accept': {
+      const next = accepted.shift()
+      return next === undefined ? undefined : state(next)
+    }
+    case 'connect':
+      return state(keep(connect({ host: address, port, allowHalfOpen: true })))
+    case 'look':
+      return state(id)
+    case 'write':
+      get(id).socket.write(text)
+      return state(id)
+    case 'end':
+      get(id).socket.end()
+      return state(id)
+    case 'reset':
+      get(id).socket.resetAndDestroy()
+      return undefined
+  }
+}
+
+function reply(call: PeerCall): PeerReply {
+  try {
+    return { call: call.call, value: answer(call) }
+  } catch (error) {
+    return { call: call.call, error: (error as Error).message }
+  }
+}
+
+enterNamespace((workerData as { path: string }).path)
+parentPort?.on('message', (call: PeerCall) => parentPort?.postMessage(reply(call)))

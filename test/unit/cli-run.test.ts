@@ -1,0 +1,198 @@
+import t from 'tap'
+import { type Environment, run } from '../../src/cli/run.ts'
+import type { Operations } from '../../src/cli/session.ts'
+import { LbError } from '../../src/model/errors.ts'
+import { ModelTable, modelOperations } from '../helpers/model-table.ts'
+import { hostsResolver, runCommand } from '../helpers/recordings.ts'
+
+const empty = `IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+`
+
+/** Operations on a namespace where no table may be made. */
+function untouchable(): Operations {
+  return {
+    ...modelOperations(),
+    openTable: ({ create }) => {
+      if (create) throw new Error('a table was made')
+      return undefined
+    },
+  }
+}
+
+t.test('a namespace without a table looks like one with an empty table, and stays without', async (t) => {
+  const operations = untouchable()
+  const rows: readonly (readonly [string, number, string, string])[] = [
+    ['', 0, empty, ''],
+    ['-Ln', 0, empty, ''],
+    ['-S', 0, '', ''],
+    ['-C', 0, '', ''],
+    ['-Z', 0, '', ''],
+    ['-L --timeout', 0, 'Timeout (tcp tcpfin udp): 900 120 300\n', ''],
+    [
+      '-Lnc',
+      0,
+      'IPVS connection entries\npro expire state       source             virtual            destination\n',
+      '',
+    ],
+    ['-L -t 10.9.0.1:80', 1, '', 'No such service\n'],
+    ['-Z -t 10.9.0.1:80', 255, '', 'No such service\n'],
+    ['-E -t 10.9.0.1:80', 255, '', 'No such service\n'],
+    ['-D -t 10.9.0.1:80', 255, '', 'No such service\n'],
+    ['-a -t 10.9.0.1:80 -r 10.2.0.1', 255, '', 'Service not defined\n'],
+    ['-e -t 10.9.0.1:80 -r 10.2.0.1', 255, '', 'Service not defined\n'],
+    ['-d -t 10.9.0.1:80 -r 10.2.0.1', 255, '', 'Service not defined\n'],
+    ['-A -t 10.9.0.1:80 -s nosuch', 255, '', 'Scheduler or persistence engine not found\n'],
+    ['--set 0 0 0', 0, '', ''],
+  ]
+  for (const [line, rc, out, err] of rows) {
+    const outcome = await runCommand(
+      line.split(' ').filter((word) => word !== ''),
+      { operations },
+    )
+    t.same(outcome, { rc, out, err }, line)
+  }
+})
+
+t.test('the first service makes the table, and so does the first timeout', async (t) => {
+  for (const line of ['-A -t 10.9.0.1:80', '--set 1 0 0']) {
+    let made = 0
+    const operations: Operations = {
+      ...modelOperations(),
+      openTable: ({ create }) => {
+        if (create) made++
+        return create ? new ModelTable() : undefined
+      },
+    }
+    t.equal((await runCommand(line.split(' '), { operations })).rc, 0)
+    t.equal(made, 1, line)
+  }
+})
+
+t.test('what the table cannot do is told, with status 255', async (t) => {
+  const {
+    syncDaemons: _,
+    persistenceEngines: __,
+    ...operations
+  } = modelOperations({ table: new ModelTable({ rates: false }) })
+  await runCommand(['-A', '-u', '10.9.0.1:53'], { operations })
+  const rows: readonly (readonly [string, RegExp])[] = [
+    ['-L --rate', /^the table keeps no rates/],
+    ['--start-daemon master', /no sync daemon/],
+    ['--stop-daemon master', /^No daemon is running$/m],
+    ['-A -u 10.9.0.1:5060 -p --pe sip', /^Scheduler or persistence engine not found$/m],
+  ]
+  for (const [line, message] of rows) {
+    const outcome = await runCommand(line.split(' '), { operations })
+    t.equal(outcome.rc, 255, line)
+    t.equal(outcome.out, '')
+    t.match(outcome.err, message)
+  }
+})
+
+t.test('where the service is missing and the wish is wrong, the missing service is told', async (t) => {
+  class EagerTable extends ModelTable {
+    override addServer(): void {
+      throw new LbError('RANGE')
+    }
+  }
+  const operations = modelOperations({ table: new EagerTable() })
+  const line = '-a -t 10.9.0.1:80 -r 10.2.0.1:80 -y 5'.split(' ')
+  t.equal((await runCommand(line, { operations })).err, 'Service not defined\n')
+  await runCommand(['-A', '-t', '10.9.0.1:80'], { operations })
+  t.equal((await runCommand(line, { operations })).err, 'Numerical result out of range\n')
+})
+
+t.test('an error that is no LbError is not hidden, and the table is closed', async (t) => {
+  let closed = 0
+  class BrokenTable extends ModelTable {
+    override services(): never {
+      throw new RangeError('a bug')
+    }
+
+    override close(): void {
+      closed++
+    }
+  }
+  await t.rejects(runCommand(['-Ln'], { operations: modelOperations({ table: new BrokenTable() }) }), {
+    message: 'a bug',
+  })
+  t.equal(closed, 1)
+})
+
+t.test('help and version need no table, and nothing works without privilege', async (t) => {
+  const operations = async (): Promise<Operations> => {
+    throw new Error('the kernel was asked')
+  }
+  let out = ''
+  let err = ''
+  const environment: Environment = {
+    program: 'lb',
+    privileged: true,
+    operations,
+    resolver: hostsResolver(''),
+    stdin: async function* () {},
+    stdout: (text) => {
+      out += text
+    },
+    stderr: (text) => {
+      err += text
+    },
+  }
+  for (const word of ['-h', '-v', '--bpvs-help']) t.equal(await run([word], environment), 0)
+  t.match(out, /^ {2}lb -A\|E virtual-service /m)
+  t.match(out, /^ {2}--unload /m)
+  t.equal(err, '')
+  for (const word of ['-h', '-L', '--hooks', '-nonsense'])
+    t.equal(await run([word], { ...environment, privileged: false }), 2)
+  t.match(err, /^Can't initialize ipvs: Permission denied \(you must be root\)\nAre you sure/)
+})
+
+t.test('a restore acts on each line as it comes, also if the line comes in pieces', async (t) => {
+  const table = new ModelTable()
+  const seen: number[] = []
+  async function* stdin(): AsyncGenerator<string> {
+    for (const piece of ['-A -t 10.9.0.1:80\n-A -t 10', '.9.0.2:80\n', '-A -t 10.9.0.3:80']) {
+      yield piece
+      seen.push(table.services().length)
+    }
+  }
+  const environment: Environment = {
+    program: 'lb',
+    privileged: true,
+    operations: async () => modelOperations({ table }),
+    resolver: hostsResolver(''),
+    stdin,
+    stdout: (text) => t.fail(text),
+    stderr: (text) => t.fail(text),
+  }
+  t.equal(await run(['-R'], environment), 0)
+  t.same(seen, [1, 2, 2])
+  t.equal(table.services().length, 3)
+})
+
+t.test("bpvs's own commands show what is there, and take no further words", async (t) => {
+  const operations = modelOperations({ table: new ModelTable() })
+  const rows: readonly (readonly [string, number, RegExp, string])[] = [
+    ['--hooks', 0, /^eth0 +2 +tcx\/ingress +link$/m, ''],
+    ['--verdicts', 0, /^NO_SERVER +3$/m, ''],
+    ['--check', 0, /^the table is consistent$/m, ''],
+    ['--unload', 0, /^$/, ''],
+    ['--unload', 0, /^nothing of bpvs is loaded/, ''],
+    ['--hooks -n', 2, /^$/, 'unexpected argument -n\n'],
+    ['-L --hooks', 255, /^$/, '--hooks: unknown option\n'],
+  ]
+  for (const [line, rc, out, err] of rows) {
+    const outcome = await runCommand(line.split(' '), { operations })
+    t.equal(outcome.rc, rc, line)
+    t.match(outcome.out, out)
+    t.equal(outcome.err, err)
+  }
+  const contradictory = { ...operations, check: () => ['server 3 is in no service'] }
+  t.same(await runCommand(['--check'], { operations: contradictory }), {
+    rc: 1,
+    out: 'server 3 is in no service\n',
+    err: '',
+  })
+})
