@@ -122,8 +122,8 @@ static __always_inline bool hop_find(const struct packet *p, enum lb_hook hook, 
 	if (af == LB_AF_INET6)
 		kind |= KIND_IPV6;
 	found = hop_ask(p->ctx, from, to, packet_ifindex(p->ctx, hook), kind);
-	*ref_token = token;
-	*ref = found;
+	WRITE_ONCE(*ref, found); /* before the token: who reads in between asks again */
+	WRITE_ONCE(*ref_token, token);
 	return found && hop_read(found, p->now, hook, hop);
 }
 

@@ -47,14 +47,15 @@ TC_PART(egress6, balance(skb, HOOK_EGRESS, LB_AF_INET6))
 TC_PART(egress_icmp4, icmp_handle(skb, true, LB_AF_INET))
 TC_PART(egress_icmp6, icmp_handle(skb, true, LB_AF_INET6))
 
-/* Only what is addressed to this host: in promiscuous mode an interface shows others' packets too. */
+/* Only what is addressed to this host: in promiscuous mode an interface shows others' packets too. What has a VLAN tag is
+ * for the hooks of the VLAN's own interface. */
 SEC("tc")
 int lb_tc_ingress(struct __sk_buff *skb)
 {
 	enum lb_af af = frame_family(skb, HOOK_INGRESS);
 	int act;
 
-	if (!af || skb->pkt_type != 0 /* PACKET_HOST */)
+	if (!af || skb->vlan_present || skb->pkt_type != 0 /* PACKET_HOST */)
 		return act_pass(HOOK_INGRESS);
 	act = af == LB_AF_INET ? ingress4(skb) : ingress6(skb);
 	if (unlikely(act == ICMP_NEXT))
@@ -68,7 +69,7 @@ int lb_tc_egress(struct __sk_buff *skb)
 	enum lb_af af = frame_family(skb, HOOK_EGRESS);
 	int act;
 
-	if (!af)
+	if (!af || skb->vlan_present)
 		return act_pass(HOOK_EGRESS);
 	act = af == LB_AF_INET ? egress4(skb) : egress6(skb);
 	if (unlikely(act == ICMP_NEXT))
