@@ -239,15 +239,27 @@ struct lb_conn_pool {
 /* A way out of the host. Shared by all connections that use it. */
 struct lb_next_hop {
 	__u32 ifindex;
+	__u8 dmac[6]; /* as in the frame: destination, source */
 	__u8 smac[6];
-	__u8 dmac[6];
 	__u32 checked;    /* tick of the last look at fib and neighbour */
 	__u32 generation; /* 16 bits; changes with the content; 0: being changed */
 	__u32 lock;
 	__u32 kicked; /* tick when a packet last went by the kernel's own neighbour code */
 	__u16 mtu;
+	__u16 flags; /* enum lb_link_flag */
+	__u32 pad[7];
+};
+
+enum lb_link_flag {
+	LB_LINK_PEER =
+		1, /* a veth whose other end is in another namespace: packets can be handed to that end at once */
+};
+
+/* What user space knows of an interface. */
+struct lb_link {
+	__u32 flags; /* enum lb_link_flag */
+	__u8 mac[6]; /* its address: another one there means another interface under the same index */
 	__u16 pad;
-	__u32 pad2[7];
 };
 
 /* What may change while the programs run. Writer: user space. */

@@ -39,7 +39,7 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 	return hop_send(p, hook, &hop, st->hop);
 }
 
-/* A SYN that starts a new life on an entry which is about to end (conn_reuse_mode 1). */
+/* A SYN that starts a new life on an entry which is about to end (conn_reuse_mode not 0). */
 static __always_inline bool conn_reused(const struct conn_ref *ref, const struct packet *p)
 {
 	struct lb_config *cfg;
@@ -49,7 +49,7 @@ static __always_inline bool conn_reused(const struct conn_ref *ref, const struct
 	if (ref->c->state != LB_TCP_TIME_WAIT && ref->c->state != LB_TCP_CLOSE)
 		return false;
 	cfg = config_get();
-	return cfg && cfg->conn_reuse_mode & 1;
+	return cfg && cfg->conn_reuse_mode;
 }
 
 /* One-packet scheduling: each datagram is scheduled and translated, and leaves no connection. */

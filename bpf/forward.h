@@ -57,14 +57,17 @@ static __always_inline bool hop_usable(const struct packet *p, enum lb_hook hook
 static __always_inline int hop_send(struct packet *p, enum lb_hook hook, const struct hop *hop,
 				    __u32 ref)
 {
-	void *data = packet_data(p->ctx, hook);
+	__u32 *frame = packet_data(p->ctx, hook);
 
 	if (hook != HOOK_XDP && unlikely(hop->kick)) {
 		hop_kicked(ref, p->now, hook);
 		return bpf_redirect_neigh(hop->ifindex, NULL, 0, 0);
 	}
-	if (data + ETH_HLEN <= packet_end(p->ctx, hook))
-		__builtin_memcpy(data, hop->mac, 12);
+	if ((void *)frame + ETH_HLEN <= packet_end(p->ctx, hook))
+		for (int i = 0; i < 3; i++)
+			frame[i] = hop->mac[i];
+	if (hook == HOOK_INGRESS && hop->peer)
+		return bpf_redirect_peer(hop->ifindex, 0);
 	if (hook != HOOK_XDP)
 		return bpf_redirect(hop->ifindex, 0);
 	if (hop->ifindex == packet_ifindex(p->ctx, hook))

@@ -23,10 +23,15 @@ enum {
 /* A next hop as read from its record: a copy, as the record may be taken over at any time. */
 struct hop {
 	__u32 ifindex; /* 0: none, the packet is the stack's */
-	__u16 mac[6];  /* destination, source */
+	__u32 mac[3];  /* destination and source, as in the frame */
 	__u16 mtu;
 	bool kick; /* let the kernel's neighbour code send this one */
+	bool peer; /* LB_LINK_PEER */
 };
+
+_Static_assert(offsetof(struct lb_next_hop, dmac) % 4 == 0, "MAC addresses are copied by words");
+_Static_assert(offsetof(struct lb_next_hop, smac) == offsetof(struct lb_next_hop, dmac) + 6,
+	       "and together");
 
 static __always_inline struct lb_next_hop *hop_at(__u32 i)
 {
@@ -37,6 +42,14 @@ static __always_inline bool hop_same(const struct lb_next_hop *h, const struct b
 {
 	return h->generation && h->ifindex == f->ifindex &&
 	       !__builtin_memcmp(h->dmac, f->dmac, 6) && !__builtin_memcmp(h->smac, f->smac, 6);
+}
+
+static __always_inline __u16 link_flags(const struct bpf_fib_lookup *f)
+{
+	__u32 ifindex = f->ifindex;
+	struct lb_link *link = bpf_map_lookup_elem(&lb_links, &ifindex);
+
+	return link && !__builtin_memcmp(link->mac, f->smac, 6) ? link->flags : 0;
 }
 
 /* Makes a record say what the fib said; false: somebody else is at it. */
@@ -52,6 +65,7 @@ static __always_inline bool hop_write(struct lb_next_hop *h, const struct bpf_fi
 	__builtin_memcpy(h->dmac, f->dmac, 6);
 	__builtin_memcpy(h->smac, f->smac, 6);
 	h->mtu = f->mtu_result;
+	h->flags = link_flags(f);
 	h->kicked = now;
 	__sync_lock_test_and_set(&h->generation, generation ? generation : 1);
 	__sync_lock_test_and_set(&h->lock, 0);
@@ -102,9 +116,10 @@ static __always_inline bool hop_read(__u32 ref, __u32 now, enum lb_hook hook, st
 	if (!h || READ_ONCE(h->generation) != (ref & 0xffff) || now - h->checked > HOP_FRESH)
 		return false;
 	hop->ifindex = h->ifindex;
-	__builtin_memcpy(hop->mac, h->dmac, 6);
-	__builtin_memcpy(hop->mac + 3, h->smac, 6);
+	for (int i = 0; i < 3; i++)
+		hop->mac[i] = ((__u32 *)h->dmac)[i];
 	hop->mtu = h->mtu;
+	hop->peer = h->flags & LB_LINK_PEER;
 	hop->kick = now - h->kicked >= (hook == HOOK_XDP ? HOP_KICK : HOP_KICK_TC);
 	return READ_ONCE(h->generation) == (ref & 0xffff);
 }

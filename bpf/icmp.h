@@ -50,19 +50,9 @@ static __always_inline bool outer_read(struct __sk_buff *skb, struct outer *o, e
 
 	if (data + INNER_OFF(af) > end)
 		return false;
-	if (af == LB_AF_INET) {
-		struct iphdr *ip = data + L3_OFF;
-
-		o->saddr.w[0] = ip->saddr;
-		o->daddr.w[0] = ip->daddr;
-		o->ttl = ip->ttl;
-	} else {
-		struct ipv6hdr *ip6 = data + L3_OFF;
-
-		__builtin_memcpy(&o->saddr, &ip6->saddr, 16);
-		__builtin_memcpy(&o->daddr, &ip6->daddr, 16);
-		o->ttl = ip6->hop_limit;
-	}
+	addresses_read(data, af, &o->saddr, &o->daddr);
+	o->ttl = af == LB_AF_INET ? ((struct iphdr *)(data + L3_OFF))->ttl
+				  : ((struct ipv6hdr *)(data + L3_OFF))->hop_limit;
 	return true;
 }
 

@@ -60,6 +60,13 @@ LB_ARRAY(lb_conn_index, struct lb_conn_line, 1);
 LB_ARRAY(lb_conn_pools, struct lb_conn_pool, 1);
 /* Next hops, shared. Writer: the datapath. A slot taken over has another generation. */
 LB_ARRAY(lb_next_hops, struct lb_next_hop, 1024);
+/* Interfaces of note, by ifindex. Writer: user space, as it attaches. Reader: the making of a next hop. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct lb_link);
+} lb_links SEC(".maps");
 /* Packets by verdict, [lane][enum lb_verdict]. Writer: the datapath, each lane by its CPU. */
 LB_ARRAY(lb_verdicts, __u64, LB_VERDICTS);
 /* The kernel's coarse clock, for user space: the program lb_read_clock fills it. One entry. */
@@ -92,3 +99,4 @@ const enum lb_service_flag *lb_keep_service_flag;
 const enum lb_source *lb_keep_source;
 const enum lb_bypass_mode *lb_keep_bypass_mode;
 const enum lb_feature *lb_keep_feature;
+const enum lb_link_flag *lb_keep_link_flag;

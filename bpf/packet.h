@@ -20,6 +20,8 @@ enum lb_hook { HOOK_XDP, HOOK_INGRESS, HOOK_EGRESS };
 enum {
 	L3_OFF = ETH_HLEN,
 	IP_FRAGMENT = 0x3fff, /* MF and the offset; not DF */
+	IP_DONT_FRAGMENT = 0x4000,
+	TTL = 64, /* of what is sent from here */
 	TCP_FIN = 1,
 	TCP_SYN = 2,
 	TCP_RST = 4,
@@ -120,14 +122,53 @@ static __always_inline bool header_present(enum lb_hook hook, enum lb_af af, voi
 	return data + L3_OFF + sizeof(struct ipv6hdr) <= end && *(__u8 *)(data + L3_OFF) >> 4 == 6;
 }
 
+/* The two addresses of a present header. */
+static __always_inline void addresses_read(void *data, enum lb_af af, union lb_addr *saddr,
+					   union lb_addr *daddr)
+{
+	if (af == LB_AF_INET) {
+		saddr->w[0] = ((struct iphdr *)(data + L3_OFF))->saddr;
+		daddr->w[0] = ((struct iphdr *)(data + L3_OFF))->daddr;
+	} else {
+		__builtin_memcpy(saddr, &((struct ipv6hdr *)(data + L3_OFF))->saddr, 16);
+		__builtin_memcpy(daddr, &((struct ipv6hdr *)(data + L3_OFF))->daddr, 16);
+	}
+}
+
+/* Writes a whole header without options for `len` bytes of `proto` behind it; tos and the words of IPv4's identification
+ * and fragment offset as given. */
+static __always_inline void header_write(void *data, enum lb_af af, const union lb_addr *saddr,
+					 const union lb_addr *daddr, __u8 proto, __u32 len,
+					 __u8 tos, __u32 fragment)
+{
+	if (af == LB_AF_INET) {
+		struct iphdr *ip = data + L3_OFF;
+		__u32 *w = (__u32 *)ip;
+
+		w[0] = bpf_htonl(0x45000000 | (__u32)tos << 16 | (len + sizeof(*ip)));
+		w[1] = bpf_htonl(fragment);
+		w[2] = bpf_htonl(TTL << 24 | (__u32)proto << 16);
+		ip->saddr = saddr->w[0];
+		ip->daddr = daddr->w[0];
+		ip->check = ~ip_header_sum(ip);
+	} else {
+		struct ipv6hdr *ip6 = data + L3_OFF;
+
+		*(__u32 *)ip6 = bpf_htonl(0x60000000);
+		ip6->payload_len = bpf_htons(len);
+		ip6->nexthdr = proto;
+		ip6->hop_limit = TTL;
+		__builtin_memcpy(&ip6->saddr, saddr, 16);
+		__builtin_memcpy(&ip6->daddr, daddr, 16);
+	}
+}
+
 static __always_inline void header_read(struct packet *p, enum lb_hook hook, enum lb_af af,
 					void *data)
 {
 	if (af == LB_AF_INET) {
 		struct iphdr *ip = data + L3_OFF;
 
-		p->t.saddr.w[0] = ip->saddr;
-		p->t.daddr.w[0] = ip->daddr;
 		p->t.proto = ip->protocol;
 		p->ttl = ip->ttl;
 		p->l4 = L3_OFF + (hook == HOOK_XDP ? 20 : ip->ihl * 4);
@@ -135,13 +176,12 @@ static __always_inline void header_read(struct packet *p, enum lb_hook hook, enu
 	} else {
 		struct ipv6hdr *ip6 = data + L3_OFF;
 
-		__builtin_memcpy(&p->t.saddr, &ip6->saddr, 16);
-		__builtin_memcpy(&p->t.daddr, &ip6->daddr, 16);
 		p->t.proto = ip6->nexthdr;
 		p->ttl = ip6->hop_limit;
 		p->l4 = L3_OFF + sizeof(*ip6);
 		p->ip_len = bpf_ntohs(ip6->payload_len) + sizeof(*ip6);
 	}
+	addresses_read(data, af, &p->t.saddr, &p->t.daddr);
 	p->gso = hook != HOOK_XDP && ((struct __sk_buff *)p->ctx)->gso_segs > 1;
 	if (p->gso)
 		p->ip_len = packet_len(p->ctx, hook) - L3_OFF;

@@ -21,7 +21,6 @@ enum {
 	ICMP6_UNREACH = 1,
 	ICMP6_PORT = 4,
 	TOS_CONTROL = 0xc0,
-	TTL = 64,
 };
 
 static __always_inline void mac_swap(void *data)
@@ -79,59 +78,34 @@ struct refusal {
 	__u8 header;  /* length of its IP header */
 };
 
-/* The answer's headers, into the room made for them. */
-static __always_inline bool write_unreachable4(struct __sk_buff *skb, const struct refusal *r)
+/* The answer's headers, into the room made for them. Its checksum covers the quoted packet: of a partial one, what the
+ * device will make of that, namely a transport part that sums to ~check. */
+static __always_inline bool write_unreachable(struct __sk_buff *skb, const struct refusal *r,
+					      enum lb_af af)
 {
+	__u32 header = af == LB_AF_INET ? 20 : 40,
+	      words = (af == LB_AF_INET ? ICMP4_QUOTE : ICMP6_QUOTE) / 4;
+	__u8 proto = af == LB_AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6;
 	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
-	struct iphdr *ip = data + L3_OFF, *inner = data + L3_OFF + ICMP4_ROOM;
-	__u32 *icmp = data + L3_OFF + 20;
+	__u32 *icmp = data + L3_OFF + header;
+	void *inner = (void *)icmp + ICMP_HDR;
 	__u64 sum;
 
-	if ((void *)(inner + 1) > end)
+	if (inner + header > end)
 		return false;
 	mac_swap(data);
-	*(__u32 *)ip = bpf_htonl(0x45000000 | TOS_CONTROL << 16 | (r->quote + ICMP4_ROOM));
-	((__u32 *)ip)[1] = 0;
-	((__u32 *)ip)[2] = bpf_htonl(TTL << 24 | IPPROTO_ICMP << 16);
-	ip->saddr = r->daddr.w[0];
-	ip->daddr = r->saddr.w[0];
-	ip->check = ~ip_header_sum(ip);
-	icmp[0] = bpf_htonl(ICMP_UNREACH << 24 | ICMP_PORT << 16);
+	header_write(data, af, &r->daddr, &r->saddr, proto, r->quote + ICMP_HDR, TOS_CONTROL, 0);
+	icmp[0] = bpf_htonl(af == LB_AF_INET ? ICMP_UNREACH << 24 | ICMP_PORT << 16
+					     : ICMP6_UNREACH << 24 | ICMP6_PORT << 16);
 	icmp[1] = 0;
 	sum = icmp[0];
-	if (r->partial) /* the device will make the transport part's sum ~check */
-		sum += 0xffff + (__u32)(__u16)~r->check;
-	else
-		sum += sum_words(inner, end, ICMP4_QUOTE / 4);
-	*(__u16 *)((void *)icmp + 2) = ~csum_fold(sum);
-	return true;
-}
-
-static __always_inline bool write_unreachable6(struct __sk_buff *skb, const struct refusal *r)
-{
-	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
-	struct ipv6hdr *ip6 = data + L3_OFF, *inner = data + L3_OFF + ICMP6_ROOM;
-	__u32 *icmp = data + L3_OFF + 40;
-	__u64 sum;
-
-	if ((void *)(inner + 1) > end)
-		return false;
-	mac_swap(data);
-	*(__u32 *)ip6 = bpf_htonl(0x60000000);
-	ip6->payload_len = bpf_htons(r->quote + ICMP_HDR);
-	ip6->nexthdr = IPPROTO_ICMPV6;
-	ip6->hop_limit = TTL;
-	__builtin_memcpy(&ip6->saddr, &r->daddr, 16);
-	__builtin_memcpy(&ip6->daddr, &r->saddr, 16);
-	icmp[0] = bpf_htonl(ICMP6_UNREACH << 24 | ICMP6_PORT << 16);
-	icmp[1] = 0;
-	sum = (__u64)icmp[0] +
-	      pseudo_sum(&r->daddr, &r->saddr, IPPROTO_ICMPV6, r->quote + ICMP_HDR, LB_AF_INET6);
 	if (r->partial)
-		sum += sum_words(inner, (void *)(inner + 1), 10) + (__u32)(__u16)~r->check;
+		sum += sum_words(inner, inner + header, header / 4) + (__u32)(__u16)~r->check;
 	else
-		sum += sum_words(inner, end, ICMP6_QUOTE / 4);
-	*(__u16 *)((void *)icmp + 2) = ~csum_fold(sum);
+		sum += sum_words(inner, end, words);
+	if (af == LB_AF_INET6)
+		sum += pseudo_sum(&r->daddr, &r->saddr, proto, r->quote + ICMP_HDR, af);
+	((__u16 *)icmp)[1] = ~csum_fold(sum);
 	return true;
 }
 
@@ -147,8 +121,6 @@ static __always_inline bool refusal_of(struct __sk_buff *skb, enum lb_af af, str
 
 		if ((void *)(ip + 1) > end)
 			return false;
-		r->saddr.w[0] = ip->saddr;
-		r->daddr.w[0] = ip->daddr;
 		r->header = ip->ihl * 4;
 		proto = ip->protocol;
 		len = bpf_ntohs(ip->tot_len);
@@ -157,12 +129,11 @@ static __always_inline bool refusal_of(struct __sk_buff *skb, enum lb_af af, str
 
 		if ((void *)(ip6 + 1) > end)
 			return false;
-		__builtin_memcpy(&r->saddr, &ip6->saddr, 16);
-		__builtin_memcpy(&r->daddr, &ip6->daddr, 16);
 		r->header = 40;
 		proto = ip6->nexthdr;
 		len = bpf_ntohs(ip6->payload_len) + 40;
 	}
+	addresses_read(data, af, &r->saddr, &r->daddr);
 	l4 = data + L3_OFF + r->header;
 	off = proto == IPPROTO_TCP ? offsetof(struct tcphdr, check)
 				   : offsetof(struct udphdr, check);
@@ -189,7 +160,7 @@ static __noinline int refuse_unreachable(struct __sk_buff *skb, enum lb_af af)
 		goto failed;
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0) || bpf_skb_pull_data(skb, 0))
 		goto failed;
-	if (!(af == LB_AF_INET ? write_unreachable4(skb, &r) : write_unreachable6(skb, &r)))
+	if (!write_unreachable(skb, &r, af))
 		goto failed;
 	count_verdict(LB_REFUSE_NO_SERVER);
 	return bpf_redirect(skb->ifindex, 0);
@@ -211,25 +182,7 @@ static __always_inline bool write_reset(struct __sk_buff *skb, const struct refu
 	if ((void *)(th + 1) > end)
 		return false;
 	mac_swap(data);
-	if (af == LB_AF_INET) {
-		struct iphdr *ip = data + L3_OFF;
-
-		*(__u32 *)ip = bpf_htonl(0x45000000 | (20 + sizeof(*th)));
-		((__u32 *)ip)[1] = bpf_htonl(0x4000);
-		((__u32 *)ip)[2] = bpf_htonl(TTL << 24 | IPPROTO_TCP << 16);
-		ip->saddr = r->daddr.w[0];
-		ip->daddr = r->saddr.w[0];
-		ip->check = ~ip_header_sum(ip);
-	} else {
-		struct ipv6hdr *ip6 = data + L3_OFF;
-
-		*(__u32 *)ip6 = bpf_htonl(0x60000000);
-		ip6->payload_len = bpf_htons(sizeof(*th));
-		ip6->nexthdr = IPPROTO_TCP;
-		ip6->hop_limit = TTL;
-		__builtin_memcpy(&ip6->saddr, &r->daddr, 16);
-		__builtin_memcpy(&ip6->daddr, &r->saddr, 16);
-	}
+	header_write(data, af, &r->daddr, &r->saddr, IPPROTO_TCP, sizeof(*th), 0, IP_DONT_FRAGMENT);
 	th->source = old->dest;
 	th->dest = old->source;
 	th->seq = seq;

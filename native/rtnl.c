@@ -62,8 +62,9 @@ static void read_kind(struct bpvs_interface *out, struct rtattr *info)
 			copy_text(out->kind, sizeof(out->kind), a);
 }
 
-static void read_interface(struct bpvs_interface *out, const struct nlmsghdr *msg)
+static void read_interface(void *record, const struct nlmsghdr *msg)
 {
+	struct bpvs_interface *out = record;
 	struct ifinfomsg *info = NLMSG_DATA(msg);
 	int left = (int)IFLA_PAYLOAD(msg);
 
@@ -96,8 +97,29 @@ static void read_interface(struct bpvs_interface *out, const struct nlmsghdr *ms
 	}
 }
 
-/* Reads one dump to its end; returns the number of interfaces. */
-static int read_dump(int fd, void *buffer, struct bpvs_interface *out, uint32_t room)
+static void read_prefix(void *record, const struct nlmsghdr *msg)
+{
+	struct bpvs_prefix *out = record;
+	struct rtmsg *route = NLMSG_DATA(msg);
+	int left = (int)RTM_PAYLOAD(msg);
+
+	*out = (struct bpvs_prefix){ .length = route->rtm_dst_len };
+	for (struct rtattr *a = RTM_RTA(route); RTA_OK(a, left); a = RTA_NEXT(a, left))
+		if (a->rta_type == RTA_DST && RTA_PAYLOAD(a) <= sizeof(out->addr))
+			memcpy(out->addr, RTA_DATA(a), RTA_PAYLOAD(a));
+}
+
+/* What is asked for: messages of a type, each read into a record. */
+struct dump {
+	void (*read)(void *record, const struct nlmsghdr *msg);
+	char *out;
+	size_t size; /* of a record */
+	uint32_t room;
+	__u16 type;
+};
+
+/* Reads one dump to its end; returns the number of records. */
+static int read_dump(int fd, void *buffer, const struct dump *dump)
 {
 	uint32_t count = 0;
 
@@ -111,13 +133,34 @@ static int read_dump(int fd, void *buffer, struct bpvs_interface *out, uint32_t 
 				return (int)count;
 			if (m->nlmsg_type == NLMSG_ERROR)
 				return ((struct nlmsgerr *)NLMSG_DATA(m))->error;
-			if (m->nlmsg_type != RTM_NEWLINK)
+			if (m->nlmsg_type != dump->type)
 				continue;
-			if (count < room)
-				read_interface(&out[count], m);
+			if (count < dump->room)
+				dump->read(dump->out + count * dump->size, m);
 			count++;
 		}
 	}
+}
+
+/* Sends a request on a socket of its own; returns the number of records. */
+static int run_dump(const void *request, size_t size, const struct dump *dump)
+{
+	void *buffer = malloc(BUFFER);
+	int fd = rtnl_open(0), yes = 1, result;
+
+	if (fd < 0 || !buffer) {
+		free(buffer);
+		return fd < 0 ? fd : -ENOMEM;
+	}
+	/* Without it the kernel ignores what a request for routes filters by. */
+	if (setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &yes, sizeof(yes)) ||
+	    send(fd, request, size, 0) < 0)
+		result = -errno;
+	else
+		result = read_dump(fd, buffer, dump);
+	close(fd);
+	free(buffer);
+	return result;
 }
 
 int bpvs_interfaces(struct bpvs_interface *out, uint32_t room)
@@ -131,20 +174,33 @@ int bpvs_interfaces(struct bpvs_interface *out, uint32_t room)
 			  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
 		.info.ifi_family = AF_UNSPEC,
 	};
-	void *buffer = malloc(BUFFER);
-	int fd = rtnl_open(0), result;
+	struct dump dump = { .read = read_interface,
+			     .out = (char *)out,
+			     .size = sizeof(*out),
+			     .room = room,
+			     .type = RTM_NEWLINK };
 
-	if (fd < 0 || !buffer) {
-		free(buffer);
-		return fd < 0 ? fd : -ENOMEM;
-	}
-	if (send(fd, &request, sizeof(request), 0) < 0)
-		result = -errno;
-	else
-		result = read_dump(fd, buffer, out, room);
-	close(fd);
-	free(buffer);
-	return result;
+	return run_dump(&request, sizeof(request), &dump);
+}
+
+int bpvs_local_routes(uint32_t family, struct bpvs_prefix *out, uint32_t room)
+{
+	struct {
+		struct nlmsghdr head;
+		struct rtmsg route;
+	} request = {
+		.head = { .nlmsg_len = sizeof(request),
+			  .nlmsg_type = RTM_GETROUTE,
+			  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+		.route = { .rtm_family = family == 4 ? AF_INET : AF_INET6, .rtm_type = RTN_LOCAL },
+	};
+	struct dump dump = { .read = read_prefix,
+			     .out = (char *)out,
+			     .size = sizeof(*out),
+			     .room = room,
+			     .type = RTM_NEWROUTE };
+
+	return run_dump(&request, sizeof(request), &dump);
 }
 
 /* As the kernel's inet_addr_type(): ask how a packet to the address would be routed. */

@@ -41,7 +41,8 @@ interface Accessor {
 
 /** The whole file. Throws on a type that it can't express. */
 export function renderAbi(layout: ObjectLayout): string {
-  const classes = new Set([...Object.values(layout.maps).map((map) => map.struct), 'lb_rodata'])
+  const values = [...Object.values(layout.maps), ...Object.values(layout.hashes)]
+  const classes = new Set([...values.map(({ struct }) => struct), 'lb_rodata'])
   const structs = [...classes].filter((name) => layout.structs[name] !== undefined).sort()
   return [
     HEAD,

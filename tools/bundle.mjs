@@ -4,7 +4,7 @@
  */
 import { build } from 'esbuild'
 
-const [entry, outfile] = process.argv.slice(2)
+const [entry = '', outfile = ''] = process.argv.slice(2)
 await build({
   entryPoints: [entry],
   outfile,

@@ -15,7 +15,7 @@ export const biome = `node_modules/@biomejs/cli-linux-${process.arch}/biome`
 
 /** The C files of the tree, sorted. */
 export function cFiles(): string[] {
-  return globSync('{bpf,native,tools}/**/*.[ch]').sort()
+  return globSync('{bpf,native,tools,bench}/**/*.[ch]').sort()
 }
 
 /** The commands whose exit status is the answer. */

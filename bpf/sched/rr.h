@@ -22,8 +22,8 @@ static __always_inline __u32 sched_rr(struct walk *w)
 		return 0;
 	last = READ_ONCE(st->cursor);
 	w->start = walk_after(w, last);
-	/* The first try is nearly always the one. */
-	if (rr_step(0, w) == WALK_ON)
+	/* The first try is nearly always the one. An empty list has none: its cell's neighbour is another's. */
+	if (w->count && rr_step(0, w) == WALK_ON)
 		bpf_loop(w->count, rr_step, w, 0);
 	if (w->best)
 		w->raced = __sync_val_compare_and_swap(&st->cursor, last, (__u64)w->best) != last;

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = 'd42b1bea9466'
+export const layoutVersion = '6e9d74aa0370'
 
 /** enum lb_af */
 export const LbAf = {
@@ -70,6 +70,12 @@ export const LbLimit = {
   MAX_SERVERS_PER_SERVICE: 65536,
 } as const
 export type LbLimit = (typeof LbLimit)[keyof typeof LbLimit]
+
+/** enum lb_link_flag */
+export const LbLinkFlag = {
+  LINK_PEER: 1,
+} as const
+export type LbLinkFlag = (typeof LbLinkFlag)[keyof typeof LbLinkFlag]
 
 /** enum lb_sched */
 export const LbSched = {
@@ -874,6 +880,33 @@ export class LbLineArray extends StructArray {
   }
 }
 
+/** Array of lb_link. */
+export class LbLinkArray extends StructArray {
+  static readonly struct = 'lb_link'
+  static readonly size = 12
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    flags: 0,
+    mac: 4,
+  } as const
+
+  flags(i: number): number {
+    return this.view.getUint32(i * 12, littleEndian)
+  }
+
+  setFlags(i: number, value: number): void {
+    this.view.setUint32(i * 12, value, littleEndian)
+  }
+
+  mac(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 4, 6)
+  }
+
+  setMac(i: number, value: Uint8Array): void {
+    this.setBytes(i, 4, 6, value)
+  }
+}
+
 /** Array of lb_next_hop. */
 export class LbNextHopArray extends StructArray {
   static readonly struct = 'lb_next_hop'
@@ -881,13 +914,14 @@ export class LbNextHopArray extends StructArray {
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     ifindex: 0,
-    smac: 4,
-    dmac: 10,
+    dmac: 4,
+    smac: 10,
     checked: 16,
     generation: 20,
     lock: 24,
     kicked: 28,
     mtu: 32,
+    flags: 34,
   } as const
 
   ifindex(i: number): number {
@@ -898,19 +932,19 @@ export class LbNextHopArray extends StructArray {
     this.view.setUint32(i * 64, value, littleEndian)
   }
 
-  smac(i: number): Uint8Array<ArrayBuffer> {
+  dmac(i: number): Uint8Array<ArrayBuffer> {
     return this.bytes(i, 4, 6)
   }
 
-  setSmac(i: number, value: Uint8Array): void {
+  setDmac(i: number, value: Uint8Array): void {
     this.setBytes(i, 4, 6, value)
   }
 
-  dmac(i: number): Uint8Array<ArrayBuffer> {
+  smac(i: number): Uint8Array<ArrayBuffer> {
     return this.bytes(i, 10, 6)
   }
 
-  setDmac(i: number, value: Uint8Array): void {
+  setSmac(i: number, value: Uint8Array): void {
     this.setBytes(i, 10, 6, value)
   }
 
@@ -952,6 +986,14 @@ export class LbNextHopArray extends StructArray {
 
   setMtu(i: number, value: number): void {
     this.view.setUint16(i * 64 + 32, value, littleEndian)
+  }
+
+  flags(i: number): number {
+    return this.view.getUint16(i * 64 + 34, littleEndian)
+  }
+
+  setFlags(i: number, value: number): void {
+    this.view.setUint16(i * 64 + 34, value, littleEndian)
   }
 }
 
@@ -1440,7 +1482,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_new_conns', 'lb_sweepers', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_links', 'lb_new_conns', 'lb_sweepers', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -1546,6 +1588,13 @@ export const layout = {
       ],
     },
     lb_line: { size: 64, fields: [{ name: 'slot', offset: 0, type: '__u64[8]' }] },
+    lb_link: {
+      size: 12,
+      fields: [
+        { name: 'flags', offset: 0, type: '__u32' },
+        { name: 'mac', offset: 4, type: '__u8[6]' },
+      ],
+    },
     lb_list: {
       size: 32,
       fields: [
@@ -1564,13 +1613,14 @@ export const layout = {
       size: 64,
       fields: [
         { name: 'ifindex', offset: 0, type: '__u32' },
-        { name: 'smac', offset: 4, type: '__u8[6]' },
-        { name: 'dmac', offset: 10, type: '__u8[6]' },
+        { name: 'dmac', offset: 4, type: '__u8[6]' },
+        { name: 'smac', offset: 10, type: '__u8[6]' },
         { name: 'checked', offset: 16, type: '__u32' },
         { name: 'generation', offset: 20, type: '__u32' },
         { name: 'lock', offset: 24, type: '__u32' },
         { name: 'kicked', offset: 28, type: '__u32' },
         { name: 'mtu', offset: 32, type: '__u16' },
+        { name: 'flags', offset: 34, type: '__u16' },
       ],
     },
     lb_rodata: {
@@ -1665,6 +1715,7 @@ export const layout = {
       LB_VERDICTS: 64,
       LB_MAX_SERVERS_PER_SERVICE: 65536,
     },
+    lb_link_flag: { LB_LINK_PEER: 1 },
     lb_sched: {
       LB_SCHED_NONE: 0,
       LB_SCHED_RR: 1,
@@ -1744,5 +1795,6 @@ export const layout = {
     lb_stats_base: { struct: 'lb_counters', valueSize: 64 },
     lb_verdicts: { struct: '__u64', valueSize: 8 },
   },
-  opaqueMaps: ['lb_new_conns', 'lb_sweepers', 'lb_xdp_ports'],
+  opaqueMaps: ['lb_links', 'lb_new_conns', 'lb_sweepers', 'lb_xdp_ports'],
+  hashes: { lb_links: { struct: 'lb_link', valueSize: 12 } },
 } as const

@@ -9,53 +9,60 @@ import { addressWords } from './address.ts'
 const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const
 const familyNumbers: Readonly<Record<Family, number>> = { 4: 2, 6: 10 }
 
+/** What decides a service's place, in the order in which it does. */
+interface ServiceRank {
+  readonly mark: number
+  readonly family: number
+  readonly protocol: number
+  readonly words: readonly number[]
+  readonly port: number
+}
+
 /** Services by mark, family, protocol, address, port. */
 export function sortServices<T extends ServiceView>(services: readonly T[]): T[] {
-  return mergeSort(services, (one, two) => compareServiceKeys(one.key, two.key))
+  return sortBy(services, (service) => rankOf(service.key), compareServices)
 }
 
-/** A service's servers by address and port. */
+/**
+ * A service's servers by address and port. Across families only the first words are compared, or all of the first
+ * server's: it decides how the bytes are read.
+ */
 export function sortedServers(service: ServiceView): ServerView[] {
-  return mergeSort(service.servers, compareServers)
-}
-
-function compareServiceKeys(one: ServiceKey, two: ServiceKey): number {
-  return (
-    (markOf(one) - markOf(two)) | 0 ||
-    familyNumbers[one.family] - familyNumbers[two.family] ||
-    protocolOf(one) - protocolOf(two) ||
-    compareWords(wordsOf(one), wordsOf(two)) ||
-    portOf(one) - portOf(two)
+  return sortBy(
+    service.servers,
+    (server) => ({ words: addressWords(server), port: server.port }),
+    (one, two) => compareWords(one.words, two.words) || one.port - two.port,
   )
 }
 
-function markOf(key: ServiceKey): number {
-  return key.kind === 'fwmark' ? key.mark : 0
+function rankOf(key: ServiceKey): ServiceRank {
+  const family = familyNumbers[key.family]
+  if (key.kind === 'fwmark') return { mark: key.mark, family, protocol: 0, words: [0], port: 0 }
+  return { mark: 0, family, protocol: protocolNumbers[key.protocol], words: addressWords(key), port: key.port }
 }
 
-function protocolOf(key: ServiceKey): number {
-  return key.kind === 'address' ? protocolNumbers[key.protocol] : 0
-}
-
-function wordsOf(key: ServiceKey): number[] {
-  return key.kind === 'address' ? addressWords(key) : [0]
-}
-
-function portOf(key: ServiceKey): number {
-  return key.kind === 'address' ? key.port : 0
-}
-
-/** Across families only the first words are compared, or all of the first server's: it decides how the bytes are read. */
-function compareServers(one: ServerView, two: ServerView): number {
-  return compareWords(addressWords(one), addressWords(two)) || one.port - two.port
+function compareServices(one: ServiceRank, two: ServiceRank): number {
+  return (
+    (one.mark - two.mark) | 0 ||
+    one.family - two.family ||
+    one.protocol - two.protocol ||
+    compareWords(one.words, two.words) ||
+    one.port - two.port
+  )
 }
 
 function compareWords(one: readonly number[], two: readonly number[]): number {
-  for (const [index, word] of one.entries()) {
-    const difference = (word - (two[index] ?? 0)) | 0
+  for (let index = 0; index < one.length; index++) {
+    const difference = ((one[index] ?? 0) - (two[index] ?? 0)) | 0
     if (difference !== 0) return difference
   }
   return 0
+}
+
+/** Sorts by what `rank` makes of each item, once. */
+function sortBy<T, R>(items: readonly T[], rank: (item: T) => R, compare: (one: R, two: R) => number): T[] {
+  const ranked = items.map((item) => ({ item, rank: rank(item) }))
+  return mergeSort(ranked, (one, two) => compare(one.rank, two.rank)).map(({ item }) => item)
 }
 
 function mergeSort<T>(items: readonly T[], compare: (one: T, two: T) => number): T[] {

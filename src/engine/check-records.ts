@@ -80,7 +80,7 @@ function checkFreeServices(maps: TableMaps): string[] {
     }
   }
   for (let id = 1; id < book.serviceHigh(0); id++) {
-    if (free.has(id)) continue
+    if (free.has(id) || maps.isVip(id)) continue
     if (services.list(id) === 0 && (services.af(id) === 0 || services.next(id) === 0)) {
       found.push(`service ${id} is lost`)
     }

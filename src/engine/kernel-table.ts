@@ -58,6 +58,7 @@ export class KernelTable implements ReconcilingTable {
   }
 
   services(): ServiceView[] {
+    this.#handles.sweep()
     return this.#handles.withLock(() => {
       const reader = new ViewReader(this.#maps)
       return Array.from(liveServices(this.#maps), (id) => reader.service(id))
@@ -65,6 +66,7 @@ export class KernelTable implements ReconcilingTable {
   }
 
   service(key: ServiceKey): ServiceView | undefined {
+    this.#handles.sweep()
     return this.#handles.withLock(() => {
       const found = this.#find(key)
       return found === undefined ? undefined : new ViewReader(this.#maps).service(found.id)
@@ -72,6 +74,7 @@ export class KernelTable implements ReconcilingTable {
   }
 
   connections(): Iterable<ConnectionView> {
+    this.#handles.sweep()
     return readConnections(this.#maps)
   }
 

@@ -9,9 +9,11 @@ import { rebuildFilter } from '../maps/filter.ts'
 import { freeServerId, retireServiceId } from '../maps/ids.ts'
 import { readList } from '../maps/lists.ts'
 import { namedMark, namedPort } from '../maps/names.ts'
-import { clearSlot, readSlot, slotCount } from '../maps/service-index.ts'
+import type { ServiceName } from '../maps/names.ts'
+import { clearSlot, findService, readSlot, serviceSpot, slotCount } from '../maps/service-index.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
+import { countVips, makeVip, vipRecords } from '../maps/vips.ts'
 import type { Edit } from './service-edit.ts'
 
 /** Rebuilds the book, the chains of removed servers, ranks, the free lists and the filter. */
@@ -20,9 +22,11 @@ export function recoverTable({ maps, nowS }: Edit): void {
   hideOthers(maps, live)
   const owners = listOwners(maps, live)
   recoverServers(maps, owners, nowS)
+  const missing = recoverVips(maps, live)
   recoverServices(maps, live)
   dropDeadSlots(maps)
   recoverCells(maps)
+  for (const [name, count] of missing) makeVip(maps, name, serviceSpot(maps.handles, name), count)
   rebuildFilter(maps)
 }
 
@@ -98,6 +102,23 @@ function clearServer(maps: TableMaps, id: number): void {
   freeServerId(maps, id)
 }
 
+/** Keeps VIP records of addresses with services and corrects their counts; what addresses have none. */
+function recoverVips(maps: TableMaps, live: ReadonlySet<number>): ReadonlyMap<ServiceName, number> {
+  const counts = countVips(maps, live)
+  for (const id of vipRecords(maps)) {
+    const name = maps.serviceName(id)
+    const count = counts.get(name)
+    const entry = findService(maps, name, serviceSpot(maps.handles, name))
+    if (count !== undefined && entry?.id === id && entry.live) {
+      maps.services.setFwmark(id, count)
+      counts.delete(name)
+    } else {
+      maps.services.setFlags(id, 0) /* no service either: its id and its slot become free */
+    }
+  }
+  return counts
+}
+
 /** Counts services; those without a list and without removed servers are free. */
 function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
   const { book, services, config } = maps
@@ -110,7 +131,7 @@ function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
       const name = maps.serviceName(id)
       if (namedMark(name) !== 0) marks++
       else if (namedPort(name) === 0) port0++
-    } else if (services.af(id) === 0 || services.next(id) === 0) {
+    } else if (!maps.isVip(id) && (services.af(id) === 0 || services.next(id) === 0)) {
       zeroServiceBase(maps, id)
       maps.serviceStates.clear(id)
       retireServiceId(maps, id)
@@ -128,7 +149,8 @@ function dropDeadSlots(maps: TableMaps): void {
     const { tag, id } = readSlot(maps, slot)
     if (id === 0) continue
     const dead = id >= maps.book.serviceHigh(0) || maps.services.af(id) === 0
-    if (dead || ((tag & 1) !== 0 && maps.services.list(id) === 0)) clearSlot(maps, slot)
+    const hidden = maps.services.list(id) === 0 && !maps.isVip(id)
+    if (dead || ((tag & 1) !== 0 && hidden)) clearSlot(maps, slot)
   }
 }
 

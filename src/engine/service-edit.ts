@@ -17,6 +17,7 @@ import type { ServerWant, ServiceWant } from '../maps/records.ts'
 import { setFilterBit, setServerBits } from '../maps/filter.ts'
 import { findService, freeSlot, hideService, publishService } from '../maps/service-index.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
+import { lowerVip, raiseVip } from '../maps/vips.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import type { ServiceSpot } from '../native/handles.ts'
@@ -70,14 +71,10 @@ export function createService(
   const { maps } = edit
   const entry = findService(maps, want.name, spot)
   if (entry?.live) throw new LbError('SERVICE_EXISTS')
-  const slot = entry?.slot ?? freeSlot(maps, spot)
-  if (slot < 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_service_index' })
   const id = entry?.id ?? takeServiceId(maps)
-  maps.setServiceName(id, want.name)
-  zeroServiceBase(maps, id)
-  zeroTrashed(maps, id)
+  let slot: number
   try {
-    changeService(edit, id, { ...additions(servers), config: want.config })
+    slot = withVip(maps, want.name, () => fillService(edit, id, want, spot, servers))
   } catch (error) {
     if (entry === undefined) retireServiceId(maps, id)
     throw error
@@ -87,6 +84,41 @@ export function createService(
   countFeatures(maps, want.name, 1)
   setFilterBit(maps, spot.filterBit)
   publishService(maps, slot, spot, id)
+}
+
+/** Counts a service of the name's address while it is made; no longer, if that fails. */
+function withVip<T>(maps: TableMaps, name: ServiceName, make: () => T): T {
+  raiseVip(maps, name)
+  try {
+    return make()
+  } catch (error) {
+    lowerVip(maps, name)
+    throw error
+  }
+}
+
+/** Makes all of a service but what lets packets find it; returns the slot for that. TABLE_FULL. */
+function fillService(
+  edit: Edit,
+  id: number,
+  want: ServiceWant,
+  spot: ServiceSpot,
+  servers: readonly ServerWant[],
+): number {
+  const { maps } = edit
+  const slot = slotFor(maps, want.name, spot)
+  maps.setServiceName(id, want.name)
+  zeroServiceBase(maps, id)
+  zeroTrashed(maps, id)
+  changeService(edit, id, { ...additions(servers), config: want.config })
+  return slot
+}
+
+/** The slot of a name that is not in force: the one it had, else a free one. TABLE_FULL. */
+function slotFor(maps: TableMaps, name: ServiceName, spot: ServiceSpot): number {
+  const slot = findService(maps, name, spot)?.slot ?? freeSlot(maps, spot)
+  if (slot < 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_service_index' })
+  return slot
 }
 
 /** Packets no longer find the service; its servers are kept as removed ones, for their connections. */
@@ -100,7 +132,9 @@ export function deleteService(edit: Edit, id: number, slot: number, spot: Servic
   maps.switchList(id, 0)
   retireCells(maps, cell)
   book.setServices(0, book.services(0) - 1)
-  countFeatures(maps, maps.serviceName(id), -1)
+  const name = maps.serviceName(id)
+  countFeatures(maps, name, -1)
+  lowerVip(maps, name)
   if (services.next(id) === 0) freeService(maps, id)
 }
 

@@ -1,6 +1,6 @@
 /** Between what people write (src/model) and what the table holds (src/maps/records.ts); says what cannot be. Pure. */
 import { LbFwd, LbSched, lbSchedNames, LbServiceFlag } from '../abi/generated.ts'
-import { ADDRESS_BYTES, formatAddress, writeAddress } from '../maps/address.ts'
+import { ADDRESS_BYTES, formatAddress, writeAddress } from '../model/address.ts'
 import {
   namedPort,
   serverFamily,
@@ -89,13 +89,16 @@ export function decodeService(name: ServiceName, config: ServiceConfig): Service
 /** The spec of a server, from its key and configuration. */
 export function decodeServer(key: ServerKey, config: ServerConfig): ServerSpec {
   const method = methodName(config.method)
+  const { weight, upper, lower } = config
+  const { family, address, port } = key
+  const spec = { family, address, port, weight, method, upper, lower }
+  if (method !== 'tunnel') return spec
   const tunnel = {
     type: tunnelTypes[config.tunnelType] ?? 'ipip',
     port: config.tunnelPort,
     checksum: tunnelChecksums[config.tunnelFlags] ?? 'none',
   } as const
-  const { weight, upper, lower } = config
-  return { ...key, weight, method, upper, lower, ...(method === 'tunnel' ? { tunnel } : {}) }
+  return { ...spec, tunnel }
 }
 
 /** INVALID unless each is a whole number of seconds up to 31 days. */

@@ -1,12 +1,12 @@
 /** The table as its users see it: addresses as text, names for numbers. The table's lock is held while it is read. */
-import { lbSourceNames, LbSource } from '../abi/generated.ts'
+import { LbServerArray, lbSourceNames, LbSource } from '../abi/generated.ts'
 import { readList } from '../maps/lists.ts'
-import { serverKey } from '../maps/names.ts'
+import { readServerKey } from '../maps/names.ts'
 import { readServerConfig, readServiceConfig } from '../maps/records.ts'
-import { addServerCounters, addServiceBase, newSums, toCounters } from '../maps/stats.ts'
-import type { CounterSums } from '../maps/stats.ts'
+import { addServerCounters, addServiceBase, addSums, newSums, toCounters } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import type { ServerView, ServiceView, Source } from '../model/types.ts'
+import type { LocalLookup } from '../native/handles.ts'
 import { decodeServer, decodeService } from './specs.ts'
 import { trashedServers } from './trash.ts'
 
@@ -27,21 +27,24 @@ export function* liveServices(maps: TableMaps): Generator<number> {
   for (let id = 1; id < maps.book.serviceHigh(0); id++) if (maps.services.list(id) !== 0) yield id
 }
 
-/** Views of services; asks the host only once about each address. */
+/** Views of services, of tables of any size: sums are added up in place, and most counters are the same zeros. */
 export class ViewReader {
   readonly #maps: TableMaps
-  readonly #local = new Map<string, boolean>()
+  readonly #isLocal: LocalLookup
+  readonly #ofService = newSums()
+  readonly #ofServer = newSums()
 
   constructor(maps: TableMaps) {
     this.#maps = maps
+    this.#isLocal = maps.handles.localLookup()
   }
 
   service(id: number): ServiceView {
     const maps = this.#maps
-    const sums = newSums()
+    const sums = this.#ofService.fill(0n)
     addServiceBase(maps, id, sums)
     const { ids } = readList(maps.cells, maps.services.list(id))
-    const servers = ids.map((server) => this.#server(server, sums))
+    const servers = ids.map((server) => this.#server(server))
     for (const server of trashedServers(maps, id)) addServerCounters(maps, server, sums)
     return {
       ...decodeService(maps.serviceName(id), readServiceConfig(maps, id)),
@@ -52,30 +55,22 @@ export class ViewReader {
     }
   }
 
-  /** Adds the server's counters to `total`. */
-  #server(id: number, total: CounterSums): ServerView {
-    const maps = this.#maps
-    const sums = newSums()
-    addServerCounters(maps, id, sums)
-    for (let i = 0; i < sums.length; i++) total[i] = (total[i] ?? 0n) + (sums[i] ?? 0n)
-    const key = serverKey(maps.serverName(id))
+  /** Adds the server's counters to its service's. */
+  #server(id: number): ServerView {
+    const { servers, serverStates } = this.#maps
+    const sums = this.#ofServer.fill(0n)
+    addServerCounters(this.#maps, id, sums)
+    addSums(sums, this.#ofService)
+    const at = id * LbServerArray.size
+    const spec = decodeServer(readServerKey(servers.u8, at), readServerConfig(this.#maps, id))
     return {
-      ...decodeServer(key, readServerConfig(maps, id)),
+      ...spec,
       id,
-      active: maps.serverStates.active(id),
-      inactive: maps.serverStates.inactive(id),
-      persistent: maps.serverStates.persistent(id),
+      active: serverStates.active(id),
+      inactive: serverStates.inactive(id),
+      persistent: serverStates.persistent(id),
       counters: toCounters(sums),
-      local: this.#isLocal(key.address),
+      local: this.#isLocal(spec.family, servers.u8, at),
     }
-  }
-
-  #isLocal(address: string): boolean {
-    let local = this.#local.get(address)
-    if (local === undefined) {
-      local = this.#maps.handles.isLocalAddress(address)
-      this.#local.set(address, local)
-    }
-    return local
   }
 }

@@ -1,7 +1,7 @@
 /** Reads the connection table as the datapath left it, without a lock and without a system call. */
 import { LbConnArray, LbState, lbStateNames } from '../abi/generated.ts'
 import type { ConnectionState, ConnectionView, Family } from '../model/types.ts'
-import { formatAddress } from './address.ts'
+import { formatAddress } from '../model/address.ts'
 import { protocolOf } from './names.ts'
 import type { TableMaps } from './table-maps.ts'
 

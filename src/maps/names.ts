@@ -6,9 +6,9 @@ import { Buffer } from 'node:buffer'
 import { LbServerArray, LbServiceArray } from '../abi/generated.ts'
 import { littleEndian } from '../abi/codec.ts'
 import { ENDPOINT_SIZE } from '../native/endpoints.ts'
+import { ADDRESS_BYTES, formatAddress, writeAddress } from '../model/address.ts'
 import { LbError } from '../model/errors.ts'
 import type { Family, Protocol, ServerKey, ServiceKey } from '../model/types.ts'
-import { ADDRESS_BYTES, formatAddress, writeAddress } from './address.ts'
 
 /** Address 16, port 2, protocol 1, family 1, mark 4. */
 export type ServiceName = string
@@ -84,6 +84,12 @@ export function namedMark(name: ServiceName): number {
   return littleEndian ? scratch.readUInt32LE(MARK) : scratch.readUInt32BE(MARK)
 }
 
+/** The name of the VIP record (see vips.ts) of a service's address; undefined of a firewall mark's service. */
+export function vipName(name: ServiceName): ServiceName | undefined {
+  if (namedMark(name) !== 0) return undefined
+  return `${name.slice(0, ADDRESS_BYTES)}\0\0\0${name.charAt(SERVICE_FAMILY)}\0\0\0\0`
+}
+
 export function serviceKey(name: ServiceName): ServiceKey {
   const family = serviceFamily(name)
   const mark = namedMark(name)
@@ -92,10 +98,11 @@ export function serviceKey(name: ServiceName): ServiceKey {
   return { kind: 'address', family, protocol, address: formatAddress(scratch, 0, family), port: namedPort(name) }
 }
 
-export function serverKey(name: ServerName): ServerKey {
-  const family = serverFamily(name)
-  scratch.write(name, 0, 'latin1')
-  return { family, address: formatAddress(scratch, 0, family), port: namedPort(name) }
+/** The key whose name stands at `at`. */
+export function readServerKey(bytes: Uint8Array, at: number): ServerKey {
+  const family = bytes[at + SERVER_FAMILY] === 4 ? 4 : 6
+  const port = ((bytes[at + PORT] ?? 0) << 8) | (bytes[at + PORT + 1] ?? 0)
+  return { family, address: formatAddress(bytes, at, family), port }
 }
 
 /** The name of an IPPROTO_* that a service can have. */
@@ -109,7 +116,7 @@ export function packService(target: Uint8Array, index: number, name: ServiceName
   scratch.write(name, 0, 'latin1')
   const at = index * ENDPOINT_SIZE
   target.set(scratch.subarray(0, ENDPOINT_SIZE), at)
-  if (serviceProtocol(name) === 0) target.set(scratch.subarray(MARK, MARK + 4), at)
+  if (scratch.readUInt32LE(MARK) !== 0) target.set(scratch.subarray(MARK, MARK + 4), at)
 }
 
 /** Packs what a server's hash is of, for packets of `protocol`. */

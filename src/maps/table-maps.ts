@@ -12,6 +12,7 @@ import {
   LbServerFlag,
   LbServerStateArray,
   LbServiceArray,
+  LbServiceFlag,
   LbServiceStateArray,
 } from '../abi/generated.ts'
 import type { TableHandles } from '../native/handles.ts'
@@ -62,13 +63,22 @@ export class TableMaps {
     this.#serverBytes = Buffer.from(handles.buffer('lb_servers'))
   }
 
+  /** The name of a service, or of a VIP record (see vips.ts), whose count of services is no part of it. */
   serviceName(id: number): ServiceName {
     const at = id * LbServiceArray.size
+    if (this.isVip(id)) {
+      return `${this.#serviceBytes.toString('latin1', at, at + LbServiceArray.at.fwmark)}\0\0\0\0`
+    }
     return this.#serviceBytes.toString('latin1', at, at + SERVICE_NAME_BYTES)
   }
 
   setServiceName(id: number, name: ServiceName): void {
     this.#serviceBytes.write(name, id * LbServiceArray.size, 'latin1')
+  }
+
+  /** Whether the record is no service, but says that an address has some (see vips.ts). */
+  isVip(id: number): boolean {
+    return (this.services.flags(id) & LbServiceFlag.SERVICE_VIP) !== 0
   }
 
   serverName(id: number): ServerName {

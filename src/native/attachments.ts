@@ -18,6 +18,7 @@ import {
   queryClsact,
   updateLink,
 } from './shim.ts'
+import { Links, XdpPorts } from './link-maps.ts'
 
 /** Which interfaces get our programs. Patterns are names with * for any characters; exclusion wins. */
 export interface AttachPolicy {
@@ -40,12 +41,20 @@ export interface Attachment {
 /** What a pass over the interfaces did. */
 export interface SyncResult {
   readonly attached: readonly Attachment[]
-  /** ifindexes whose links were taken off: gone, moved away or excluded. */
+  /** ifindexes of which links were taken off: gone, moved away, excluded, or of another kind of XDP than is wanted. */
   readonly detached: readonly number[]
   readonly failed: readonly { readonly interface: string; readonly error: LbError }[]
 }
 
 type Slot = 'ingress' | 'egress' | 'xdpdrv' | 'xdpskb'
+
+/** A pinned link. */
+interface PinnedLink {
+  readonly file: string
+  readonly ifindex: number
+  readonly slot: Slot
+}
+
 const LINK = /^link-(\d+)-(ingress|egress|xdpdrv|xdpskb)$/
 const PROGRAM_OF: Readonly<Record<Slot, ProgramName>> = {
   ingress: 'lb_tc_ingress',
@@ -78,6 +87,16 @@ function xdpSlot(policy: AttachPolicy, { kind, loopback, mac }: NetworkInterface
   }
 }
 
+/** The slots that the policy wants filled. */
+function wantedSlots(policy: AttachPolicy, device: NetworkInterface): Slot[] {
+  const xdp = xdpSlot(policy, device)
+  return xdp === undefined ? ['ingress', 'egress'] : ['ingress', 'egress', xdp]
+}
+
+function isXdp(slot: Slot): slot is 'xdpdrv' | 'xdpskb' {
+  return slot === 'xdpdrv' || slot === 'xdpskb'
+}
+
 function using<T>(fd: Fd, fn: (fd: Fd) => T): T {
   try {
     return fn(fd)
@@ -89,16 +108,19 @@ function using<T>(fd: Fd, fn: (fd: Fd) => T): T {
 /** The attachments of one table, from whichever process; all state is in the pins. */
 export class Attachments {
   readonly #dir: string
+  readonly #ports: XdpPorts
+  readonly #notes: Links
 
   constructor(dir: string) {
     this.#dir = dir
+    this.#ports = new XdpPorts(dir)
+    this.#notes = new Links(dir)
   }
 
   /** Attaches what the policy wants on one interface; what is attached already stays. NATIVE, PERMISSION. */
   attach(device: NetworkInterface, policy: AttachPolicy = defaultPolicy): Attachment[] {
-    const xdp = xdpSlot(policy, device)
-    const slots: Slot[] = xdp === undefined ? ['ingress', 'egress'] : ['ingress', 'egress', xdp]
-    return slots.flatMap((slot) => {
+    this.#notes.note(device)
+    return wantedSlots(policy, device).flatMap((slot) => {
       try {
         return this.#attachSlot(device, slot) ?? []
       } catch (error) {
@@ -110,8 +132,9 @@ export class Attachments {
 
   /** Takes our programs off an interface, whether or not it still exists. */
   detach(ifindex: number): void {
+    this.#notes.forget(ifindex)
     for (const link of this.#links()) {
-      if (link.ifindex === ifindex) this.#unpin(link.file)
+      if (link.ifindex === ifindex) this.#unpin(link)
     }
     for (const hook of ['ingress', 'egress'] as const) detachClsact(ifindex, hook)
   }
@@ -127,6 +150,12 @@ export class Attachments {
     )
     for (const { ifindex } of present) if (!keep.has(ifindex) && this.#hasClsact(ifindex)) stale.add(ifindex)
     for (const ifindex of stale) this.detach(ifindex)
+    for (const link of this.#links()) {
+      const device = keep.get(link.ifindex)
+      if (device === undefined || wantedSlots(policy, device).includes(link.slot)) continue
+      this.#unpin(link)
+      stale.add(link.ifindex)
+    }
     const attached: Attachment[] = []
     const failed: { interface: string; error: LbError }[] = []
     for (const device of keep.values()) {
@@ -157,7 +186,7 @@ export class Attachments {
 
   /** Takes everything off, links and filters. */
   removeAll(): void {
-    for (const { file } of this.#links()) this.#unpin(file)
+    for (const link of this.#links()) this.#unpin(link)
     for (const { ifindex } of listInterfaces()) {
       for (const hook of ['ingress', 'egress'] as const)
         if (queryClsact(ifindex, hook) !== 0) detachClsact(ifindex, hook)
@@ -188,15 +217,16 @@ export class Attachments {
     }
   }
 
-  #links(): { file: string; ifindex: number; slot: Slot }[] {
+  #links(): PinnedLink[] {
     return readdirSync(this.#dir).flatMap((file) => {
       const [, ifindex, slot] = LINK.exec(file) ?? []
       return ifindex === undefined ? [] : [{ file, ifindex: Number(ifindex), slot: slot as Slot }]
     })
   }
 
-  /** A process that was faster is no error. */
-  #unpin(file: string): void {
+  /** Detaches; with XDP, first from what XDP sends to. A process that was faster is no error. */
+  #unpin({ file, ifindex, slot }: PinnedLink): void {
+    if (isXdp(slot)) this.#ports.remove(ifindex)
     rmSync(join(this.#dir, file), { force: true })
   }
 
@@ -212,17 +242,27 @@ export class Attachments {
     return queryClsact(ifindex, 'ingress') !== 0 || queryClsact(ifindex, 'egress') !== 0
   }
 
-  /** Undefined: it was attached already. */
+  /** Undefined: it was attached already. XDP may send to an interface from when its program is there. */
   #attachSlot(device: NetworkInterface, slot: Slot): Attachment | undefined {
+    const attached = this.#attachProgram(device, slot)
+    if (isXdp(slot)) this.#ports.add(device.ifindex)
+    return attached
+  }
+
+  #attachProgram(device: NetworkInterface, slot: Slot): Attachment | undefined {
     const file = `link-${device.ifindex}-${slot}`
     if (this.#links().some((link) => link.file === file)) {
       if (this.#liveOn(file, device.ifindex)) return undefined
-      this.#unpin(file) /* of an interface that is gone; its number has been given to another */
+      this.#unpin({
+        file,
+        ifindex: device.ifindex,
+        slot,
+      }) /* of an interface that is gone; its number has been given to another */
     }
     return this.#withProgram(slot, (program) => {
-      const hook = slot === 'xdpdrv' || slot === 'xdpskb' ? 'xdp' : slot
+      const hook = isXdp(slot) ? 'xdp' : slot
       try {
-        const flags = slot === 'xdpdrv' || slot === 'xdpskb' ? XDP_FLAGS[slot] : 0
+        const flags = isXdp(slot) ? XDP_FLAGS[slot] : 0
         using(createLink(program, device.ifindex, hook, flags), (link) => {
           pin(link, join(this.#dir, file))
         })

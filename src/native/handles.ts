@@ -23,6 +23,8 @@ export interface ServiceSpot {
   readonly filterBit: number
 }
 
+export type LocalLookup = (family: 4 | 6, bytes: Uint8Array, at: number) => boolean
+
 /** The pinned table of a namespace, mapped. Addresses are 16 bytes in network order (an IPv4 address in the first
  * four), ports in host order, families 4 and 6. After close() every buffer has length 0. */
 export interface TableHandles {
@@ -35,6 +37,8 @@ export interface TableHandles {
   withLock<T>(fn: () => T): T
   /** The kernel's coarse clock and CLOCK_MONOTONIC, now. */
   clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint }
+  /** Ends every connection that has expired by now, so that the counts of servers are exact. */
+  sweep(): void
   /** A firewall mark hashes as protocol 0, port 0 and an address whose first word in memory is the mark. */
   hashService(family: 4 | 6, protocol: number, address: Uint8Array, port: number): ServiceSpot
   /** The bit is in the second half of lb_filter already. */
@@ -45,7 +49,7 @@ export interface TableHandles {
   hashServers(endpoints: Uint8Array): Uint32Array
   /** When it returns, every program that ran when it was called has ended. */
   gracePeriod(): void
-  /** Whether an address (text) is one of this namespace's own. */
-  isLocalAddress(address: string): boolean
+  /** A way to ask which addresses (16 bytes at `at`) are this namespace's own, as its routes are now. */
+  localLookup(): LocalLookup
   close(): void
 }

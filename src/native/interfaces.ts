@@ -1,8 +1,7 @@
-/** Interfaces and addresses of the calling thread's network namespace. */
+/** Interfaces of the calling thread's network namespace. */
 import { Socket } from 'node:net'
 import { littleEndian } from '../abi/codec.ts'
 import { bind, check, type Signature } from './library.ts'
-import { closeFd, type Fd } from './shim.ts'
 
 /** One interface, as rtnetlink describes it. */
 export interface NetworkInterface {
@@ -25,15 +24,11 @@ export interface NetworkInterface {
 
 interface Functions {
   bpvs_interfaces(out: Uint8Array, room: number): number
-  bpvs_is_local(fd: Fd, family: number, address: Uint8Array): number
-  bpvs_rtnl(): number
   bpvs_watch(): number
 }
 
 const c = bind<Functions>({
   bpvs_interfaces: ['int', 'void *', 'uint32'],
-  bpvs_is_local: ['int', 'int', 'uint32', 'void *'],
-  bpvs_rtnl: ['int'],
   bpvs_watch: ['int'],
 } satisfies Record<keyof Functions, Signature>)
 
@@ -69,24 +64,6 @@ export function listInterfaces(): NetworkInterface[] {
     const count = check(c.bpvs_interfaces(out, room), 'RTM_GETLINK')
     if (count > room) continue
     return Array.from({ length: count }, (_, i) => readInterface(out.subarray(i * RECORD, (i + 1) * RECORD)))
-  }
-}
-
-/** Answers whether addresses are the namespace's own; keeps a socket of the namespace it was made in. */
-export class LocalAddresses {
-  readonly #fd: Fd
-
-  constructor() {
-    this.#fd = check(c.bpvs_rtnl(), 'socket(NETLINK_ROUTE)') as Fd
-  }
-
-  /** `address`: 4 or 16 bytes in network order. */
-  has(family: 4 | 6, address: Uint8Array): boolean {
-    return check(c.bpvs_is_local(this.#fd, family, address), 'RTM_GETROUTE') === 1
-  }
-
-  close(): void {
-    closeFd(this.#fd)
   }
 }
 

@@ -28,9 +28,13 @@ export interface ObjectLayout {
   readonly maps: Readonly<Record<string, MapLayout>>
   /** Maps that are only pinned. */
   readonly opaqueMaps: readonly string[]
+  /** Of those, the ones whose values user space writes, as structs. */
+  readonly hashes: Readonly<Record<string, MapLayout>>
 }
 
 const F_MMAPABLE = 1024
+/** Of the maps that are only pinned, user space writes the values of hashes. */
+const MAP_TYPE_HASH = 1
 const PADDING = /^pad\d*$/
 
 /** Describes an object that libbpf has opened (before that, offsets of constants are unknown). LAYOUT if it can't. */
@@ -38,9 +42,14 @@ export function describeObject(btf: Btf): ObjectLayout {
   const structs: Record<string, StructLayout> = {}
   const maps: Record<string, MapLayout> = {}
   const opaqueMaps: string[] = []
-  for (const { name, valueType, flags } of mapDefinitions(btf)) {
+  const hashes: Record<string, MapLayout> = {}
+  for (const { name, mapType, valueType, flags } of mapDefinitions(btf)) {
     if ((flags & F_MMAPABLE) === 0) {
       opaqueMaps.push(name)
+      if (mapType === MAP_TYPE_HASH) {
+        hashes[name] = { struct: btf.resolve(valueType, false).name, valueSize: btf.size(valueType) }
+        addStruct(btf, valueType, structs)
+      }
       continue
     }
     const value = btf.resolve(valueType, false)
@@ -50,13 +59,19 @@ export function describeObject(btf: Btf): ObjectLayout {
     addStruct(btf, valueType, structs)
   }
   structs.lb_rodata = describeRodata(btf)
-  return { structs: sorted(structs), enums: describeEnums(btf), maps: sorted(maps), opaqueMaps: opaqueMaps.sort() }
+  return {
+    structs: sorted(structs),
+    enums: describeEnums(btf),
+    maps: sorted(maps),
+    opaqueMaps: opaqueMaps.sort(),
+    hashes: sorted(hashes),
+  }
 }
 
 /** A short hash of what pinned maps hold: layouts of structs and maps. Enums may grow without a new version. */
 export function layoutVersion(layout: ObjectLayout): string {
-  const { structs, maps, opaqueMaps } = layout
-  return createHash('sha256').update(JSON.stringify({ structs, maps, opaqueMaps })).digest('hex').slice(0, 12)
+  const { structs, maps, opaqueMaps, hashes } = layout
+  return createHash('sha256').update(JSON.stringify({ structs, maps, opaqueMaps, hashes })).digest('hex').slice(0, 12)
 }
 
 /** Every difference, each naming what and where; empty if the two agree. */
@@ -107,6 +122,7 @@ function compareRecords<T>(
 
 interface MapDefinition {
   readonly name: string
+  readonly mapType: number
   readonly valueType: number
   readonly flags: number
 }
@@ -124,8 +140,11 @@ function mapDefinitions(btf: Btf): MapDefinition[] {
     }
     const valueType = target('value')
     if (valueType === undefined) throw new LbError('LAYOUT', `BTF: map ${name} has no value type`)
-    const flags = target('map_flags')
-    return { name, valueType, flags: flags === undefined ? 0 : expectKind(btf.resolve(flags), 'array').count }
+    const number = (member: string): number => {
+      const id = target(member)
+      return id === undefined ? 0 : expectKind(btf.resolve(id), 'array').count
+    }
+    return { name, mapType: number('type'), valueType, flags: number('map_flags') }
   })
 }
 

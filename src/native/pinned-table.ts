@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import { LbClockArray, LbRodataArray, type MapName, maps } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
 import { ENDPOINT_SIZE, packEndpoint } from './endpoints.ts'
-import type { ServiceSpot, TableConstants, TableHandles } from './handles.ts'
-import { LocalAddresses } from './interfaces.ts'
-import { parseAddress } from './ip.ts'
+import type { LocalLookup, ServiceSpot, TableConstants, TableHandles } from './handles.ts'
+import { LocalAddresses } from './local-addresses.ts'
+import type { ProgramName } from './programs.ts'
 import { runProgram } from './run.ts'
 import {
   closeFd,
@@ -48,7 +48,7 @@ export class PinnedTable implements TableHandles {
   readonly #directory: Fd
   readonly #clock: LbClockArray
   #locks = 0
-  #clockProgram: Fd | undefined
+  readonly #programs = new Map<ProgramName, Fd>()
   #local: LocalAddresses | undefined
   #closed = false
 
@@ -85,9 +85,12 @@ export class PinnedTable implements TableHandles {
   }
 
   clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint } {
-    this.#clockProgram ??= openPin(join(this.dir, 'prog-lb_read_clock'))
-    runProgram(this.#clockProgram, { packet: EMPTY_PACKET })
+    this.#run('lb_read_clock')
     return { jiffies: this.#clock.jiffies(0), ktimeNs: this.#clock.ktimeNs(0) }
+  }
+
+  sweep(): void {
+    this.#run('lb_sweep')
   }
 
   hashService(family: 4 | 6, protocol: number, address: Uint8Array, port: number): ServiceSpot {
@@ -116,10 +119,10 @@ export class PinnedTable implements TableHandles {
     gracePeriod()
   }
 
-  isLocalAddress(address: string): boolean {
-    this.#local ??= new LocalAddresses()
-    const { family, bytes } = parseAddress(address)
-    return this.#local.has(family, bytes)
+  localLookup(): LocalLookup {
+    const local = (this.#local ??= new LocalAddresses())
+    local.refresh()
+    return (family, bytes, at) => local.has(family, bytes, at)
   }
 
   close(): void {
@@ -127,7 +130,17 @@ export class PinnedTable implements TableHandles {
     this.#closed = true
     this.#maps.close()
     closeFd(this.#directory)
-    if (this.#clockProgram !== undefined) closeFd(this.#clockProgram)
+    for (const program of this.#programs.values()) closeFd(program)
     this.#local?.close()
+  }
+
+  /** Runs a pinned program that needs no packet. */
+  #run(name: ProgramName): void {
+    let program = this.#programs.get(name)
+    if (program === undefined) {
+      program = openPin(join(this.dir, `prog-${name}`))
+      this.#programs.set(name, program)
+    }
+    runProgram(program, { packet: EMPTY_PACKET })
   }
 }

@@ -28,7 +28,14 @@ import { type Fd, possibleCpus, takeLog } from './shim.ts'
 import { planGeometry, type TableSizes } from './sizes.ts'
 
 /** What every object must have; what user space runs or attaches by name. */
-export const programNames = ['lb_tc_ingress', 'lb_tc_egress', 'lb_xdp', 'lb_read_clock', 'lb_start_sweeper'] as const
+export const programNames = [
+  'lb_tc_ingress',
+  'lb_tc_egress',
+  'lb_xdp',
+  'lb_read_clock',
+  'lb_start_sweeper',
+  'lb_sweep',
+] as const
 export type ProgramName = (typeof programNames)[number]
 
 /** The smallest packet that BPF_PROG_RUN takes. */

@@ -4,6 +4,7 @@ import { LbError } from '../model/errors.ts'
 
 /** What a table is to hold, at least. */
 export interface TableSizes {
+  /** Records: one for each service, one more for each address that services have. */
   readonly services: number
   readonly servers: number
   /** Cells of 4 servers; lists and their successors live in ranges of 2^n cells. */
@@ -12,10 +13,10 @@ export interface TableSizes {
 }
 
 /**
- * Enough for a director or a small cluster. In MiB: services 1 + state 0.5 + index 0.25, servers 4 + state 2,
- * cells 8, counters 8 (2 lanes) + base 5, filter 0.25, connections 16 + index 8: 53 in all.
+ * Enough for a director or a small cluster. In MiB: services 2 + state 1 + index 0.5, servers 4 + state 2,
+ * cells 8, counters 8 (2 lanes) + base 6, filter 0.25, connections 16 + index 8: 56 in all.
  */
-export const defaultSizes: TableSizes = { services: 16384, servers: 65536, cells: 262144, connections: 262144 }
+export const defaultSizes: TableSizes = { services: 32768, servers: 65536, cells: 262144, connections: 262144 }
 
 /** Counters are per CPU as long as that takes no more memory than this; then CPUs share lanes. */
 const MAX_STATS_BYTES = 8 << 20

@@ -53,7 +53,9 @@ export class Accounting {
   async read(): Promise<Traffic[]> {
     const text = await this.#topology.must(this.#role, 'nft', ['-j', 'list', 'counters'])
     const { nftables } = JSON.parse(text) as { nftables: { counter?: NftCounter }[] }
-    const counters = new Map(nftables.flatMap(({ counter }) => (counter === undefined ? [] : [[counter.name, counter]])))
+    const counters = new Map(
+      nftables.flatMap(({ counter }) => (counter === undefined ? [] : [[counter.name, counter]])),
+    )
     return this.#flows.map((_, n) => {
       const sent = counters.get(`out${n}`)
       const received = counters.get(`in${n}`)

@@ -87,12 +87,15 @@ export class Restless {
 export function applyChange(table: ReconcilingTable, key: ServiceKey, change: Change): void {
   switch (change.edit) {
     case 'added':
-      return table.addServer(key, change.server)
+      table.addServer(key, change.server)
+      break
     case 'removed':
-      return table.deleteServer(key, change.server)
+      table.deleteServer(key, change.server)
+      break
     case 'rescheduled':
-      return table.editService(service(key, change.scheduler))
+      table.editService(service(key, change.scheduler))
+      break
     default:
-      return table.editServer(key, change.server)
+      table.editServer(key, change.server)
   }
 }

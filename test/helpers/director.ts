@@ -1,5 +1,5 @@
 /** bpvs in a topology's director: its command, its table, what it counted, what it left in the kernel. */
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { check, hooks, openKernelTable, verdicts } from '../../src/engine/open.ts'
 import type { ReconcilingTable } from '../../src/engine/table.ts'
@@ -18,6 +18,7 @@ import type {
   ServiceView,
 } from '../../src/model/types.ts'
 import { findTablesDir, tableName } from '../../src/native/bpffs.ts'
+import { closeFd, linkInfo, openPin } from '../../src/native/shim.ts'
 
 export const bpvsadm = projectFile('bin/bpvsadm')
 
@@ -139,6 +140,20 @@ export class Director {
       if (tables === undefined) return undefined
       const path = join(tables, tableName())
       return { path, present: existsSync(path) }
+    })
+  }
+
+  /** Ids of the programs in the pinned links: one for each interface and hook. */
+  programs(): number[] {
+    const { path = '', present = false } = this.pins() ?? {}
+    const links = present ? readdirSync(path).filter((name) => name.startsWith('link-')) : []
+    return links.map((name) => {
+      const link = openPin(join(path, name))
+      try {
+        return linkInfo(link).programId
+      } finally {
+        closeFd(link)
+      }
     })
   }
 }

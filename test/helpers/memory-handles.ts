@@ -5,7 +5,8 @@
 import { maps } from '../../src/abi/generated.ts'
 import type { MapName } from '../../src/abi/generated.ts'
 import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
-import type { TableConstants, TableHandles } from '../../src/native/handles.ts'
+import { formatAddress } from '../../src/model/address.ts'
+import type { LocalLookup, TableConstants, TableHandles } from '../../src/native/handles.ts'
 
 /** How much the table holds. Powers of two where the kernel's are. */
 export interface MemorySizes {
@@ -117,8 +118,8 @@ export class MemoryHandles implements TableHandles {
     this.graces++
   }
 
-  isLocalAddress(address: string): boolean {
-    return this.localAddresses.has(address)
+  localLookup(): LocalLookup {
+    return (family, bytes, at) => this.localAddresses.has(formatAddress(bytes, at, family))
   }
 
   close(): void {

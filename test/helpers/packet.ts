@@ -13,7 +13,7 @@ export function addressBytes(text: string): Uint8Array {
 /** Writes header and payload together; `outer` are the layers around this one, the outermost first. */
 export interface Layer {
   readonly kind: string
-  encode(payload: Uint8Array, outer: readonly Layer[]): Uint8Array
+  encode(payload: Uint8Array, outer: readonly Layer[], inner: Layer | undefined): Uint8Array
 }
 
 /** A network layer, as transport checksums need to know it. */
@@ -72,7 +72,7 @@ export function mac(text: string): Uint8Array {
 export function build(...parts: readonly (Layer | Uint8Array)[]): Uint8Array {
   const payload = parts.at(-1) instanceof Uint8Array ? (parts.at(-1) as Uint8Array) : new Uint8Array(0)
   const layers = parts.filter((part): part is Layer => !(part instanceof Uint8Array))
-  return layers.reduceRight((bytes, layer, i) => layer.encode(bytes, layers.slice(0, i)), payload)
+  return layers.reduceRight((bytes, layer, i) => layer.encode(bytes, layers.slice(0, i), layers[i + 1]), payload)
 }
 
 /** Ethernet. The type is that of the next layer unless given; a VLAN tag (802.1Q) if `vlan` is. */
@@ -81,9 +81,8 @@ export function ether(
 ): Layer {
   return {
     kind: 'ether',
-    encode: (payload) => {
-      const version = (payload[0] ?? 0) >> 4
-      const type = etherTypes[options.type ?? (version === 6 ? 'ipv6' : 'ipv4')]
+    encode: (payload, _, inner) => {
+      const type = etherTypes[options.type ?? (inner?.kind === 'ipv6' ? 'ipv6' : 'ipv4')]
       const tag = options.vlan === undefined ? new Uint8Array(0) : words(etherTypes.vlan, options.vlan)
       const macs = [mac(options.to ?? '02:00:00:00:00:01'), mac(options.from ?? '02:00:00:00:00:02')]
       return concat(...macs, tag, words(type), payload)
@@ -114,18 +113,18 @@ export interface Ipv4Options {
 
 const protocolOf: Readonly<Record<string, number>> = protocols
 
-/** The protocol of what a network layer carries, told by who is asked to encode inside of it. */
+/** The protocol of what a network layer carries; one for experiments when it can't be told. */
 function carried(layer: Layer | undefined, given: number | undefined): number {
   return given ?? protocolOf[layer?.kind ?? ''] ?? 253
 }
 
-export function ipv4(o: Ipv4Options, inner?: Layer): IpLayer {
+export function ipv4(o: Ipv4Options): IpLayer {
   const [from, to] = [addressBytes(o.from), addressBytes(o.to)]
   return {
     kind: 'ipv4',
     from,
     to,
-    encode: (payload) => {
+    encode: (payload, _, inner) => {
       const extra = new Uint8Array(Math.ceil((o.options?.length ?? 0) / 4) * 4)
       extra.set(o.options ?? [])
       const size = 20 + extra.length
@@ -155,13 +154,13 @@ export interface Ipv6Options {
   readonly protocol?: number
 }
 
-export function ipv6(o: Ipv6Options, inner?: Layer): IpLayer {
+export function ipv6(o: Ipv6Options): IpLayer {
   const [from, to] = [addressBytes(o.from), addressBytes(o.to)]
   return {
     kind: 'ipv6',
     from,
     to,
-    encode: (payload) => {
+    encode: (payload, _, inner) => {
       const first = (((o.version ?? 6) << 28) | ((o.trafficClass ?? 0) << 20) | (o.flowLabel ?? 0)) >>> 0
       const rest = words(o.length ?? payload.length, (carried(inner, o.protocol) << 8) | (o.hopLimit ?? 64))
       return concat(long(first), rest, from, to, payload)

@@ -1,4 +1,5 @@
 /** The thread of a Peer (peer.ts): TCP sockets in its namespace, each direction closed only when asked. */
+import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { parentPort, workerData } from 'node:worker_threads'
 import { enterNamespace } from '../../src/native/setns.ts'
@@ -6,6 +7,7 @@ import type { PeerCall, PeerReply, PeerSocket } from './peer.ts'
 
 interface End {
   readonly socket: Socket
+  readonly port: number
   received: string
   ended: boolean
   error: string | undefined
@@ -15,8 +17,8 @@ const ends = new Map<number, End>()
 const accepted: number[] = []
 let lastId = 0
 
-function keep(socket: Socket): number {
-  const end: End = { socket, received: '', ended: false, error: undefined }
+function keep(socket: Socket, port: number): number {
+  const end: End = { socket, port, received: '', ended: false, error: undefined }
   lastId += 1
   ends.set(lastId, end)
   socket.setEncoding('utf8').setNoDelay(true)
@@ -39,21 +41,27 @@ function get(id: number): End {
 }
 
 function state(id: number): PeerSocket {
-  const { socket, received, ended, error } = get(id)
-  return { id, port: socket.localPort ?? 0, connected: !socket.connecting, received, ended, error }
+  const { socket, port, received, ended, error } = get(id)
+  return { id, port, connected: !socket.connecting, received, ended, error }
 }
 
-function answer({ what, id = 0, port = 0, address = '', text = '' }: PeerCall): PeerSocket | undefined {
+/** Resolves when the port is listened on. */
+async function listen(port: number): Promise<undefined> {
+  const server = createServer({ allowHalfOpen: true }, (socket) => accepted.push(keep(socket, port)))
+  await once(server.listen(port, '::'), 'listening')
+}
+
+async function answer(call: PeerCall): Promise<PeerSocket | undefined> {
+  const { what, id = 0, port = 0, localPort = 0, address = '', text = '' } = call
   switch (what) {
     case 'listen':
-      createServer({ allowHalfOpen: true }, (socket) => accepted.push(keep(socket))).listen(port, '::')
-      return undefined
+      return listen(port)
     case 'accept': {
       const next = accepted.shift()
       return next === undefined ? undefined : state(next)
     }
     case 'connect':
-      return state(keep(connect({ host: address, port, allowHalfOpen: true })))
+      return state(keep(connect({ host: address, port, localPort, allowHalfOpen: true }), localPort))
     case 'look':
       return state(id)
     case 'write':
@@ -68,13 +76,13 @@ function answer({ what, id = 0, port = 0, address = '', text = '' }: PeerCall): 
   }
 }
 
-function reply(call: PeerCall): PeerReply {
+async function reply(call: PeerCall): Promise<PeerReply> {
   try {
-    return { call: call.call, value: answer(call) }
+    return { call: call.call, value: await answer(call) }
   } catch (error) {
     return { call: call.call, error: (error as Error).message }
   }
 }
 
 enterNamespace((workerData as { path: string }).path)
-parentPort?.on('message', (call: PeerCall) => parentPort?.postMessage(reply(call)))
+parentPort?.on('message', async (call: PeerCall) => parentPort?.postMessage(await reply(call)))

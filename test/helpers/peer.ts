@@ -8,7 +8,7 @@ import { waitFor } from './wait-for.ts'
 
 export interface PeerSocket {
   readonly id: number
-  /** Its local port; 0 until it is known. */
+  /** Its local port. */
   readonly port: number
   readonly connected: boolean
   readonly received: string
@@ -22,6 +22,7 @@ export interface PeerCall {
   readonly what: 'listen' | 'accept' | 'connect' | 'look' | 'write' | 'end' | 'reset'
   readonly id?: number
   readonly port?: number
+  readonly localPort?: number
   readonly address?: string
   readonly text?: string
 }
@@ -39,6 +40,7 @@ export class Peer {
   readonly #worker: Worker
   readonly #pending = new Map<number, (reply: PeerReply) => void>()
   #lastCall = 0
+  #nextPort = 20_000
 
   constructor(t: Teardown, topology: Topology, role: string) {
     const workerData = { path: topology.pathOf(role) }
@@ -60,7 +62,7 @@ export class Peer {
 
   /** Begins a connection; it may not have come about yet. */
   begin(address: string, port: number): Promise<PeerSocket> {
-    return this.#one({ what: 'connect', address, port })
+    return this.#one({ what: 'connect', address, port, localPort: this.#nextPort++ })
   }
 
   /** A connection that has come about. */

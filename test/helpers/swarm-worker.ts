@@ -10,7 +10,7 @@ import type { SwarmJob, SwarmMessage, SwarmResult } from './swarm.ts'
 const { path, job } = workerData as { path: string; job: SwarmJob }
 const keptRequest = Buffer.from('GET / HTTP/1.1\r\nHost: swarm\r\n\r\n')
 const lastRequest = Buffer.from('GET / HTTP/1.1\r\nHost: swarm\r\nConnection: close\r\n\r\n')
-const answerPattern = /^HTTP\/1\.1 200 [^]*?\r\ncontent-length: (\d+)\r\nx-server: (\S+)\r\n[^]*?\r\n\r\n/i
+const answerPattern = /^HTTP\/1\.1 200 [\s\S]*?\r\ncontent-length: (\d+)\r\nx-server: (\S+)\r\n[\s\S]*?\r\n\r\n/i
 
 /** Requests that some connection has sent or is going to send. */
 let planned = 0

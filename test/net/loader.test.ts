@@ -18,6 +18,8 @@ const skip = process.getuid?.() === 0 ? false : 'network namespaces and BPF need
 const loader = new URL('../../src/native/loader.ts', import.meta.url).href
 const interfaces = new URL('../../src/native/interfaces.ts', import.meta.url).href
 const abi = new URL('../../src/abi/generated.ts', import.meta.url).href
+const ipText = new URL('../../src/native/ip.ts', import.meta.url).href
+const xdpPorts = new URL('../../src/native/link-maps.ts', import.meta.url).href
 const small = '{ sizes: { services: 64, servers: 64, cells: 256, connections: 64 } }'
 let names = 0
 
@@ -105,11 +107,18 @@ t.test('a table is made and attached; another process adopts it and shares its m
     `const table = lb.openExistingTable()
     const config = new abi.LbConfigArray(table.buffer('lb_config'))
     const { jiffies, ktimeNs } = table.clock()
+    const { parseAddress } = await import('${ipText}')
+    const lookup = table.localLookup()
+    const isLocal = (address) => {
+      const { family, bytes } = parseAddress(address), record = new Uint8Array(24)
+      record.set(bytes, 5)
+      return lookup(family, record, 5)
+    }
     say({ weight: new abi.LbServerArray(table.buffer('lb_servers')).weight(5), established: config.timeout(0, 1),
       udp: config.timeout(0, abi.LbState.UDP_NORMAL), reuse: config.connReuseMode(0), servers: table.rodata.serverMax,
       keys: table.rodata.hashKey.every((key) => key % 2n === 1n) && new Set(table.rodata.hashKey).size > 1,
       hz: Math.abs(Number(jiffies - (1n << 32n)) / table.rodata.hz - Number(ktimeNs) / 1e9 + 300) < 2,
-      local: ['127.0.0.1', '::1', '192.0.2.1', '2001:db8::1'].map((address) => table.isLocalAddress(address)) })`,
+      local: ['127.0.0.1', '127.4.4.4', '::1', '192.0.2.1', '2001:db8::1'].map(isLocal) })`,
   )
   t.same(seen, {
     weight: -7,
@@ -119,7 +128,7 @@ t.test('a table is made and attached; another process adopts it and shares its m
     servers: 64,
     keys: true,
     hz: true,
-    local: [true, true, false, false],
+    local: [true, true, true, false, false],
   })
   t.same(run(ns, sayHooks), [...hooksOf('a0'), ...hooksOf('a1')])
 })
@@ -310,6 +319,89 @@ t.test('sync() attaches new interfaces, forgets those that are gone, and keeps t
   t.same((run(ns, sayHooks) as unknown[]).length, 3)
   t.match(run(ns, sayHooks), [{ interface: 'c0' }, { interface: 'c0' }, { interface: 'c0' }])
   t.match(execFileSync('ip', ['-n', ns.name, 'link', 'show', 'c0'], { encoding: 'utf8' }), /xdpgeneric/)
+})
+
+t.test('an address is local by how it is routed now, not by a prefix alone', { skip }, async (t) => {
+  const ns = netns(t)
+  ip('-n', ns.name, 'route', 'add', 'local', '10.9.0.0/16', 'dev', 'lo')
+  ip('-n', ns.name, 'route', 'add', 'local', 'fd00:9::/40', 'dev', 'lo')
+  ip('-n', ns.name, 'route', 'add', 'local', '10.20.0.0/16', 'dev', 'lo', 'table', '77') /* that no rule leads to */
+  const seen = run(
+    ns,
+    `import { execFileSync } from 'node:child_process'
+    const { parseAddress } = await import('${ipText}')
+    const table = lb.openTable(${small})
+    const ask = (lookup) => (address) => lookup(parseAddress(address).family, parseAddress(address).bytes, 0)
+    const all = ['10.9.0.1', '10.9.255.255', '10.10.0.0', '10.20.0.1', 'fd00:9:ff::1', 'fd00:a::1', '10.8.0.1']
+    const first = all.map(ask(table.localLookup()))
+    execFileSync('ip', ['addr', 'add', '10.8.0.1/32', 'dev', 'lo'])
+    say([first, all.map(ask(table.localLookup()))])`,
+  )
+  const due = [true, true, false, false, true, false]
+  t.same(seen, [
+    [...due, false],
+    [...due, true],
+  ])
+})
+
+t.test('XDP may send to the interfaces that have its program, and to no other', { skip }, async (t) => {
+  const ns = netns(t)
+  const ports = `
+    const { XdpPorts } = await import('${xdpPorts}')
+    const dir = lb.openExistingTable().dir
+    const names = () => {
+      const byIndex = new Map(nif.listInterfaces().map(({ ifindex, name }) => [ifindex, name]))
+      return new XdpPorts(dir).list().map((ifindex) => byIndex.get(ifindex) ?? ifindex).sort()
+    };`
+  run(ns, `lb.openTable(${small})`)
+  t.same(run(ns, `${ports} say(names())`), [], 'tcx alone makes none')
+  const native = `{ include: ['*'], exclude: ['lo'], xdp: 'native' }`
+  t.same(run(ns, `lb.tableAttachments().sync(${native}); ${ports} say(names())`), ['a0', 'a1'])
+  t.same(
+    run(
+      ns,
+      `${ports}
+      const [a0] = nif.listInterfaces().filter(({ name }) => name === 'a0')
+      new XdpPorts(dir).remove(a0.ifindex); new XdpPorts(dir).remove(a0.ifindex)
+      const without = names()
+      lb.tableAttachments().sync(${native})
+      const again = names()
+      lb.tableAttachments().detach(a0.ifindex)
+      say([without, again, names()])`,
+    ),
+    [['a1'], ['a0', 'a1'], ['a1']],
+    'what a process that died did not do is done by the next pass',
+  )
+  const off = `{ include: ['*'], exclude: ['lo'], xdp: 'off' }`
+  t.same(
+    run(ns, `lb.tableAttachments().sync(${native}); lb.tableAttachments().sync(${off}); ${ports} say(names())`),
+    [],
+  )
+  t.same(run(ns, sayHooks), [...hooksOf('a0'), ...hooksOf('a1')], 'a policy without XDP takes it off')
+  run(ns, `lb.tableAttachments().sync(${native})`)
+  ip('-n', ns.name, 'link', 'del', 'a0')
+  t.same(run(ns, `lb.tableAttachments().sync(${native}); ${ports} say(names())`), [], 'both are gone')
+})
+
+t.test('sweep() ends at once what has expired, and nothing else', { skip }, async (t) => {
+  t.same(
+    run(
+      netns(t),
+      `const table = lb.openTable(${small})
+      const conns = new abi.LbConnArray(table.buffer('lb_conns'))
+      const states = new abi.LbServerStateArray(table.buffer('lb_server_states'))
+      const pools = new abi.LbConnPoolArray(table.buffer('lb_conn_pools'))
+      const tick = Number((table.clock().jiffies >> BigInt(table.rodata.tickShift)) & 0xffffffffn)
+      states.setActive(5, 2)
+      for (const [i, expires] of [[0, tick - 100], [1, tick + 10000]]) {
+        conns.setServer(i, 5); conns.setExpires(i, expires); conns.setProto(i, 6); conns.setAf(i, 4)
+      }
+      pools.setHigh(0, 2)
+      table.sweep()
+      say([conns.af(0), conns.af(1), states.active(5)])`,
+    ),
+    [0, 4, 1],
+  )
 })
 
 t.test('on a kernel without tcx clsact filters do the same', { skip }, async (t) => {

@@ -116,6 +116,7 @@ t.test('a difference is reported by struct and field, enum and value, map', asyn
     enums: Record<string, Record<string, number>>
     maps: Record<string, { struct: string; valueSize: number }>
     opaqueMaps: string[]
+    hashes: Record<string, { struct: string; valueSize: number }>
   }
   const fields = changed.structs.lb_server?.fields ?? []
   changed.structs.lb_server = { size: 72, fields: [...fields.slice(1), { name: 'extra', offset: 64, type: '__u64' }] }

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { LbState } from '../../src/abi/generated.ts'
-import { writeAddress } from '../../src/maps/address.ts'
+import { writeAddress } from '../../src/model/address.ts'
 import type { Family } from '../../src/model/types.ts'
 import { idOf, keyOf, memoryTable, serverOf, serviceOf } from '../helpers/table-specs.ts'
 import type { MemoryTable } from '../helpers/table-specs.ts'

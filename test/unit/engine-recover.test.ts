@@ -2,31 +2,7 @@ import t from 'tap'
 import { checkTable } from '../../src/engine/check.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
 import { keyOf, memoryTable, numberOf, seeded, serverOf, serversOf, serviceOf } from '../helpers/table-specs.ts'
-import { MemoryHandles } from '../helpers/memory-handles.ts'
-
-/** Dies (throws) in the middle of an edit: at the `left`th hash, grace period or look at the clock. */
-class DyingHandles extends MemoryHandles {
-  left = Number.POSITIVE_INFINITY
-
-  override hashServices(endpoints: Uint8Array): Uint32Array {
-    this.#step()
-    return super.hashServices(endpoints)
-  }
-
-  override hashServers(endpoints: Uint8Array): Uint32Array {
-    this.#step()
-    return super.hashServers(endpoints)
-  }
-
-  override gracePeriod(): void {
-    this.#step()
-    super.gracePeriod()
-  }
-
-  #step(): void {
-    if (--this.left < 0) throw new Error('killed')
-  }
-}
+import { DyingHandles } from '../helpers/dying-handles.ts'
 
 t.test('after a writer died in the middle of an edit the next edit puts the table in order', async (t) => {
   const random = seeded(2)

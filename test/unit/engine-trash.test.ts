@@ -78,6 +78,38 @@ t.test('a service made anew under its name gets its servers back, with their cou
   t.same(checkTable(handles), [])
 })
 
+// Seen in the kernel's listing; __ip_vs_update_dest() zeroes the counters if the service is another object.
+t.test(
+  "a server's counters survive -d and -a, and begin at 0 after -D and -A; its connections survive both",
+  async (t) => {
+    const { table, maps } = threeServers()
+    const id = idOf(table, 1, 2)
+    const seen = (): unknown => {
+      const service = table.service(keyOf(1))
+      const server = service?.servers.find((view) => view.id === id)
+      return [service?.counters.inPkts, server?.counters.inPkts, server?.active, server?.inactive]
+    }
+    maps.stats.setInPkts(id, 13n)
+    maps.serverStates.setActive(id, 2)
+    maps.serverStates.setInactive(id, 1)
+    t.same(seen(), [13n, 13n, 2, 1])
+    table.deleteServer(keyOf(1), serverOf(2))
+    t.same(seen(), [13n, undefined, undefined, undefined])
+    table.addServer(keyOf(1), serverOf(2))
+    t.same(seen(), [13n, 13n, 2, 1])
+    table.deleteService(keyOf(1))
+    table.addService(serviceOf(1))
+    t.same(seen(), [0n, undefined, undefined, undefined])
+    table.addServer(keyOf(1), serverOf(2))
+    t.same(seen(), [0n, 0n, 2, 1])
+    maps.stats.setInPkts(id, 19n)
+    t.same(seen(), [6n, 6n, 2, 1])
+    table.deleteServer(keyOf(1), serverOf(2))
+    table.addServer(keyOf(1), serverOf(2))
+    t.same(seen(), [6n, 6n, 2, 1], 'the service is the same one this time')
+  },
+)
+
 t.test(
   'a deleted service of which nothing is left is freed, but its id is not used before a grace period',
   async (t) => {
@@ -85,7 +117,7 @@ t.test(
     table.deleteService(keyOf(1))
     handles.nowS += 120
     table.addService(serviceOf(2))
-    t.equal(table.service(keyOf(2))?.id, 2, 'programs may still use the first id')
+    t.equal(table.service(keyOf(2))?.id, 3, 'programs may still use the first id')
     t.equal(maps.services.af(1), 0)
     t.equal(maps.book.trashed(0), 0)
     t.same(checkTable(handles), [])

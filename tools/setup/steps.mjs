@@ -98,13 +98,14 @@ function bpfObject(source) {
 /**
  * @returns {Step} links native/ with libbpf, of which koffi calls functions by name. Debian's libbpf.a is not position
  * independent, so it can't be part of a shared library. No -Ibpf: bpf/sched.h would pass for the system's sched.h.
+ * Never unloaded (nodelete): at the end of a process a thread of a watch may still be in its code.
  */
 function nativeLibrary() {
   const sources = filesBelow('native', /\.c$/).filter((file) => dirname(file) === 'native')
   const output = 'build/native/libbpvs.so'
   const flags = ['-shared', '-fPIC', '-O2', '-g', '-Wall', '-Wextra', '-Werror', '-Inative', '-pthread']
   const libbpf = ['-Wl,--no-as-needed', '-lbpf']
-  const args = [...flags, ...sources, ...libbpf, '-Wl,--no-undefined', '-o', `${output}.new`]
+  const args = [...flags, ...sources, ...libbpf, '-Wl,--no-undefined,-z,nodelete', '-o', `${output}.new`]
   return {
     name: 'compiling native/',
     stamp: 'build/stamps/native',

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { formatAddress, writeAddress } from '../../src/maps/address.ts'
+import { formatAddress, writeAddress } from '../../src/model/address.ts'
 import type { Family } from '../../src/model/types.ts'
 
 function canonical(text: string, family: Family): string | undefined {

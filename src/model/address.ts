@@ -1,5 +1,5 @@
 /** Addresses between text and the 16 bytes of union lb_addr: network order, an IPv4 address in the first four. */
-import type { Family } from '../model/types.ts'
+import type { Family } from './types.ts'
 
 export const ADDRESS_BYTES = 16
 

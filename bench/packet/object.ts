@@ -1,0 +1,122 @@
+/** The programs of bpf/bench/packet.bpf.c, loaded on the maps of a table. */
+import { layout, LbRodataArray } from '../../src/abi/generated.ts'
+import { LbError } from '../../src/model/errors.ts'
+import { Btf } from '../../src/native/btf.ts'
+import type { TableConstants } from '../../src/native/handles.ts'
+import { compareLayouts, describeObject, type StructLayout } from '../../src/native/layout.ts'
+import {
+  type BpfMap,
+  type BpfObject,
+  type BpfProgram,
+  closeObject,
+  initialValue,
+  loadObject,
+  mapFd,
+  objectBtf,
+  objectMaps,
+  objectPrograms,
+  openObject,
+  programFd,
+  reuseMap,
+} from '../../src/native/libbpf.ts'
+import { bind, buildPath, check, type Signature } from '../../src/native/library.ts'
+import { loadError } from '../../src/native/load-error.ts'
+import { mapPin } from '../../src/native/pins.ts'
+import { closeFd, type Fd, openPin, takeLog } from '../../src/native/shim.ts'
+
+interface Functions {
+  bpf_program__set_autoload(program: BpfProgram, autoload: boolean): number
+}
+const c = bind<Functions>({
+  bpf_program__set_autoload: ['int', 'void *', 'bool'],
+} satisfies Record<keyof Functions, Signature>)
+
+/** A loaded object; its descriptors are its own. */
+export interface BenchObject {
+  readonly programs: ReadonlyMap<string, Fd>
+  readonly maps: ReadonlyMap<string, Fd>
+  /** Layout of struct bench_plan. */
+  readonly plan: StructLayout
+  close(): void
+}
+
+/** Refuses an object whose share of the table is laid out otherwise than the table; maps of its own are its business. */
+function readPlanLayout(object: BpfObject, path: string): StructLayout {
+  const described = describeObject(Btf.parse(objectBtf(object)))
+  const differences = compareLayouts(layout, described).filter((line) => !line.endsWith(' is new'))
+  const plan = described.structs.bench_plan
+  if (differences.length > 0 || plan === undefined) {
+    const what = differences.length > 0 ? differences.slice(0, 5).join('; ') : 'no struct bench_plan'
+    throw new LbError('LAYOUT', `${path}: ${what}`, { path, differences })
+  }
+  return plan
+}
+
+/** Gives the object the table's constants. They are its own copy: its section may hold more than the table's does. */
+function writeConstants(section: BpfMap, constants: TableConstants): void {
+  const initial = new Uint8Array(initialValue(section))
+  const rodata = new LbRodataArray(new ArrayBuffer(LbRodataArray.size))
+  rodata.u8.set(initial.subarray(0, LbRodataArray.size))
+  constants.hashKey.forEach((word, n) => {
+    rodata.setHashKey(0, n, word)
+  })
+  rodata.setServiceLineMask(0, constants.serviceLineMask)
+  rodata.setFilterMask(0, constants.filterMask)
+  rodata.setConnLineMask(0, constants.connLineMask)
+  rodata.setConnMax(0, constants.connMax)
+  rodata.setServerMax(0, constants.serverMax)
+  rodata.setLaneMask(0, constants.laneMask)
+  rodata.setLanesShared(0, constants.lanesShared)
+  rodata.setTickShift(0, constants.tickShift)
+  rodata.setHz(0, constants.hz)
+  initial.set(rodata.u8.subarray(0, initial.length))
+}
+
+/** Has the object use the table's pinned maps, those that both have. */
+function reusePins(maps: ReadonlyMap<string, BpfMap>, dir: string): void {
+  for (const name of [...Object.keys(layout.maps), ...layout.opaqueMaps]) {
+    const map = maps.get(name)
+    if (map === undefined) continue
+    const fd = openPin(`${dir}/${mapPin(name)}`)
+    try {
+      reuseMap(map, fd)
+    } finally {
+      closeFd(fd)
+    }
+  }
+}
+
+/** The descriptors of the programs that are loaded. */
+function loadedPrograms(object: BpfObject, wanted: (program: string) => boolean): Map<string, Fd> {
+  const programs = [...objectPrograms(object)].filter(([name]) => wanted(name))
+  return new Map(programs.map(([name, program]) => [name, programFd(program) as Fd]))
+}
+
+/** Loads the programs that are wanted onto the table in `dir`. LAYOUT, VERIFIER, PERMISSION, NATIVE. */
+export function loadBench(dir: string, constants: TableConstants, wanted: (program: string) => boolean): BenchObject {
+  const path = buildPath('bpf/packet.bpf.o')
+  takeLog()
+  const object = openObject(path)
+  try {
+    const plan = readPlanLayout(object, path)
+    const maps = objectMaps(object)
+    const section = maps.get('.rodata')
+    if (section === undefined) throw new LbError('LAYOUT', `${path}: no constants`, { path })
+    writeConstants(section, constants)
+    reusePins(maps, dir)
+    for (const [name, program] of objectPrograms(object)) {
+      if (!wanted(name)) check(c.bpf_program__set_autoload(program, false), 'bpf_program__set_autoload', name)
+    }
+    const result = loadObject(object)
+    if (result < 0) throw loadError(path, -result, takeLog())
+    return {
+      programs: loadedPrograms(object, wanted),
+      maps: new Map([...maps].map(([name, one]) => [name, mapFd(one) as Fd])),
+      plan,
+      close: () => closeObject(object),
+    }
+  } catch (error) {
+    closeObject(object)
+    throw error
+  }
+}

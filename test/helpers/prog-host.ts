@@ -1,0 +1,119 @@
+/**
+ * A host around the programs under BPF_PROG_RUN: a packet comes in, meets XDP and tcx ingress, goes through a stack that
+ * forwards, and meets tcx egress, as far as it gets. TCP and UDP clients and servers speak through it in segments.
+ */
+import { decode } from './decode.ts'
+import type { Datapath, Place, Side } from './prog.ts'
+import { macs } from './prog.ts'
+import { datagram, end, segment } from './prog-flow.ts'
+
+/** Where a packet ended up, and what it was then. */
+export interface Arrival {
+  /** "nobody": dropped, or for the host's own stack. */
+  readonly at: 'client' | 'server' | 'nobody'
+  /** The last hook that did something to it; "stack" if none did. */
+  readonly by: Place | 'stack'
+  readonly packet: Uint8Array
+}
+
+/** Hooks that a packet meets on the way in. */
+export interface HostOptions {
+  /** XDP is on the interfaces too. */
+  readonly xdp: boolean
+}
+
+/** The side that an address is on; undefined: neither. */
+function sideOf(address: string): Side | undefined {
+  if (/^10\.1\.|^fd00:1:/.test(address)) return 'clients'
+  return /^10\.2\.|^fd00:2:/.test(address) ? 'servers' : undefined
+}
+
+const whoBy = { clients: 'client', servers: 'server' } as const
+
+/** IP and MAC addresses of a frame. */
+export function endsOf(packet: Uint8Array): { from: string; to: string; macTo: string } {
+  const fields = decode(packet)
+  return {
+    from: String(fields['ip.from'] ?? fields['ip6.from']),
+    to: String(fields['ip.to'] ?? fields['ip6.to']),
+    macTo: String(fields['ether.to']),
+  }
+}
+
+/** Whose MAC address a frame has; where the kernel is to write that (bpf_redirect_neigh), it is still the director's. */
+function receiver(packet: Uint8Array): Arrival['at'] {
+  const { to, macTo } = endsOf(packet)
+  if (macTo === macs.client) return 'client'
+  if (macTo === macs.server) return 'server'
+  const side = sideOf(to)
+  return side === undefined ? 'nobody' : whoBy[side]
+}
+
+export class Host {
+  readonly datapath: Datapath
+  readonly #options: HostOptions
+
+  constructor(datapath: Datapath, options: HostOptions) {
+    this.datapath = datapath
+    this.#options = options
+  }
+
+  /** Lets a packet come in on one side. */
+  travel(side: Side, packet: Uint8Array): Arrival {
+    for (const at of this.#options.xdp ? (['xdp', 'ingress'] as const) : (['ingress'] as const)) {
+      const out = this.datapath.run({ at, side, packet })
+      if (out.action === 'drop') return { at: 'nobody', by: at, packet: out.packet }
+      if (out.action === 'send') return { at: receiver(out.packet), by: at, packet: out.packet }
+      packet = out.packet
+    }
+    return this.#forward(packet)
+  }
+
+  #forward(packet: Uint8Array): Arrival {
+    const side = sideOf(endsOf(packet).to)
+    if (side === undefined) return { at: 'nobody', by: 'stack', packet }
+    const out = this.datapath.run({ at: 'egress', side, packet })
+    if (out.action === 'drop') return { at: 'nobody', by: 'egress', packet: out.packet }
+    const changed = Buffer.compare(out.packet, packet) !== 0
+    return { at: whoBy[side], by: changed ? 'egress' : 'stack', packet: out.packet }
+  }
+
+  /** "c:SA": a segment from the client with these flags; "s:...": from the server to the client. */
+  tcp(event: string, flow: { readonly client: string; readonly virtual: string; readonly server: string }): Arrival {
+    const [who, flags = ''] = event.split(':')
+    const o = { flags, seq: 1000, ack: flags.includes('A') ? 2000 : 0 }
+    if (who === 's') {
+      return this.travel('servers', segment({ leg: 'from server', from: flow.server, to: flow.client, ...o }))
+    }
+    return this.travel('clients', segment({ from: flow.client, to: flow.virtual, ...o }))
+  }
+
+  /** A datagram of one byte from a client. */
+  udp(from: string, to: string): Arrival {
+    return this.travel('clients', datagram({ from, to, payload: Uint8Array.of(0x78) }))
+  }
+
+  /** The server that an arrived packet is for, as "address:port"; undefined if it did not get to one. */
+  static server({ at, packet }: Arrival): string | undefined {
+    if (at !== 'server') return undefined
+    const fields = decode(packet)
+    const { to } = endsOf(packet)
+    const port = fields['tcp.dport'] ?? fields['udp.dport']
+    return to.includes(':') ? `[${to}]:${port}` : `${to}:${port}`
+  }
+
+  /** Lets time pass for connections: entries are that much nearer their end, and those beyond it are swept. */
+  age(seconds: number): void {
+    const { maps, handles } = this.datapath
+    const ticks = Math.round((seconds * handles.rodata.hz) / 2 ** handles.rodata.tickShift)
+    for (const i of this.datapath.entries()) maps.conns.setExpires(i, (maps.conns.expires(i) - ticks) >>> 0)
+    handles.sweep()
+  }
+}
+
+/** Whether "address:port" names the same end, however its address is written. */
+export function sameEnd(a: string | undefined, b: string | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b
+  const [x, y] = [end(a), end(b)]
+  return x.address === y.address && x.port === y.port
+}
