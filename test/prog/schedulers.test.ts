@@ -1,0 +1,61 @@
+/** Every choice that the kernel's IPVS made in recorded scenarios, made again. */
+import t from 'tap'
+import { LbBypassMode } from '../../src/abi/generated.ts'
+import { readJsonRecording } from '../helpers/recordings-json.ts'
+import { Datapath } from '../helpers/prog.ts'
+import { type CloseStep, type FlowStep, type IpvsadmStep, Replay, type SleepStep } from '../helpers/replay.ts'
+import { needsRoot } from '../helpers/topology.ts'
+
+type Step = FlowStep | CloseStep | IpvsadmStep | SleepStep
+
+interface Scenario {
+  readonly name: string
+  readonly desc: string
+  readonly steps: readonly Step[]
+}
+
+interface Tally {
+  matched: number
+  unmatched: number
+}
+
+async function play(replay: Replay, steps: readonly Step[], tally: Tally): Promise<string[]> {
+  const differences: string[] = []
+  for (const step of steps) {
+    let difference: string | undefined
+    if (step.do === 'ipvsadm') difference = await replay.ipvsadm(step)
+    else if (step.do === 'sleep') replay.host.age(step.s)
+    else if (step.do === 'close') replay.close(step)
+    else {
+      difference = replay.flow(step)
+      if (difference === undefined) tally.matched++
+      else tally.unmatched++
+    }
+    if (difference !== undefined) differences.push(difference)
+  }
+  return differences
+}
+
+t.test('schedulers choose as the kernel did', { skip: needsRoot }, async (t) => {
+  t.setTimeout(200_000)
+  const datapath = await Datapath.open(t)
+  const ways = [
+    { name: 'through XDP, past the stack', xdp: true, bypass: LbBypassMode.BYPASS_ALWAYS },
+    { name: 'through tcx and the stack', xdp: false, bypass: LbBypassMode.BYPASS_NEVER },
+  ] as const
+  for (const scheduler of ['rr', 'wrr', 'lc', 'wlc'] as const) {
+    const { scenarios } = readJsonRecording<{ scenarios: readonly Scenario[] }>(`schedulers-${scheduler}`)
+    for (const way of ways) {
+      await t.test(`${scheduler} ${way.name}`, async (t) => {
+        const tally = { matched: 0, unmatched: 0 }
+        for (const { name, desc, steps } of scenarios) {
+          datapath.clear()
+          datapath.maps.config.setBypass(0, way.bypass)
+          t.same(await play(new Replay(datapath, way), steps, tally), [], `${name}: ${desc}`)
+        }
+        t.comment(`${scheduler}: ${tally.matched} choices matched, ${tally.unmatched} unmatched`)
+        t.equal(tally.unmatched, 0, 'every choice is the recorded one')
+      })
+    }
+  }
+})

@@ -1,0 +1,302 @@
+/** Lives of connections as the kernel's IPVS recorded them: every state and segment, timeouts, counts. */
+import t, { type Test } from 'tap'
+import { LbBypassMode } from '../../src/abi/generated.ts'
+import type { ConnectionView } from '../../src/model/types.ts'
+import { Datapath } from '../helpers/prog.ts'
+import type { Arrival } from '../helpers/prog-host.ts'
+import { readJsonRecording } from '../helpers/recordings-json.ts'
+import { type CloseStep, type FlowStep, type IpvsadmStep, Replay, seen, type SleepStep } from '../helpers/replay.ts'
+import { needsRoot } from '../helpers/topology.ts'
+
+interface Entry {
+  readonly state: string
+  readonly expires: number
+}
+
+interface Transition {
+  readonly do: 'transition'
+  readonly prefix: string
+  readonly event: string
+  readonly before: readonly Entry[]
+  readonly after: readonly Entry[]
+  readonly active_inact_before: readonly string[]
+  readonly active_inact_after: readonly string[]
+  readonly seen: readonly string[]
+}
+
+interface Segment {
+  readonly do: 'segment'
+  readonly conn: number
+  readonly event: string
+  readonly seen: readonly string[]
+  /** [server address in hex, port in hex, state, seconds] */
+  readonly entries?: readonly (readonly [string, string, string, string])[]
+  readonly counters?: readonly (readonly [string, string, string])[]
+}
+
+interface Poll {
+  readonly do: 'poll'
+  /** Seconds since the first poll. */
+  readonly t: number
+  readonly conns: readonly Entry[]
+  readonly counters: readonly (readonly [string, string, string])[]
+}
+
+interface Note {
+  readonly do: 'note'
+  readonly text: string
+}
+
+interface Shell {
+  readonly do: 'sh'
+  readonly cmd: string
+}
+
+interface Data {
+  readonly do: 'data'
+  readonly id: number
+  readonly to_server: string
+  readonly to_client: string
+}
+
+type Step = FlowStep | CloseStep | IpvsadmStep | SleepStep | Transition | Segment | Poll | Note | Shell | Data
+type StepOf<K extends Step['do']> = Extract<Step, { do: K }>
+
+interface Scenario {
+  readonly name: string
+  readonly desc: string
+  readonly steps: readonly Step[]
+}
+
+/** Segments that a note stands for. */
+const noted: Readonly<Record<string, readonly [port: number, event: string][]>> = {
+  '31001: a data segment from the client': [[31001, 'c:PA']],
+  '31003: new connection': [
+    [31003, 'c:S'],
+    [31003, 's:SA'],
+    [31003, 'c:A'],
+  ],
+  '31002: server FIN': [[31002, 's:FA']],
+  '31003: client FIN': [[31003, 'c:FA']],
+  '31004: SYN only': [[31004, 'c:S']],
+}
+
+const scenarios = new Map(
+  readJsonRecording<{ scenarios: readonly Scenario[] }>('states').scenarios.map((each) => [each.name, each]),
+)
+
+/** Plays one scenario and asserts on the way. */
+class Player {
+  readonly #t: Test
+  readonly #datapath: Datapath
+  readonly #replay: Replay
+  #polled = 0
+  #lastStep = ''
+
+  constructor(t: Test, datapath: Datapath, xdp: boolean) {
+    this.#t = t
+    this.#datapath = datapath
+    this.#replay = new Replay(datapath, { xdp })
+  }
+
+  async play(steps: readonly Step[]): Promise<void> {
+    for (const step of steps) {
+      await this.#step(step)
+      this.#lastStep = step.do
+    }
+  }
+
+  /** Segments that no step tells of. */
+  segments(port: number, events: readonly string[], client = '10.1.0.1'): Arrival | undefined {
+    return events.map((event) => this.#send(event, `${client}:${port}`)).at(-1)
+  }
+
+  async #step(step: Step): Promise<void> {
+    switch (step.do) {
+      case 'ipvsadm':
+        return this.#ipvsadm(step)
+      case 'transition':
+        return this.#transition(step)
+      case 'segment':
+        return this.#segment(step)
+      case 'poll':
+        return this.#poll(step)
+      case 'note':
+        for (const [port, event] of noted[step.text] ?? []) this.segments(port, [event])
+        return
+      case 'sh':
+        return this.#sysctl(step)
+      case 'sleep':
+        return this.#replay.host.age(step.s)
+      case 'close':
+        return this.#replay.close(step)
+      case 'data':
+        return this.#data(step)
+      default:
+        this.#t.equal(this.#replay.flow(step), undefined, `${step.do} from ${step.src}`)
+    }
+  }
+
+  async #ipvsadm(step: IpvsadmStep): Promise<void> {
+    const difference = await this.#replay.ipvsadm(step, { stats: this.#lastStep === 'sleep' })
+    this.#t.equal(difference, undefined, `ipvsadm ${step.args}`)
+  }
+
+  #connections(port?: number): ConnectionView[] {
+    return Array.from(this.#datapath.table.connections()).filter(({ client }) => (port ?? client.port) === client.port)
+  }
+
+  #entries(port?: number): Entry[] {
+    return this.#connections(port).map(({ state, expiresS }) => ({ state, expires: expiresS }))
+  }
+
+  #send(event: string, client: string): Arrival {
+    const [, port] = client.split(':')
+    const server = this.#connections(Number(port))[0]?.server ?? { address: '10.2.0.11', port: 9999 }
+    const flow = { client, virtual: '10.9.0.1:9999', server: `${server.address}:${server.port}` }
+    return this.#replay.host.tcp(event, flow)
+  }
+
+  /** [address:port, active, inactive] of each server, sorted as the listing is. */
+  #counters(): string[][] {
+    const [view] = this.#datapath.table.services()
+    return (view?.servers ?? [])
+      .map((each) => [`${each.address}:${each.port}`, `${each.active}`, `${each.inactive}`])
+      .sort(([a = ''], [b = '']) => a.localeCompare(b))
+  }
+
+  #port = 20000
+  #closed = 0
+  #lag = 0
+  #transition(step: StepOf<'transition'>): void {
+    const port = ++this.#port
+    this.segments(port, step.prefix === '' ? [] : step.prefix.split(' '))
+    const before = this.#entries(port)
+    const [, activeBefore, inactiveBefore] = this.#counters()[0] ?? []
+    const arrival = this.#send(step.event, `10.1.0.1:${port}`)
+    const after = this.#entries(port)
+    const [, activeAfter, inactiveAfter] = this.#counters()[0] ?? []
+    const what = `${step.prefix === '' ? 'nothing' : step.prefix}, then ${step.event}`
+    this.#t.same(
+      { before, after, active: [activeBefore, activeAfter], seen: [seen(arrival)].filter((text) => text !== undefined) },
+      {
+        before: step.before,
+        after: step.after,
+        active: [step.active_inact_before[0], step.active_inact_after[0]],
+        seen: step.seen,
+      },
+      what,
+    )
+    this.#inactive(inactiveBefore, step.active_inact_before[1], `${what}: inactive before`)
+    if (after[0]?.state === 'CLOSE') this.#closed++
+    this.#inactive(inactiveAfter, step.active_inact_after[1], `${what}: inactive after`)
+  }
+
+  /** The recording took so long that connections in CLOSE, which have ten seconds, ended during it; here they do not. */
+  #inactive(now: string | undefined, recorded: string | undefined, what: string): void {
+    const lag = Number(now) - Number(recorded)
+    this.#t.ok(lag >= this.#lag && lag <= this.#closed, `${what}: ${now}, ${recorded} recorded`)
+    this.#lag = lag
+  }
+
+  #segment(step: StepOf<'segment'>): void {
+    const port = (step.entries === undefined ? 30000 : 33000) + step.conn
+    const arrival = this.#send(step.event, `10.1.0.1:${port}`)
+    const what = `connection ${step.conn}: ${step.event}`
+    this.#t.same([seen(arrival)].filter((text) => text !== undefined), step.seen, `${what}: who received what`)
+    if (step.entries === undefined) return
+    const entries = this.#connections(port).map(({ server, state, expiresS }) => [
+      Buffer.from(server.address.split('.').map(Number)).toString('hex').toUpperCase(),
+      server.port.toString(16).toUpperCase(),
+      state,
+      `${expiresS}`,
+    ])
+    this.#t.same(entries, step.entries, `${what}: entries`)
+    this.#t.same(this.#counters(), step.counters, `${what}: counts`)
+  }
+
+  #poll(step: StepOf<'poll'>): void {
+    this.#replay.host.age(step.t - this.#polled)
+    this.#polled = step.t
+    const order = (entries: readonly Entry[]) => entries.toSorted((a, b) => a.state.localeCompare(b.state))
+    const [now, recorded] = [order(this.#entries()), order(step.conns)]
+    this.#t.same(
+      now.map(({ state }) => state),
+      recorded.map(({ state }) => state),
+      `after ${step.t} s: connections`,
+    )
+    // The recorded time is when the poll began, and rounded.
+    for (const [i, { state, expires }] of now.entries()) {
+      const difference = Math.abs(expires - (recorded[i]?.expires ?? 0))
+      this.#t.ok(difference <= 1, `after ${step.t} s: ${state} has ${recorded[i]?.expires} s left, give or take one`)
+    }
+    this.#t.same(this.#counters(), step.counters, `after ${step.t} s: counts`)
+  }
+
+  #sysctl(step: StepOf<'sh'>): void {
+    const [, name, value] = /net\.ipv4\.vs\.(\w+)=(\d)/.exec(step.cmd) ?? []
+    const { config } = this.#datapath.maps
+    if (name === 'conn_reuse_mode') config.setConnReuseMode(0, Number(value))
+    else if (name === 'expire_nodest_conn') config.setExpireNodestConn(0, Number(value))
+    else throw new Error(`no setting for ${step.cmd}`)
+  }
+
+  #data(step: StepOf<'data'>): void {
+    const now = this.#replay.data(step.id)
+    const recorded = { to_server: step.to_server === 'delivered', to_client: step.to_client === 'delivered' }
+    this.#t.same(now, recorded, `data of connection ${step.id} gets through as recorded`)
+  }
+}
+
+const ways = [
+  { name: 'through XDP, past the stack', xdp: true, bypass: LbBypassMode.BYPASS_ALWAYS },
+  { name: 'through tcx, past the stack', xdp: false, bypass: LbBypassMode.BYPASS_ALWAYS },
+  { name: 'through tcx and the stack', xdp: false, bypass: LbBypassMode.BYPASS_NEVER },
+] as const
+
+const replayed = [
+  'tcp_table',
+  'tcp_life',
+  'udp_life',
+  'set_effect',
+  'expiry_close',
+  'server_removed/expire_nodest_conn=0',
+  'port_reuse/conn_reuse_mode=0',
+  'port_reuse/conn_reuse_mode=1',
+  'port_reuse/conn_reuse_mode=2',
+]
+
+/** A scenario's steps, with connections that were opened before its recorder began to take notes. */
+function prepared(name: string) {
+  const steps = scenarios.get(name)?.steps ?? []
+  if (steps.length < 10) throw new Error(`the recording has no scenario ${name}`)
+  const none = { after: 0, ports: [], events: [] }
+  if (name === 'set_effect') {
+    return { steps, opening: { after: 2, ports: [31001, 31002], events: ['c:S', 's:SA', 'c:A'] } }
+  }
+  if (name === 'expiry_close') {
+    return { steps, opening: { after: 2, ports: [32000], events: ['c:S', 's:SA', 'c:A', 'c:R'] } }
+  }
+  if (!name.startsWith('server_removed/')) return { steps, opening: none }
+  // When its last service is deleted the kernel's IPVS translates nothing any more; bpvs lets connections end in peace.
+  const last = steps.findIndex((step) => step.do === 'ipvsadm' && step.args.startsWith('-D'))
+  return { steps: steps.slice(0, last), opening: none }
+}
+
+t.test('connections live as the kernel recorded it', { skip: needsRoot }, async (t) => {
+  t.setTimeout(200_000)
+  const datapath = await Datapath.open(t)
+  for (const name of replayed) {
+    for (const way of ways) {
+      await t.test(`${name} ${way.name}`, async (t) => {
+        datapath.clear()
+        datapath.maps.config.setBypass(0, way.bypass)
+        const player = new Player(t, datapath, way.xdp)
+        const { steps, opening } = prepared(name)
+        await player.play(steps.slice(0, opening.after))
+        for (const port of opening.ports) player.segments(port, opening.events)
+        await player.play(steps.slice(opening.after))
+      })
+    }
+  }
+})
