@@ -139,6 +139,7 @@ async function removeServer(lab: Lab): Promise<string> {
   await lab.traffic.take()
   editEndpoints(lab.manifests, withoutEndpoint(address))
   const lastMs = await untilWithout(lab, target, name)
+  await lab.traffic.settle()
   const report = await lab.traffic.take()
   if (report.failed > lab.network.clients.length) fail(`taking out ${name}: ${failures(report)}`)
   const lost = report.failed === 0 ? 'no request lost' : `${report.failed} open on it lost`

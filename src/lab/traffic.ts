@@ -56,6 +56,11 @@ export class Traffic {
     return mergeReports([emptyReport(), ...running, ...stopped])
   }
 
+  /** Waits until every request that is open now has its answer, or counts as lost. */
+  settle(): Promise<void> {
+    return new Promise((resolve) => setTimeout(resolve, timeoutMs + 100))
+  }
+
   async #change(targets: readonly LabTarget[]): Promise<void> {
     const wanted = new Map(targets.map((target) => [keyOf(target), target]))
     const gone = [...this.#streams].filter(([key]) => !wanted.has(key))
