@@ -21,7 +21,7 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 		return act_drop(hook, LB_DROP_SERVER_GONE);
 	direct = ref.c->flags & LB_CONN_BYPASS &&
 		 hop_find(p, hook, af, &ref.c->caddr, &srv->addr, &st->hop, &st->hop_token, &hop) &&
-		 hop_usable(p, hook, &hop, st->hop);
+		 hop_usable(p, hook, af, &hop, st->hop);
 	if (hook == HOOK_XDP && !direct)
 		return XDP_PASS;
 	conn_step(ref.c, p, DIR_IN);
@@ -135,7 +135,7 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 	if (hook != HOOK_EGRESS && !(ref.c->flags & LB_CONN_BYPASS &&
 				     hop_find(p, hook, af, &ref.c->vaddr, &ref.c->caddr,
 					      &ref.c->hop, &ref.c->hop_token, &hop) &&
-				     hop_usable(p, hook, &hop, ref.c->hop)))
+				     hop_usable(p, hook, af, &hop, ref.c->hop)))
 		return act_pass(hook);
 	conn_step(ref.c, p, DIR_OUT);
 	srv = server_at(ref.server);
@@ -173,7 +173,7 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af)
 	header_read(&p, hook, af, data);
 	l4 = data + transport_offset(&p, hook, af);
 	if (!transport_present(&p, l4, end))
-		return hook != HOOK_XDP && icmp_present(&p, af) ? ICMP_NEXT : act_pass(hook);
+		return hook != HOOK_XDP && icmp_present(&p, af, data) ? ICMP_NEXT : act_pass(hook);
 	transport_read(&p, af, l4);
 	to_service = hook != HOOK_EGRESS && filter_has(FILTER_SERVICE, p.dst);
 	from_server = filter_has(FILTER_SERVER, p.src);

@@ -23,11 +23,16 @@ enum {
 #define INNER_OFF(af) (ICMP_OFF(af) + ICMP_HDR)
 #define INNER_L4(af)  (INNER_OFF(af) + ((af) == LB_AF_INET ? 20 : 40))
 
-/* ICMP behind an outer header without options? */
-static __always_inline bool icmp_present(const struct packet *p, enum lb_af af)
+/* ICMP behind a sound outer header without options? */
+static __always_inline bool icmp_present(const struct packet *p, enum lb_af af, void *data)
 {
-	return p->t.proto == (af == LB_AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
-	       p->l4 == ICMP_OFF(af) && p->ip_len <= packet_len(p->ctx, HOOK_INGRESS) - L3_OFF;
+	if (p->t.proto != (af == LB_AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6) ||
+	    p->l4 != ICMP_OFF(af))
+		return false;
+	if (p->ip_len > packet_len(p->ctx, HOOK_INGRESS) - L3_OFF ||
+	    p->ip_len < INNER_OFF(af) - L3_OFF)
+		return false;
+	return af == LB_AF_INET6 || ip_header_sum(data + L3_OFF) == 0xffff;
 }
 
 static __always_inline bool icmp_is_error(__u8 type, enum lb_af af)
@@ -114,7 +119,10 @@ static __always_inline bool inner_parse(struct packet *q, enum lb_af af)
 	if ((void *)(ports + 4) > end)
 		return false;
 	if (af == LB_AF_INET) {
-		struct iphdr *ip = data + INNER_OFF(af);
+		struct iphdr *ip = data + INNER_OFF(af), *outer = data + L3_OFF;
+
+		if (bpf_ntohs(outer->tot_len) + L3_OFF < INNER_L4(af) + 8)
+			return false;
 
 		if (ip->version != 4 || ip->ihl != 5 || ip->frag_off & bpf_htons(0x1fff))
 			return false;
@@ -122,9 +130,10 @@ static __always_inline bool inner_parse(struct packet *q, enum lb_af af)
 		q->t.daddr.w[0] = ip->saddr;
 		q->t.proto = ip->protocol;
 	} else {
-		struct ipv6hdr *ip6 = data + INNER_OFF(af);
+		struct ipv6hdr *ip6 = data + INNER_OFF(af), *outer = data + L3_OFF;
 
-		if (ip6->version != 6)
+		if (ip6->version != 6 ||
+		    bpf_ntohs(outer->payload_len) + ICMP_OFF(af) < INNER_L4(af) + 8)
 			return false;
 		__builtin_memcpy(&q->t.saddr, &ip6->daddr, 16);
 		__builtin_memcpy(&q->t.daddr, &ip6->saddr, 16);

@@ -89,6 +89,20 @@ static __always_inline __u32 ip_header_sum(const struct iphdr *ip)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
+/* The same of one with options, `header` bytes long. */
+static __always_inline __u32 ip_options_sum(const struct iphdr *ip, __u32 header, void *end)
+{
+	const __u32 *w = (const __u32 *)ip;
+	__u64 sum = ip_header_sum(ip);
+
+	for (__u32 i = 5; i < 15 && i * 4 < header && (void *)(w + i + 1) <= end; i++)
+		sum += w[i];
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
 /*
  * Reading a packet goes in steps, each either a test that changes nothing or a read that cannot fail: so a packet that is
  * not ours leaves by the first test that says so, and nothing is prepared for it.
@@ -221,8 +235,9 @@ static __always_inline bool packet_sound(struct packet *p, enum lb_hook hook, en
 
 	if (p->ip_len > room || p->ip_len < header)
 		return false;
-	if (af == LB_AF_INET && (hook == HOOK_XDP || header == 20) &&
-	    ip_header_sum(data + L3_OFF) != 0xffff)
+	if (af == LB_AF_INET &&
+	    (hook == HOOK_XDP ? ip_header_sum(data + L3_OFF)
+			      : ip_options_sum(data + L3_OFF, header, end)) != 0xffff)
 		return false;
 	if (p->t.proto == IPPROTO_TCP) {
 		if (l4 + sizeof(struct tcphdr) > end) /* known; the verifier forgets */

@@ -6,7 +6,20 @@ export type Protocol = 'tcp' | 'udp' | 'sctp'
 
 /** The 14 schedulers of the kernel's IPVS. */
 export const schedulers = [
-  'rr', 'wrr', 'lc', 'wlc', 'lblc', 'lblcr', 'dh', 'sh', 'sed', 'nq', 'fo', 'ovf', 'mh', 'twos',
+  'rr',
+  'wrr',
+  'lc',
+  'wlc',
+  'lblc',
+  'lblcr',
+  'dh',
+  'sh',
+  'sed',
+  'nq',
+  'fo',
+  'ovf',
+  'mh',
+  'twos',
 ] as const
 export type Scheduler = (typeof schedulers)[number]
 
@@ -18,7 +31,13 @@ export type Source = 'command' | 'manifest' | 'kubernetes'
 
 /** What names a virtual service: an address and port of a protocol, or a firewall mark of a family. */
 export type ServiceKey =
-  | { readonly kind: 'address'; readonly family: Family; readonly protocol: Protocol; readonly address: string; readonly port: number }
+  | {
+      readonly kind: 'address'
+      readonly family: Family
+      readonly protocol: Protocol
+      readonly address: string
+      readonly port: number
+    }
   | { readonly kind: 'fwmark'; readonly family: Family; readonly mark: number }
 
 /** Persistence: seconds, and a mask: IPv4 as dotted text, IPv6 as a prefix length. */
@@ -52,7 +71,11 @@ export interface ServerSpec extends ServerKey {
   /** Thresholds of connections; 0: none. */
   readonly upper: number
   readonly lower: number
-  readonly tunnel?: { readonly type: 'ipip' | 'gue' | 'gre'; readonly port: number; readonly checksum: 'none' | 'csum' | 'remcsum' }
+  readonly tunnel?: {
+    readonly type: 'ipip' | 'gue' | 'gre'
+    readonly port: number
+    readonly checksum: 'none' | 'csum' | 'remcsum'
+  }
 }
 
 /** Counters since the last zeroing. Bytes are IP lengths. */
@@ -85,8 +108,18 @@ export interface ServiceView extends ServiceSpec {
 
 /** TCP and UDP states as `-L -c` prints them. */
 export type ConnectionState =
-  | 'NONE' | 'ESTABLISHED' | 'SYN_SENT' | 'SYN_RECV' | 'FIN_WAIT' | 'TIME_WAIT' | 'CLOSE' | 'CLOSE_WAIT'
-  | 'LAST_ACK' | 'LISTEN' | 'SYNACK' | 'UDP'
+  | 'NONE'
+  | 'ESTABLISHED'
+  | 'SYN_SENT'
+  | 'SYN_RECV'
+  | 'FIN_WAIT'
+  | 'TIME_WAIT'
+  | 'CLOSE'
+  | 'CLOSE_WAIT'
+  | 'LAST_ACK'
+  | 'LISTEN'
+  | 'SYNACK'
+  | 'UDP'
 
 /** One entry of the connection table. */
 export interface ConnectionView {

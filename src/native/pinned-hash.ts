@@ -25,7 +25,11 @@ export class PinnedHash {
   /** NATIVE: E2BIG if the map is full; ENODEV if it wants a device that is not there. */
   set(ifindex: number, value: Uint8Array): void {
     this.#use((map) =>
-      check(c.bpf_map_update_elem(map, Uint32Array.of(ifindex), value, 0), 'BPF_MAP_UPDATE_ELEM', `interface ${ifindex}`),
+      check(
+        c.bpf_map_update_elem(map, Uint32Array.of(ifindex), value, 0),
+        'BPF_MAP_UPDATE_ELEM',
+        `interface ${ifindex}`,
+      ),
     )
   }
 

@@ -70,7 +70,13 @@ export interface TableShape {
 }
 
 /** Takes the references out of `references` that a connection must have; returns how many were in a second line. */
-function takeReferences(model: Model, datapath: Datapath, i: number, references: Set<string>, problems: string[]): number {
+function takeReferences(
+  model: Model,
+  datapath: Datapath,
+  i: number,
+  references: Set<string>,
+  problems: string[],
+): number {
   const ends = model.ends(i)
   const take = (line: number, tag: number) => references.delete(`${line} ${tag} ${i + 1}`)
   const home = model.spot(ends.client)
@@ -155,7 +161,8 @@ export function tableShape(datapath: Datapath): TableShape {
     counted += lines.spilled(line)
     if (lines.lock(line) !== 0) problems.push(`line ${line} is locked`)
   }
-  if (counted !== spilled.length) problems.push(`lines count ${counted} spilled connections, there are ${spilled.length}`)
+  if (counted !== spilled.length)
+    problems.push(`lines count ${counted} spilled connections, there are ${spilled.length}`)
   const free = freeEntries(datapath, problems)
   const used = Math.min(maps.connPools.high(0), maps.conns.length)
   if (free.size + entries.length !== used) {

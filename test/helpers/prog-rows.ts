@@ -96,7 +96,8 @@ function checkStep(t: Test, datapath: Datapath, row: Row, step: Step, input: Uin
   samePacket(t, output.packet, expect.packet ?? input, expect.packet === undefined ? 'unchanged' : 'the packet')
   if (expect.connections !== undefined) t.same(connectionTexts(datapath), [...expect.connections].sort(), 'connections')
   const first = row.services?.[0]
-  if (expect.counts !== undefined && first !== undefined) t.same(countTexts(datapath, first.at), expect.counts, 'counts')
+  if (expect.counts !== undefined && first !== undefined)
+    t.same(countTexts(datapath, first.at), expect.counts, 'counts')
 }
 
 function added(before: Record<string, number>, after: Record<string, number>): Record<string, number> {

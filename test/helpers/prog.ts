@@ -192,7 +192,9 @@ export class Datapath {
   /** Indexes of the entries that are in use, expired ones too. */
   entries(): number[] {
     const { conns, connPools } = this.maps
-    return Array.from({ length: Math.min(connPools.high(0), conns.length) }, (_, i) => i).filter((i) => conns.af(i) !== 0)
+    return Array.from({ length: Math.min(connPools.high(0), conns.length) }, (_, i) => i).filter(
+      (i) => conns.af(i) !== 0,
+    )
   }
 
   /** The coarse clock. */

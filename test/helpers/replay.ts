@@ -83,7 +83,10 @@ function comparable(args: string, out: string): string {
     const lines = text.split('\n').map((line) => line.replace(/^(TCP|UDP) \d+:\d+/, '$1'))
     return lines.sort().join('\n')
   }
-  return text.split(/\n(?=TCP|UDP|FWM)/).sort().join('\n')
+  return text
+    .split(/\n(?=TCP|UDP|FWM)/)
+    .sort()
+    .join('\n')
 }
 
 export class Replay {

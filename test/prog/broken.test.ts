@@ -76,7 +76,10 @@ function around(o: Partial<Ipv4Options>): Uint8Array {
 
 /** IPv6 with an extension header of eight bytes between it and a SYN. */
 function extended(protocol: number): Uint8Array {
-  const inner = build(ipv6({ from: 'fd00:1::1', to: 'fd00:9::1' }), tcp({ sport: 1000, dport: 80, flags: 'S' })).subarray(40)
+  const inner = build(
+    ipv6({ from: 'fd00:1::1', to: 'fd00:9::1' }),
+    tcp({ sport: 1000, dport: 80, flags: 'S' }),
+  ).subarray(40)
   const header = concat(words((6 << 8) | 0), new Uint8Array(6).fill(1))
   const link = ether({ from: macs.client, to: macs.cl0 })
   return build(link, ipv6({ from: 'fd00:1::1', to: 'fd00:9::1', protocol }), concat(header, inner))
@@ -104,9 +107,10 @@ const foreign: Case[] = [
   { name: 'a hop-by-hop header', packet: extended(0) },
   { name: 'a destination options header', packet: extended(60) },
   { name: 'an IPv6 fragment header', packet: extended(44) },
-  { name: 'a frame of an Ethernet header', packet: syn4.slice(0, 14) },
-  { name: 'an IPv4 header that ends early', packet: syn4.slice(0, 33) },
-  { name: 'an IPv6 header that ends early', packet: syn6.slice(0, 53) },
+  // BPF_PROG_RUN makes no skb of these.
+  { name: 'a frame of an Ethernet header', packet: syn4.slice(0, 14), at: ['xdp'] },
+  { name: 'an IPv4 header that ends early', packet: syn4.slice(0, 33), at: ['xdp'] },
+  { name: 'an IPv6 header that ends early', packet: syn6.slice(0, 53), at: ['xdp'] },
   { name: 'IPv4 without a transport header', packet: syn4.slice(0, 34) },
   { name: 'IPv6 without a transport header', packet: syn6.slice(0, 54) },
   { name: 'a TCP header that ends early', packet: syn4.slice(0, 14 + 20 + 19) },
@@ -115,7 +119,7 @@ const foreign: Case[] = [
   { name: 'a UDP header that ends early, in IPv6', packet: ask6.slice(0, 14 + 40 + 7) },
   { name: 'IPv4 options that end early', packet: patch(syn4, 14, 0x4f).slice(0, 14 + 56) },
   {
-    name: "a frame for another host, as an interface in promiscuous mode shows it",
+    name: 'a frame for another host, as an interface in promiscuous mode shows it',
     packet: segment({ ...four, flags: 'S', ether: { to: '02:00:00:00:09:09' } }),
     at: ['ingress'],
   },
@@ -134,7 +138,12 @@ const withOptions: Row[] = [
     name: 'a request with IP options is translated and left to the stack to forward',
     services,
     steps: [
-      { at: 'xdp', side: 'clients', packet: segment({ ...four, flags: 'S', ipv4: { options } }), expect: { action: 'pass' } },
+      {
+        at: 'xdp',
+        side: 'clients',
+        packet: segment({ ...four, flags: 'S', ipv4: { options } }),
+        expect: { action: 'pass' },
+      },
       {
         at: 'ingress',
         side: 'clients',
@@ -154,13 +163,22 @@ const withOptions: Row[] = [
         at: 'xdp',
         side: 'clients',
         packet: segment({ ...four, flags: 'S' }),
-        expect: { action: 'send', packet: segment({ leg: 'to server', from: four.from, to: '10.2.0.11:8080', flags: 'S', ttl: 63 }) },
+        expect: {
+          action: 'send',
+          packet: segment({ leg: 'to server', from: four.from, to: '10.2.0.11:8080', flags: 'S', ttl: 63 }),
+        },
       },
       ...both.map(
         (at): Step => ({
           at,
           side: 'servers',
-          packet: segment({ leg: 'from server', from: '10.2.0.11:8080', to: four.from, flags: 'SA', ipv4: { options } }),
+          packet: segment({
+            leg: 'from server',
+            from: '10.2.0.11:8080',
+            to: four.from,
+            flags: 'SA',
+            ipv4: { options },
+          }),
           expect: { action: 'pass' },
         }),
       ),
@@ -194,7 +212,10 @@ const brokenReplies: Row = {
       at: 'xdp',
       side: 'clients',
       packet: datagram(four),
-      expect: { action: 'send', packet: datagram({ leg: 'to server', from: four.from, to: '10.2.0.11:8080', ttl: 63 }) },
+      expect: {
+        action: 'send',
+        packet: datagram({ leg: 'to server', from: four.from, to: '10.2.0.11:8080', ttl: 63 }),
+      },
     },
     ...[{ length: 7 }, { ipv4: { checksum: 5 } }, { ipv4: { length: 27 } }].flatMap((wrong) =>
       (['xdp', 'ingress'] as const).map(
@@ -224,6 +245,10 @@ t.test('packets that are not ours, and broken ones', { skip: needsRoot }, async 
   datapath.clear()
   for (const at of ['xdp', 'ingress', 'egress'] as const) {
     const out = datapath.run({ at, side: 'clients', packet: other })
-    t.same([out.action, Buffer.compare(out.packet, other)], ['pass', 0], `an empty table leaves everything alone at ${at}`)
+    t.same(
+      [out.action, Buffer.compare(out.packet, other)],
+      ['pass', 0],
+      `an empty table leaves everything alone at ${at}`,
+    )
   }
 })

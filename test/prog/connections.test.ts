@@ -82,7 +82,11 @@ const expiry = async (t: Test, datapath: Datapath) => {
     fresh()
     for (let n = 0; n < 100; n++) {
       datapath.run({ at: 'xdp', side: 'clients', packet: datagram({ from: `10.1.1.${n}:1000`, to: '10.9.0.1:53' }) })
-      datapath.run({ at: 'xdp', side: 'clients', packet: segment({ from: `10.1.1.${n}:1000`, to: '10.9.0.1:80', flags: 'S' }) })
+      datapath.run({
+        at: 'xdp',
+        side: 'clients',
+        packet: segment({ from: `10.1.1.${n}:1000`, to: '10.9.0.1:80', flags: 'S' }),
+      })
     }
     sound(t, datapath, { connections: 200 })
     t.same(countTexts(datapath, 'udp 10.9.0.1:53'), ['0/50', '0/50'])
@@ -183,14 +187,19 @@ const thresholds = async (t: Test, datapath: Datapath) => {
     datapath.expire(0, () => ended++ < expired)
     datapath.handles.sweep()
     const got = Host.server(host.udp('10.1.0.2:3000', '10.9.0.1:53')) !== undefined
-    t.equal(got, reached, `-x ${x} -y ${y}: ${expired} of ${x} ended: the server is ${reached ? '' : 'not '}chosen again`)
+    t.equal(
+      got,
+      reached,
+      `-x ${x} -y ${y}: ${expired} of ${x} ended: the server is ${reached ? '' : 'not '}chosen again`,
+    )
     sound(t, datapath, { connections: left + Number(reached) })
   }
 }
 
 t.test('connections', { skip: needsRoot }, async (t) => {
   const datapath = await Datapath.open(t)
-  const part = (name: string, run: (t: Test, datapath: Datapath) => Promise<void>) => t.test(name, (t) => run(t, datapath))
+  const part = (name: string, run: (t: Test, datapath: Datapath) => Promise<void>) =>
+    t.test(name, (t) => run(t, datapath))
   await part('expiry', expiry)
   await part('many connections of one client', spilling)
   await part('trouble', trouble)

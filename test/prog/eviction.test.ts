@@ -83,8 +83,11 @@ t.test('a table of 64 connections', { skip: needsRoot }, async (t) => {
     const both = (from: string) =>
       Array.from({ length: many }, (_, i) => i + 1).flatMap((n) => [
         datapath.run({ at: 'xdp', side: 'clients', packet: datagram({ from, to: `10.9.1.${n}:53` }) }).action,
-        datapath.run({ at: 'xdp', side: 'servers', packet: datagram({ leg: 'from server', from: `10.2.1.${n}:53`, to: from }) })
-          .action,
+        datapath.run({
+          at: 'xdp',
+          side: 'servers',
+          packet: datagram({ leg: 'from server', from: `10.2.1.${n}:53`, to: from }),
+        }).action,
       ])
     const all = Array.from({ length: 2 * many }, () => 'send')
     // The index is keyed at random, so how full lines get is, too: try until some line overflowed.

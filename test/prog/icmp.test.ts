@@ -13,7 +13,12 @@ interface Family {
   readonly near: string
   readonly far: string
   readonly echo: { readonly ask: number; readonly answer: number }
-  readonly errors: readonly { readonly what: string; readonly type: number; readonly code?: number; readonly rest?: number }[]
+  readonly errors: readonly {
+    readonly what: string
+    readonly type: number
+    readonly code?: number
+    readonly rest?: number
+  }[]
   wrap(address: string, port: number): string
 }
 
@@ -136,7 +141,9 @@ function errorRows(f: Family, q: Quoted, error: Family['errors'][number]): Row[]
     message({ leg, from, to, payload, ttl, ...kind })
   const open = (bypass: boolean): Step => {
     const make = (leg: Leg, to: string, ttl = 64) =>
-      q.protocol === 'tcp' ? segment({ leg, from: client, to, flags: 'S', ttl }) : datagram({ leg, from: client, to, ttl })
+      q.protocol === 'tcp'
+        ? segment({ leg, from: client, to, flags: 'S', ttl })
+        : datagram({ leg, from: client, to, ttl })
     const packet = bypass ? make('to server', server, 63) : make('from client', server)
     const expect = { action: bypass ? ('send' as const) : ('pass' as const), packet }
     return { at: 'ingress', side: 'clients', packet: make('from client', virtual), expect }

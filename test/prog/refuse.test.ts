@@ -50,8 +50,16 @@ function refused(family: Family): Refused[] {
     { name: 'a SYN', protocol: 'tcp', packet: segment({ ...ends, flags: 'S', options: bytes(8).fill(1) }) },
     { name: 'a datagram', protocol: 'udp', packet: datagram({ ...ends, payload: bytes(33) }) },
     { name: 'a datagram without payload', protocol: 'udp', packet: datagram(ends) },
-    { name: 'a datagram longer than what an answer quotes', protocol: 'udp', packet: datagram({ ...ends, payload: bytes(1400) }) },
-    { name: 'a datagram of odd length up to the quote', protocol: 'udp', packet: datagram({ ...ends, payload: bytes(517) }) },
+    {
+      name: 'a datagram longer than what an answer quotes',
+      protocol: 'udp',
+      packet: datagram({ ...ends, payload: bytes(1400) }),
+    },
+    {
+      name: 'a datagram of odd length up to the quote',
+      protocol: 'udp',
+      packet: datagram({ ...ends, payload: bytes(517) }),
+    },
   ]
 }
 
@@ -95,7 +103,12 @@ const withOptions: Row = {
   steps: [
     (() => {
       const options = Uint8Array.of(7, 7, 4, 0, 0, 0, 0, 0)
-      const packet = datagram({ from: '10.1.0.1:1000', to: '10.9.0.1:80', ipv4: { options }, payload: new Uint8Array(9) })
+      const packet = datagram({
+        from: '10.1.0.1:1000',
+        to: '10.9.0.1:80',
+        ipv4: { options },
+        payload: new Uint8Array(9),
+      })
       return {
         at: 'ingress' as const,
         side: 'clients' as const,
@@ -127,7 +140,13 @@ const strays: Stray[] = [
 
 function stray(family: Family, { flags, payload, answer }: Stray): Row[] {
   const { client, virtual, local, server, wrap } = families[family]
-  const o = { flags, seq: 5000, ack: 7777, payload: new Uint8Array(payload).fill(0x61), options: Uint8Array.of(1, 1, 1, 1) }
+  const o = {
+    flags,
+    seq: 5000,
+    ack: 7777,
+    payload: new Uint8Array(payload).fill(0x61),
+    options: Uint8Array.of(1, 1, 1, 1),
+  }
   const packet = segment({ from: wrap(client, 1000), to: wrap(virtual, 80), ...o })
   const toLocal = segment({ from: wrap(client, 1000), to: wrap(local, 80), ...o })
   const back = { leg: 'to client', from: wrap(virtual, 80), to: wrap(client, 1000), window: 0 } as const

@@ -178,7 +178,12 @@ class Player {
     const [, activeAfter, inactiveAfter] = this.#counters()[0] ?? []
     const what = `${step.prefix === '' ? 'nothing' : step.prefix}, then ${step.event}`
     this.#t.same(
-      { before, after, active: [activeBefore, activeAfter], seen: [seen(arrival)].filter((text) => text !== undefined) },
+      {
+        before,
+        after,
+        active: [activeBefore, activeAfter],
+        seen: [seen(arrival)].filter((text) => text !== undefined),
+      },
       {
         before: step.before,
         after: step.after,
@@ -203,7 +208,11 @@ class Player {
     const port = (step.entries === undefined ? 30000 : 33000) + step.conn
     const arrival = this.#send(step.event, `10.1.0.1:${port}`)
     const what = `connection ${step.conn}: ${step.event}`
-    this.#t.same([seen(arrival)].filter((text) => text !== undefined), step.seen, `${what}: who received what`)
+    this.#t.same(
+      [seen(arrival)].filter((text) => text !== undefined),
+      step.seen,
+      `${what}: who received what`,
+    )
     if (step.entries === undefined) return
     const entries = this.#connections(port).map(({ server, state, expiresS }) => [
       Buffer.from(server.address.split('.').map(Number)).toString('hex').toUpperCase(),

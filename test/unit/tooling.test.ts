@@ -40,10 +40,10 @@ process.exitCode = 7
 /** A checkout that has been built, as far as the launchers look: their command reports how it was called. */
 function builtCheckout(t: Tap): string {
   const folder = join(temporary(t), 'a checkout')
-  for (const path of ['build/bin', 'dist/cli']) mkdirSync(join(folder, path), { recursive: true })
+  for (const path of ['build/bin', 'dist/bundle']) mkdirSync(join(folder, path), { recursive: true })
   cpSync(join(root, 'bin'), join(folder, 'bin'), { recursive: true })
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
-  for (const main of ['dist/main.js', 'dist/cli/main.js']) writeFileSync(join(folder, main), reportArguments)
+  for (const main of ['dist/main.js', 'dist/bundle/bpvsadm.js']) writeFileSync(join(folder, main), reportArguments)
   symlinkSync(process.execPath, join(folder, 'build/bin/node'))
   return folder
 }

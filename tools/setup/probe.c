@@ -20,8 +20,14 @@ static const struct bpf_insn nothing[] = {
 static const struct bpf_insn atomic[] = {
 	{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
 	{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_1, .imm = 1 },
-	{ .code = BPF_STX | BPF_MEM | BPF_DW, .dst_reg = BPF_REG_10, .src_reg = BPF_REG_1, .off = -8 },
-	{ .code = BPF_STX | BPF_ATOMIC | BPF_DW, .dst_reg = BPF_REG_10, .src_reg = BPF_REG_1, .off = -8,
+	{ .code = BPF_STX | BPF_MEM | BPF_DW,
+	  .dst_reg = BPF_REG_10,
+	  .src_reg = BPF_REG_1,
+	  .off = -8 },
+	{ .code = BPF_STX | BPF_ATOMIC | BPF_DW,
+	  .dst_reg = BPF_REG_10,
+	  .src_reg = BPF_REG_1,
+	  .off = -8,
 	  .imm = BPF_CMPXCHG },
 	{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
 	{ .code = BPF_JMP | BPF_EXIT },
@@ -31,7 +37,8 @@ static const struct {
 	const char *name;
 	enum bpf_prog_type type;
 } programs[] = {
-	{ "traffic control programs (CONFIG_NET_CLS_BPF, CONFIG_NET_SCH_INGRESS)", BPF_PROG_TYPE_SCHED_CLS },
+	{ "traffic control programs (CONFIG_NET_CLS_BPF, CONFIG_NET_SCH_INGRESS)",
+	  BPF_PROG_TYPE_SCHED_CLS },
 	{ "XDP programs", BPF_PROG_TYPE_XDP },
 };
 
@@ -68,7 +75,9 @@ static void probe_jit(void)
 
 	if (fd < 0) {
 		printf("refuses to load a BPF program: %s%s\n", strerror(errno),
-		       errno == EPERM ? " (a container without CAP_BPF and CAP_NET_ADMIN, or lockdown)" : "");
+		       errno == EPERM
+			       ? " (a container without CAP_BPF and CAP_NET_ADMIN, or lockdown)"
+			       : "");
 		complaints++;
 		return;
 	}

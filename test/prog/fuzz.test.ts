@@ -1,0 +1,108 @@
+/**
+ * A million random packets, some of them valid, through every program: whatever is not a valid packet leaves as it came
+ * or not at all. BPVS_FUZZ_SEED and BPVS_FUZZ_PACKETS (for each program) choose another run.
+ */
+import t from 'tap'
+import { LbBypassMode } from '../../src/abi/generated.ts'
+import { tableShape } from '../helpers/conn-invariants.ts'
+import { describe } from '../helpers/decode.ts'
+import { type FuzzPacket, Mutator, runnable } from '../helpers/fuzz.ts'
+import { Datapath, type Output, type Place } from '../helpers/prog.ts'
+import { addService } from '../helpers/prog-rows.ts'
+import { needsRoot } from '../helpers/topology.ts'
+import { invalid, transportChecksumHolds } from '../helpers/validate.ts'
+
+const seed = Number(process.env.BPVS_FUZZ_SEED ?? 20251) || 1
+const packets = Number(process.env.BPVS_FUZZ_PACKETS ?? 340_000)
+
+function fill(datapath: Datapath): void {
+  datapath.clear()
+  for (const protocol of ['tcp', 'udp']) {
+    for (const at of ['10.9.0.1:80', '10.10.0.1:80']) {
+      addService(datapath, { at: `${protocol} ${at}`, servers: ['10.2.0.11:8080', '10.2.0.12:80', '10.1.0.50:80'] })
+    }
+    for (const at of ['[fd00:9::1]:80', '[fd00:10::1]:80']) {
+      addService(datapath, {
+        at: `${protocol} ${at}`,
+        servers: ['[fd00:2::11]:8080', '[fd00:2::12]:80', '[fd00:1::50]:80'],
+      })
+    }
+    addService(datapath, { at: `${protocol} 10.9.0.2:81`, servers: [] })
+    addService(datapath, { at: `${protocol} [fd00:9::2]:81`, servers: ['[fd00:2::11]:80 0'] })
+  }
+}
+
+interface Findings {
+  readonly actions: Record<string, number>
+  /** The first packet of each kind of problem. */
+  readonly problems: Map<string, string>
+  valid: number
+  changed: number
+}
+
+/** What is wrong with what became of a packet; undefined: nothing. */
+function judge(before: Uint8Array, out: Output, changed: boolean): string | undefined {
+  const why = invalid(before)
+  if (why !== undefined && out.action === 'send') return `sent on, although: ${why}`
+  if (why !== undefined && changed) return `changed, although: ${why}`
+  if (!changed) return out.action === 'send' ? 'sent on unchanged' : undefined
+  const broken = invalid(out.packet)
+  if (broken !== undefined) return `made invalid: ${broken}`
+  if (transportChecksumHolds(before) && !transportChecksumHolds(out.packet)) return 'lost its right transport checksum'
+  return undefined
+}
+
+function feed(datapath: Datapath, at: Place, { side, packet }: FuzzPacket, findings: Findings): void {
+  const out = datapath.run({ at, side, packet })
+  findings.actions[out.exactly] = (findings.actions[out.exactly] ?? 0) + 1
+  const changed = Buffer.compare(packet, out.packet) !== 0
+  if (changed) findings.changed++
+  if (invalid(packet) === undefined) findings.valid++
+  const problem = judge(packet, out, changed)
+  if (problem === undefined || findings.problems.has(problem)) return
+  findings.problems.set(problem, `from ${side}:\n${describe(packet)}became ${out.exactly}\n${describe(out.packet)}`)
+}
+
+function run(datapath: Datapath, at: Place, bypass: number): Findings {
+  const findings: Findings = { actions: {}, problems: new Map(), valid: 0, changed: 0 }
+  const mutator = new Mutator(seed)
+  const warm = new Mutator(seed + 1)
+  datapath.maps.config.setBypass(0, bypass)
+  for (let n = 0; n < packets / 2; ) {
+    const next = mutator.next()
+    if (!runnable(at, next.packet)) continue
+    n++
+    feed(datapath, at, next, findings)
+    // At egress nothing opens a connection, so other packets do.
+    const other = at === 'egress' && n % 16 === 0 ? warm.next() : undefined
+    if (other !== undefined && runnable('ingress', other.packet)) datapath.run({ at: 'ingress', ...other })
+  }
+  return findings
+}
+
+t.test('fuzz', { skip: needsRoot }, async (t) => {
+  t.setTimeout(280_000)
+  const datapath = await Datapath.open(t, { connections: 4096 })
+  t.comment(`seed ${seed}, ${packets} packets for each program`)
+  let total = 0
+  for (const at of ['xdp', 'ingress', 'egress'] as const) {
+    for (const [name, bypass] of [
+      ['past the stack', LbBypassMode.BYPASS_ALWAYS],
+      ['through the stack', LbBypassMode.BYPASS_NEVER],
+    ] as const) {
+      fill(datapath)
+      const { actions, problems, valid, changed } = run(datapath, at, bypass)
+      const counts = Object.entries(actions).map(([action, count]) => `${action} ${count}`)
+      t.comment(`${at} ${name}: ${counts.join(', ')}; ${valid} were valid, ${changed} were changed`)
+      t.same(Object.fromEntries(problems), {}, `${at} ${name}: no packet that is not valid was sent or changed`)
+      t.ok(
+        valid > 1000 && (changed > 1000 || (at === 'xdp' && bypass === LbBypassMode.BYPASS_NEVER)),
+        'enough were ours',
+      )
+      t.same(tableShape(datapath).problems, [], 'the table is consistent after it')
+      total += Object.values(actions).reduce((sum, count) => sum + count, 0)
+    }
+  }
+  t.comment(`${total} packets in all`)
+  if (process.env.BPVS_FUZZ_PACKETS === undefined) t.ok(total >= 1_000_000, 'a million packets in all')
+})
