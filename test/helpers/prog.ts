@@ -82,7 +82,7 @@ interface Teardown {
   teardown(handler: () => Promise<void>): void
 }
 
-const smallSizes: TableSizes = { services: 1024, servers: 4096, cells: 8192, connections: 16384 }
+const smallSizes: TableSizes = { services: 4096, servers: 4096, cells: 8192, connections: 16384 }
 
 function describeNetwork(): Topology {
   const end = (name: string, subnet: number, host: number, namespace: string) => ({
