@@ -24,6 +24,7 @@ enum lb_verdict {
 	LB_REFUSE_NO_SERVER, /* no usable server: ICMP port unreachable, as ip_vs_leave() */
 	LB_REFUSE_NO_CONN, /* a TCP segment of no connection, and the VIP is not this host's: reset */
 	LB_DROP_SERVER_GONE, /* the connection's server was removed: silently dropped, as ip_vs_in() */
+	LB_DROP_METHOD, /* the server picked is not reached by NAT: direct routing and tunnels are not there yet */
 	LB_DROP_MALFORMED,     /* addressed to a service, but no valid packet */
 	LB_DROP_TABLE_FULL,    /* no room for the connection, not even by eviction */
 	LB_DROP_BUSY,          /* the line of the connection index stayed locked */

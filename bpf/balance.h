@@ -62,6 +62,8 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 
 	if (!srv || srv->service != service)
 		return refuse_unreachable(p->ctx, af);
+	if (srv->fwd != LB_FWD_MASQ)
+		return act_drop(hook, LB_DROP_METHOD);
 	count_conn(id);
 	count_in(id, p->ip_len);
 	r.old_addr = &p->t.daddr;

@@ -71,6 +71,8 @@ static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_h
 
 	if (!srv || !n || srv->service != service)
 		return LB_REFUSE_NO_SERVER;
+	if (srv->fwd != LB_FWD_MASQ)
+		return LB_DROP_METHOD;
 	n->server = id;
 	n->now = p->now;
 	n->af = af;

@@ -22,6 +22,7 @@ export class Host {
     this.#worker = new Worker(siblingModule('worker', import.meta.url), {
       workerData: { path },
       name: `host ${name}`,
+      resourceLimits: { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 8 } /* a dozen of them run at once */,
       env: { ...process.env, NODE_COMPILE_CACHE: projectFile('build/cache') },
     })
     this.#worker.on('message', (reply: HostReply) => this.#settle(reply))

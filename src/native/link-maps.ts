@@ -38,7 +38,10 @@ export class Links {
 
   /** Notes what an interface is; one of no note is taken out. NATIVE: E2BIG if there are too many. */
   note({ ifindex, kind, peerElsewhere, mac }: NetworkInterface): void {
-    if (kind !== 'veth' || !peerElsewhere) return this.forget(ifindex)
+    if (kind !== 'veth' || !peerElsewhere) {
+      this.forget(ifindex)
+      return
+    }
     const link = new LbLinkArray(new ArrayBuffer(LbLinkArray.size))
     link.setFlags(0, LbLinkFlag.LINK_PEER)
     link.setMac(0, mac)

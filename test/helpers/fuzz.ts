@@ -96,7 +96,7 @@ export class Mutator {
   next(): FuzzPacket {
     const seed = this.#seeds[this.#random(this.#seeds.length)]
     if (seed === undefined) throw new Error('no packets to begin with')
-    let packet = seed.packet.slice()
+    let packet: Uint8Array = seed.packet.slice()
     const changes = this.#random(8) === 0 ? 0 : 1 + this.#random(3)
     for (let i = 0; i < changes; i++) packet = this.#change(packet)
     if (this.#random(2) === 0) repairChecksum(packet)
