@@ -157,8 +157,9 @@ t.test('random packets are the same for the same seed, and some are valid, some 
     take(seed)
       .map(({ packet }) => Buffer.from(packet).toString('hex'))
       .join(' ')
-  t.ok(text(7) === text(7), 'the same seed')
-  t.ok(text(7) !== text(8), 'another one')
+  const [first, again, other] = [text(7), text(7), text(8)]
+  t.ok(first === again, 'the same seed')
+  t.ok(first !== other, 'another one')
   const packets = take(7)
   const valid = packets.filter(({ packet }) => invalid(packet) === undefined).length
   t.ok(valid > 400 && valid < 1600, `${valid} of 2000 are valid`)
