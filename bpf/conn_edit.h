@@ -226,6 +226,12 @@ static __always_inline __u32 spill_present(const struct new_conn *n)
 	return line ? line_present(line, spot.tag, n) : 0;
 }
 
+/* Is this line the home of the connection it refers to? Others are spilled into it from elsewhere. */
+static __always_inline bool line_owns(const struct lb_conn *c)
+{
+	return c && c->af && !(c->flags & LB_CONN_SPILLED);
+}
+
 /* The client's line is full: makes room in it by ending what has expired there. */
 static __always_inline bool line_tidy(struct lb_conn_line *line, __u32 now)
 {
@@ -233,10 +239,30 @@ static __always_inline bool line_tidy(struct lb_conn_line *line, __u32 now)
 		__u32 at = (__u32)line->slot[i] - 1;
 		struct lb_conn *c = conn_at(at);
 
-		if (c && c->af && tick_past(now, c->expires) && conn_release(at))
+		if (line_owns(c) && tick_past(now, c->expires) && conn_release(at))
 			return !line->slot[i];
 	}
 	return false;
+}
+
+/* The last resort: of the line's own connections, the one nearest its end gives way. */
+static __always_inline bool line_evict(struct lb_conn_line *line, __u32 now)
+{
+	__u32 victim = 0, left = ~0U;
+
+	for (int i = 0; i < LB_LINE_WAYS; i++) {
+		__u32 at = (__u32)line->slot[i] - 1;
+		struct lb_conn *c = conn_at(at);
+
+		if (line_owns(c) && c->expires - now < left) {
+			left = c->expires - now;
+			victim = at;
+		}
+	}
+	if (left == ~0U || !conn_release(victim))
+		return false;
+	count_verdict(LB_EVICTED);
+	return true;
 }
 
 /* References a connection by its pairs of ends. */
@@ -267,8 +293,9 @@ static __always_inline bool conn_publish(struct lb_conn_line *line, __u32 tag, s
 	WRITE_ONCE(line->spilled, line->spilled + 1);
 	if (conn_spill(index))
 		return true;
-	line->spilled--;
-	return false;
+	c->flags &= ~LB_CONN_SPILLED;
+	WRITE_ONCE(line->spilled, line->spilled - 1);
+	return line_evict(line, now) && line_replace(line, 0, slot);
 }
 
 /* Writes the connection into its entry and makes it findable; its client's line is locked. 0, or the index + 1 of the same
