@@ -40,7 +40,7 @@ static __always_inline struct lb_next_hop *hop_at(__u32 i)
 
 static __always_inline bool hop_same(const struct lb_next_hop *h, const struct bpf_fib_lookup *f)
 {
-	return h->generation && h->ifindex == f->ifindex &&
+	return h->generation && h->ifindex == f->ifindex && h->mtu == f->mtu_result &&
 	       !__builtin_memcmp(h->dmac, f->dmac, 6) && !__builtin_memcmp(h->smac, f->smac, 6);
 }
 
@@ -76,12 +76,12 @@ static __always_inline bool hop_write(struct lb_next_hop *h, const struct bpf_fi
 static __always_inline __u32 hop_intern(const struct bpf_fib_lookup *f, __u32 now)
 {
 	__u32 mac = f->dmac[5] | f->dmac[4] << 8 | f->dmac[3] << 16;
-	__u32 i = (f->ifindex * 0x85ebca6b + mac * 0x9e3779b1) >> 16 & (NEXT_HOPS - 1);
+	__u32 i = (f->ifindex * 0x85ebca6b + mac * 0x9e3779b1 + f->mtu_result * 0xc2b2ae35) >> 16 &
+		  (NEXT_HOPS - 1);
 	struct lb_next_hop *h = hop_at(i);
 
 	if (!h || (!hop_same(h, f) && !hop_write(h, f, now)))
 		return 0;
-	h->mtu = f->mtu_result;
 	h->checked = now;
 	return i << 16 | (h->generation & 0xffff);
 }
@@ -96,6 +96,7 @@ static __noinline __u32 hop_ask(void *ctx, const union lb_addr *from, const unio
 	f.family = kind & KIND_IPV6 ? AF_INET6_ : AF_INET_;
 	f.l4_protocol = kind;
 	f.ifindex = ifindex;
+	f.tot_len = 1; /* else tcx is told the MTU of the device, not that of the route */
 	if (kind & KIND_IPV6) {
 		__builtin_memcpy(f.ipv6_src, from, 16);
 		__builtin_memcpy(f.ipv6_dst, to, 16);
