@@ -18,8 +18,12 @@ struct netns_nf {
 struct netns_ipv4 {
 	lb_atomic rt_genid;
 } __attribute__((preserve_access_index));
+struct rt6_statistics {
+	__u32 fib_discarded_routes;
+} __attribute__((preserve_access_index));
 struct netns_ipv6 {
 	lb_atomic fib6_sernum;
+	struct rt6_statistics *rt6_stats;
 } __attribute__((preserve_access_index));
 struct net {
 	struct netns_nf nf;
@@ -73,8 +77,9 @@ static __always_inline struct net *netns_get(void *ctx, enum lb_hook hook)
 	return bpf_rdonly_cast((void *)lb_netns, bpf_core_type_id_kernel(struct net));
 }
 
-/* Changes whenever a route, an address or a device that routes depend on does (rt_genid, fib6_sernum); where they can't
- * be read it changes with every tick, so that nothing cached under it lives longer. */
+/* Changes whenever a route, an address or a device that routes depend on does (rt_genid; fib6_sernum, which counts what
+ * is added, and what was removed); where they can't be read it changes with every tick, so that nothing cached under it
+ * lives longer. */
 static __always_inline __u32 route_token(void *ctx, enum lb_hook hook, enum lb_af af, __u32 now)
 {
 	struct net *net;
@@ -82,7 +87,9 @@ static __always_inline __u32 route_token(void *ctx, enum lb_hook hook, enum lb_a
 	if (!kernel_readable())
 		return now;
 	net = netns_get(ctx, hook);
-	return af == LB_AF_INET ? net->ipv4.rt_genid.counter : net->ipv6.fib6_sernum.counter;
+	if (af == LB_AF_INET)
+		return net->ipv4.rt_genid.counter;
+	return net->ipv6.fib6_sernum.counter + net->ipv6.rt6_stats->fib_discarded_routes;
 }
 
 /* Would a forwarded packet meet a netfilter hook? Hooks of prerouting (0), forward (2) and postrouting (4) count. */
