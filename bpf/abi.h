@@ -22,7 +22,7 @@ enum lb_af { LB_AF_INET = 4, LB_AF_INET6 = 6 };
 enum lb_verdict {
 	LB_OK = 0,
 	LB_REFUSE_NO_SERVER, /* no usable server: ICMP port unreachable, as ip_vs_leave() */
-	LB_REFUSE_NO_CONN, /* a TCP segment of no connection, and the VIP is not this host's: reset */
+	LB_REFUSE_NO_CONN, /* a TCP segment of no connection, and no socket of this host's either: reset */
 	LB_DROP_SERVER_GONE, /* the connection's server was removed: silently dropped, as ip_vs_in() */
 	LB_DROP_METHOD, /* the server picked is not reached by NAT: direct routing and tunnels are not there yet */
 	LB_DROP_MALFORMED,     /* addressed to a service, but no valid packet */
@@ -224,10 +224,11 @@ struct lb_conn {
 	__u32 expires; /* tick */
 	__u8 state;    /* enum lb_state */
 	__u8 flags;    /* enum lb_conn_flag */
-	__u16 pad;
+	__u8 fwd; /* enum lb_fwd: as the server had it when the connection began, kept for life */
+	__u8 pad;
 	__u32 hop; /* next hop of replies, as in lb_server_state */
 	__u32 hop_token;
-	__u32 fwmark;
+	__u32 control; /* index + 1 of the template it was made by; of a template: how many it made that live */
 };
 
 /* Free connections: a stack for each lane; in `high` of lane 0, how many entries were ever used. */

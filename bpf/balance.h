@@ -56,10 +56,16 @@ static __always_inline bool conn_reused(const struct conn_ref *ref, const struct
 static __always_inline int request_once(struct packet *p, enum lb_hook hook, enum lb_af af,
 					__u32 service)
 {
-	__u32 id = service_pick(service);
-	struct lb_server *srv = id ? server_at(id) : NULL;
+	struct new_conn *n = new_conn_get();
+	struct lb_server *srv;
 	struct rewrite r = {};
+	__u32 id;
 
+	if (!n)
+		return act_drop(hook, LB_DROP_TABLE_FULL);
+	new_conn_describe(n, p, af);
+	id = service_pick(service, n);
+	srv = id ? server_at(id) : NULL;
 	if (!srv || srv->service != service)
 		return refuse_unreachable(p->ctx, af);
 	if (srv->fwd != LB_FWD_MASQ)
@@ -90,9 +96,8 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 	if (!service)
 		return NOT_OURS;
 	if (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
-		return hook == HOOK_XDP || destination_is_local(p->ctx, af)
-			       ? act_pass(hook)
-			       : refuse_reset(p->ctx, af);
+		return hook == HOOK_XDP || segment_is_local(p, af) ? act_pass(hook)
+								   : refuse_reset(p->ctx, af);
 	if (unlikely(service_once(p, service)))
 		return hook == HOOK_XDP ? XDP_PASS : request_once(p, hook, af, service);
 	v = conn_schedule(p, hook, af, service, ref);

@@ -165,13 +165,13 @@ struct new_conn {
 	__u8 af;
 	__u8 state;
 	__u8 flags;
-	__u8 pad;
+	__u8 fwd; /* enum lb_fwd */
 	__u32 now;
 	__u32 server;
 	__be16 dport;
-	__u16 pad2;
-	__u32 entry; /* a free entry, index + 1 */
-	__u32 pad3;
+	__u16 pad;
+	__u32 entry;           /* a free entry, index + 1 */
+	__u32 control;         /* as in lb_conn */
 	__u64 client, service; /* hashes of the two ends */
 };
 
@@ -188,10 +188,11 @@ static __always_inline void conn_fill(struct lb_conn *c, const struct new_conn *
 	c->expires = n->now + state_timeout_ticks(n->state);
 	c->state = n->state;
 	c->flags = n->flags;
+	c->fwd = n->fwd;
 	c->pad = 0;
 	c->hop = 0;
 	c->hop_token = 0;
-	c->fwmark = 0;
+	c->control = n->control;
 }
 
 /* The connection is there already, made by another CPU: its index + 1; 0: no. */

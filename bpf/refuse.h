@@ -217,9 +217,42 @@ failed:
 	return 2; /* TC_ACT_SHOT */
 }
 
-/* Is the packet's destination an address that this host's stack answers for? Then what is not ours there is the stack's.
- * (A function of its own for the stack's sake.) */
-static __noinline bool destination_is_local(struct __sk_buff *skb, enum lb_af af)
+/* Has this host's stack a socket for the segment, connected or listening? (A function of its own for the stack's sake.) */
+static __noinline bool stack_has_socket(struct __sk_buff *skb, __u32 l4, enum lb_af af)
+{
+	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
+	struct bpf_sock_tuple t = {};
+	struct tcphdr *th = data + (l4 & 127);
+	struct bpf_sock *sk;
+
+	if (data + L3_OFF + (af == LB_AF_INET ? 20 : 40) > end || (void *)(th + 1) > end)
+		return false;
+	if (af == LB_AF_INET) {
+		struct iphdr *ip = data + L3_OFF;
+
+		t.ipv4.saddr = ip->saddr;
+		t.ipv4.daddr = ip->daddr;
+		t.ipv4.sport = th->source;
+		t.ipv4.dport = th->dest;
+	} else {
+		struct ipv6hdr *ip6 = data + L3_OFF;
+
+		__builtin_memcpy(t.ipv6.saddr, &ip6->saddr, 16);
+		__builtin_memcpy(t.ipv6.daddr, &ip6->daddr, 16);
+		t.ipv6.sport = th->source;
+		t.ipv6.dport = th->dest;
+	}
+	sk = bpf_skc_lookup_tcp(skb, &t, af == LB_AF_INET ? sizeof(t.ipv4) : sizeof(t.ipv6),
+				BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return false;
+	bpf_sk_release(sk);
+	return true;
+}
+
+/* May the packet's destination be this host's own address? The fib says the same of an address that it has no route to. (A
+ * function of its own for the stack's sake.) */
+static __noinline bool destination_may_be_local(struct __sk_buff *skb, enum lb_af af)
 {
 	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
 	struct bpf_fib_lookup f = {};
@@ -243,4 +276,11 @@ static __noinline bool destination_is_local(struct __sk_buff *skb, enum lb_af af
 		__builtin_memcpy(f.ipv6_dst, &ip6->daddr, 16);
 	}
 	return bpf_fib_lookup(skb, &f, sizeof(f), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+}
+
+/* Is a segment of no connection the stack's? With IPVS all are; here only those that it has a socket for, as its answer to
+ * any other is the reset that it gets here. */
+static __always_inline bool segment_is_local(struct packet *p, enum lb_af af)
+{
+	return destination_may_be_local(p->ctx, af) && stack_has_socket(p->ctx, p->l4, af);
 }

@@ -6,8 +6,8 @@
 
 enum { PICK_TRIES = 4 };
 
-/* The scheduler's choice among the list in force; 0: no usable server. */
-__noinline __u32 service_pick(__u32 service)
+/* The scheduler's choice among the list in force, for the flow of `n`; 0: no usable server. */
+__noinline __u32 service_pick(__u32 service, struct new_conn *n)
 {
 	struct lb_service *svc = service_at(service);
 	struct walk w = {};
@@ -15,6 +15,10 @@ __noinline __u32 service_pick(__u32 service)
 	__u32 id = 0;
 	__u8 sched;
 
+	if (!n)
+		return 0;
+	w.flow = &n->t;
+	w.af = n->af;
 	for (int i = 0; i < PICK_TRIES && svc; i++) {
 		w.list = READ_ONCE(svc->list);
 		head = cell_at(w.list);
@@ -23,6 +27,7 @@ __noinline __u32 service_pick(__u32 service)
 		w.count = head->list.count;
 		w.max_weight = head->list.max_weight;
 		w.gcd = head->list.gcd;
+		w.flags = head->list.flags;
 		w.service = service;
 		w.best = 0;
 		w.raced = 0;
@@ -59,21 +64,10 @@ static __always_inline struct new_conn *new_conn_get(void)
 	return bpf_map_lookup_elem(&lb_new_conns, &zero);
 }
 
-/* Schedules and adds. LB_OK: `ref` is the connection. LB_REFUSE_* and LB_DROP_* say why there is none. */
-static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_hook hook,
-						     enum lb_af af, __u32 service,
-						     struct conn_ref *ref)
+/* Notes whose connection it is: all that a scheduler may ask. */
+static __always_inline void new_conn_describe(struct new_conn *n, const struct packet *p,
+					      enum lb_af af)
 {
-	__u32 id = service_pick(service);
-	struct lb_server *srv = id ? server_at(id) : NULL;
-	struct new_conn *n = new_conn_get();
-	int added;
-
-	if (!srv || !n || srv->service != service)
-		return LB_REFUSE_NO_SERVER;
-	if (srv->fwd != LB_FWD_MASQ)
-		return LB_DROP_METHOD;
-	n->server = id;
 	n->now = p->now;
 	n->af = af;
 	n->client = p->src;
@@ -83,15 +77,29 @@ static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_h
 	n->t.sport = p->t.sport;
 	n->t.dport = p->t.dport;
 	n->t.proto = p->t.proto;
+}
+
+/* Notes what becomes of it: server, state, and how packets get there. */
+static __always_inline void new_conn_assign(struct new_conn *n, const struct packet *p, __u32 id,
+					    const struct lb_server *srv)
+{
+	n->server = id;
 	n->dport = srv->port ? srv->port : p->t.dport;
+	n->fwd = srv->fwd;
+	n->control = 0;
 	n->state = p->t.proto == IPPROTO_TCP ? tcp_step(LB_TCP_NONE, DIR_IN, p->tcp_flags)
 					     : LB_UDP_NORMAL;
 	n->flags = state_active(n->state) ? 0 : LB_CONN_INACTIVE;
-	if (bypass_allowed(p->ctx, hook, af))
-		n->flags |= LB_CONN_BYPASS;
+}
+
+/* Takes an entry and adds the connection. */
+static __always_inline enum lb_verdict new_conn_add(struct new_conn *n, struct conn_ref *ref)
+{
+	int added;
+
 	n->entry = pool_take();
 	if (unlikely(!n->entry))
-		n->entry = pool_evict(p->now, bpf_get_prandom_u32());
+		n->entry = pool_evict(n->now, bpf_get_prandom_u32());
 	if (!n->entry)
 		return LB_DROP_TABLE_FULL;
 	added = conn_add(n);
@@ -99,9 +107,33 @@ static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_h
 		return added ? -added : LB_DROP_TABLE_FULL;
 	ref->index = added - 1;
 	ref->c = conn_at(ref->index);
-	if (ref->c) {
-		ref->server = ref->c->server;
-		ref->dport = ref->c->dport;
-	}
-	return ref->c ? LB_OK : LB_DROP_TABLE_FULL;
+	if (!ref->c)
+		return LB_DROP_TABLE_FULL;
+	ref->server = ref->c->server;
+	ref->dport = ref->c->dport;
+	return LB_OK;
+}
+
+/* Schedules and adds. LB_OK: `ref` is the connection. LB_REFUSE_* and LB_DROP_* say why there is none. */
+static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_hook hook,
+						     enum lb_af af, __u32 service,
+						     struct conn_ref *ref)
+{
+	struct new_conn *n = new_conn_get();
+	struct lb_server *srv;
+	__u32 id;
+
+	if (!n)
+		return LB_DROP_TABLE_FULL;
+	new_conn_describe(n, p, af);
+	id = service_pick(service, n);
+	srv = id ? server_at(id) : NULL;
+	if (!srv || srv->service != service)
+		return LB_REFUSE_NO_SERVER;
+	if (srv->fwd != LB_FWD_MASQ)
+		return LB_DROP_METHOD;
+	new_conn_assign(n, p, id, srv);
+	if (bypass_allowed(p->ctx, hook, af))
+		n->flags |= LB_CONN_BYPASS;
+	return new_conn_add(n, ref);
 }

@@ -129,7 +129,8 @@ union conn_word {
 	struct {
 		__u8 state; /* enum lb_state */
 		__u8 flags; /* enum lb_conn_flag */
-		__u16 pad;
+		__u8 fwd;   /* never changes */
+		__u8 pad;
 	};
 	__u32 word;
 };

@@ -16,6 +16,9 @@ struct walk {
 	__s32 least;  /* wrr: the least weight that counts now */
 	__u32 max_weight, gcd;
 	__u32 raced; /* another CPU moved the scheduler's state meanwhile: pick again */
+	const struct tuple *flow; /* who asks for what */
+	__u8 af;                  /* enum lb_af, of the flow */
+	__u8 flags;               /* enum lb_service_flag: SCHED1 to SCHED3 */
 };
 
 /* Can the server of slot `i` take a connection? Leaves its id and weight in the arguments. */

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '6e9d74aa0370'
+export const layoutVersion = '6368241149c0'
 
 /** enum lb_af */
 export const LbAf = {
@@ -621,9 +621,10 @@ export class LbConnArray extends StructArray {
     expires: 44,
     state: 48,
     flags: 49,
+    fwd: 50,
     hop: 52,
     hopToken: 56,
-    fwmark: 60,
+    control: 60,
   } as const
 
   caddr(i: number): Uint8Array<ArrayBuffer> {
@@ -714,6 +715,14 @@ export class LbConnArray extends StructArray {
     this.view.setUint8(i * 64 + 49, value)
   }
 
+  fwd(i: number): number {
+    return this.view.getUint8(i * 64 + 50)
+  }
+
+  setFwd(i: number, value: number): void {
+    this.view.setUint8(i * 64 + 50, value)
+  }
+
   hop(i: number): number {
     return this.view.getUint32(i * 64 + 52, littleEndian)
   }
@@ -730,11 +739,11 @@ export class LbConnArray extends StructArray {
     this.view.setUint32(i * 64 + 56, value, littleEndian)
   }
 
-  fwmark(i: number): number {
+  control(i: number): number {
     return this.view.getUint32(i * 64 + 60, littleEndian)
   }
 
-  setFwmark(i: number, value: number): void {
+  setControl(i: number, value: number): void {
     this.view.setUint32(i * 64 + 60, value, littleEndian)
   }
 }
@@ -1559,9 +1568,10 @@ export const layout = {
         { name: 'expires', offset: 44, type: '__u32' },
         { name: 'state', offset: 48, type: '__u8' },
         { name: 'flags', offset: 49, type: '__u8' },
+        { name: 'fwd', offset: 50, type: '__u8' },
         { name: 'hop', offset: 52, type: '__u32' },
         { name: 'hop_token', offset: 56, type: '__u32' },
-        { name: 'fwmark', offset: 60, type: '__u32' },
+        { name: 'control', offset: 60, type: '__u32' },
       ],
     },
     lb_conn_line: {

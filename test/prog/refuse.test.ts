@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { createServer } from 'node:net'
 import t from 'tap'
 import { Datapath } from '../helpers/prog.ts'
 import { datagram, message, quote, segment } from '../helpers/prog-flow.ts'
@@ -27,6 +29,9 @@ const families = {
   },
 } as const
 type Family = keyof typeof families
+
+/** The port that a socket of the director listens on, at every address. */
+const LISTENING = 81
 
 const send = { action: 'send', exactly: 'TC_ACT_REDIRECT' } as const
 
@@ -149,9 +154,10 @@ function stray(family: Family, { flags, payload, answer }: Stray): Row[] {
     options: Uint8Array.of(1, 1, 1, 1),
   }
   const packet = segment({ from: wrap(client, 1000), to: wrap(virtual, 80), ...o })
-  const toLocal = segment({ from: wrap(client, 1000), to: wrap(local, 80), ...o })
+  const toLocal = (port: number) => segment({ from: wrap(client, 1000), to: wrap(local, port), ...o })
   const back = { leg: 'to client', from: wrap(virtual, 80), to: wrap(client, 1000), window: 0 } as const
-  const services = [virtual, local].map((address) => ({ at: `tcp ${wrap(address, 80)}`, servers: [wrap(server, 80)] }))
+  const ends = [wrap(virtual, 80), wrap(local, 80), wrap(local, LISTENING)]
+  const services = ends.map((at) => ({ at: `tcp ${at}`, servers: [wrap(server, 80)] }))
   const what = `${family}: "${flags}" with ${payload} bytes of no connection`
   return [
     {
@@ -172,12 +178,29 @@ function stray(family: Family, { flags, payload, answer }: Stray): Row[] {
       ],
     },
     {
-      name: `${what} is the stack's where the virtual address is the host's own`,
+      name: `${what} gets the same where the virtual address is the host's own`,
+      services,
+      steps: [
+        {
+          at: 'ingress',
+          side: 'clients',
+          packet: toLocal(80),
+          expect: {
+            ...(answer === undefined
+              ? { action: 'drop' }
+              : { ...send, packet: segment({ ...back, from: wrap(local, 80), ...answer }) }),
+            verdicts: { REFUSE_NO_CONN: 1 },
+          },
+        },
+      ],
+    },
+    {
+      name: `${what} is the stack's where a socket of the host listens`,
       services,
       steps: (['xdp', 'ingress'] as const).map((at) => ({
         at,
         side: 'clients',
-        packet: toLocal,
+        packet: toLocal(LISTENING),
         expect: { action: 'pass', connections: [] },
       })),
     },
@@ -264,6 +287,9 @@ const otherMethods: Row[] = (['droute', 'tunnel'] as const).flatMap((method) =>
 t.test('refusals', { skip: needsRoot }, async (t) => {
   t.setTimeout(120_000)
   const datapath = await Datapath.open(t)
+  const listener = createServer().listen(LISTENING, '::')
+  t.teardown(() => listener.close())
+  await once(listener, 'listening')
   const rows = (['IPv4', 'IPv6'] as const).flatMap((family) => strays.flatMap((each) => stray(family, each)))
   await testRows(t, datapath, [...noServer, withOptions, ...rows, ...gone, ...opening, ...otherMethods])
 })
