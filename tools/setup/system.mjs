@@ -21,6 +21,7 @@ const packages = [
 const testPackages = [
   { name: 'clang-format-19', program: 'clang-format-19' },
   { name: 'bpftool', program: 'bpftool' },
+  { name: 'iputils-ping', program: 'ping' },
   { name: 'tcpdump', program: 'tcpdump' },
   { name: 'python3', program: 'python3' },
 ]
