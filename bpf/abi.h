@@ -200,6 +200,15 @@ struct lb_counters {
 	__u64 pad[3];
 };
 
+/* Rates of a server, a service or everything, estimated as ip_vs_est.c does. `last_*`: of a server, its counters when
+ * they were last looked at (packets modulo 2^32); of a service and of everything, what was counted since then. */
+struct lb_rates {
+	__u32 last_conns, last_in_pkts, last_out_pkts;
+	__u32 cps, in_pps, out_pps; /* a second, times 2^10 */
+	__u64 last_in_bytes, last_out_bytes;
+	__u64 in_bps, out_bps; /* a second, times 2^5 */
+};
+
 /* Eight tagged references in one cache line: (tag << 32 | reference), 0: free. */
 struct lb_line {
 	__u64 slot[LB_LINE_SLOTS];
@@ -281,7 +290,7 @@ enum lb_feature {
 	LB_FEATURE_PORT0 = 2,  /* some service has port 0 */
 };
 
-/* User space's own book-keeping in the table; the datapath never reads it. "Retired": no longer in force, but free only
+/* User space's own book-keeping in the table; of it the datapath reads how many ids are in use, to estimate rates. "Retired": no longer in force, but free only
  * after the next grace period, because a program that runs now may still read it. */
 struct lb_book {
 	__u32 service_high, server_high,

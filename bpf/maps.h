@@ -30,7 +30,7 @@ const volatile __u32 lb_hz = 250;         /* jiffies in a second */
 
 /* Settings and the generation number. Writer: user space. Reader: both. One entry. */
 LB_ARRAY(lb_config, struct lb_config, 1);
-/* User space's allocation state, under the lock. The datapath never reads it. One entry. */
+/* User space's allocation state, under the lock. The datapath reads `service_high` and `server_high`. One entry. */
 LB_ARRAY(lb_book, struct lb_book, 1);
 /* (address, port, protocol) -> service id: tagged references, two lines to choose from. Writer: user space, one
  * store per change. Full: TABLE_FULL to the caller. */
@@ -49,6 +49,9 @@ LB_ARRAY(lb_server_states, struct lb_server_state, 2);
 LB_ARRAY(lb_stats, struct lb_counters, 2);
 /* Counters at the last zeroing, and of servers gone, [0..server_max): by server, then by service id. User space's. */
 LB_ARRAY(lb_stats_base, struct lb_counters, 2);
+/* Rates, [0..server_max): by server, then by service id; of everything at service id 0. Writer: the datapath's timer; user
+ * space zeroes. */
+LB_ARRAY(lb_rates, struct lb_rates, 2);
 /* Two bitmaps, for service and server endpoints: a clear bit says that a packet is not ours. Writer: user space,
  * which sets a bit before the entry and clears it long after. Stale bits cost time, nothing else. */
 LB_ARRAY(lb_filter, __u64, 2);
@@ -75,8 +78,9 @@ LB_ARRAY(lb_clock, struct lb_clock, 1);
 /* The timer that expires connections with no process of ours alive. One entry; not for user space. */
 struct lb_sweeper {
 	struct bpf_timer timer;
-	__u32 cursor; /* next set to look at */
-	__u32 pad;
+	__u64 due;    /* when the timer is to run next, ns */
+	__u32 cursor; /* next entry to look at */
+	__u32 slice;  /* of the servers and services whose rates are estimated next */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Expiry. A timer of the kernel's walks the entries ever used, a slice at a time, and ends what has expired: with no process
- * of ours alive connections end, and the servers' counts stay true.
+ * of ours alive connections end, and the servers' counts stay true. The same timer estimates rates.
  */
 #pragma once
 #include "conn_edit.h"
+#include "estimate.h"
 
 enum {
 	SWEEP_PERIOD_NS = 50 * 1000 * 1000,
@@ -46,12 +47,22 @@ static __always_inline __u32 sweep_slice(__u32 at, __u32 want)
 	return s.at + want;
 }
 
+/* How long until the next run: runs have a fixed distance, whatever time they take themselves. */
+static __always_inline __u64 sweep_delay(struct lb_sweeper *sw, __u64 now)
+{
+	sw->due += SWEEP_PERIOD_NS;
+	if (sw->due <= now || sw->due > now + SWEEP_PERIOD_NS)
+		sw->due = now + SWEEP_PERIOD_NS;
+	return sw->due - now;
+}
+
 static int sweep_tick(void *map, __u32 *key, struct lb_sweeper *sw)
 {
 	(void)map;
 	(void)key;
 	sw->cursor = sweep_slice(sw->cursor, SWEEP_SLICE);
-	bpf_timer_start(&sw->timer, SWEEP_PERIOD_NS, 0);
+	sw->slice = estimate_slice(sw->slice);
+	bpf_timer_start(&sw->timer, sweep_delay(sw, bpf_ktime_get_ns()), 0);
 	return 0;
 }
 

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '6368241149c0'
+export const layoutVersion = 'c996ce1607cd'
 
 /** enum lb_af */
 export const LbAf = {
@@ -1008,6 +1008,105 @@ export class LbNextHopArray extends StructArray {
   }
 }
 
+/** Array of lb_rates. */
+export class LbRatesArray extends StructArray {
+  static readonly struct = 'lb_rates'
+  static readonly size = 56
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    lastConns: 0,
+    lastInPkts: 4,
+    lastOutPkts: 8,
+    cps: 12,
+    inPps: 16,
+    outPps: 20,
+    lastInBytes: 24,
+    lastOutBytes: 32,
+    inBps: 40,
+    outBps: 48,
+  } as const
+
+  lastConns(i: number): number {
+    return this.view.getUint32(i * 56, littleEndian)
+  }
+
+  setLastConns(i: number, value: number): void {
+    this.view.setUint32(i * 56, value, littleEndian)
+  }
+
+  lastInPkts(i: number): number {
+    return this.view.getUint32(i * 56 + 4, littleEndian)
+  }
+
+  setLastInPkts(i: number, value: number): void {
+    this.view.setUint32(i * 56 + 4, value, littleEndian)
+  }
+
+  lastOutPkts(i: number): number {
+    return this.view.getUint32(i * 56 + 8, littleEndian)
+  }
+
+  setLastOutPkts(i: number, value: number): void {
+    this.view.setUint32(i * 56 + 8, value, littleEndian)
+  }
+
+  cps(i: number): number {
+    return this.view.getUint32(i * 56 + 12, littleEndian)
+  }
+
+  setCps(i: number, value: number): void {
+    this.view.setUint32(i * 56 + 12, value, littleEndian)
+  }
+
+  inPps(i: number): number {
+    return this.view.getUint32(i * 56 + 16, littleEndian)
+  }
+
+  setInPps(i: number, value: number): void {
+    this.view.setUint32(i * 56 + 16, value, littleEndian)
+  }
+
+  outPps(i: number): number {
+    return this.view.getUint32(i * 56 + 20, littleEndian)
+  }
+
+  setOutPps(i: number, value: number): void {
+    this.view.setUint32(i * 56 + 20, value, littleEndian)
+  }
+
+  lastInBytes(i: number): bigint {
+    return this.view.getBigUint64(i * 56 + 24, littleEndian)
+  }
+
+  setLastInBytes(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 56 + 24, value, littleEndian)
+  }
+
+  lastOutBytes(i: number): bigint {
+    return this.view.getBigUint64(i * 56 + 32, littleEndian)
+  }
+
+  setLastOutBytes(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 56 + 32, value, littleEndian)
+  }
+
+  inBps(i: number): bigint {
+    return this.view.getBigUint64(i * 56 + 40, littleEndian)
+  }
+
+  setInBps(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 56 + 40, value, littleEndian)
+  }
+
+  outBps(i: number): bigint {
+    return this.view.getBigUint64(i * 56 + 48, littleEndian)
+  }
+
+  setOutBps(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 56 + 48, value, littleEndian)
+  }
+}
+
 /** Array of the load-time constants. */
 export class LbRodataArray extends StructArray {
   static readonly struct = 'lb_rodata'
@@ -1482,6 +1581,7 @@ export const maps = {
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
   lb_filter: { struct: '__u64', valueSize: 8 },
   lb_next_hops: { struct: 'lb_next_hop', valueSize: 64 },
+  lb_rates: { struct: 'lb_rates', valueSize: 56 },
   lb_server_states: { struct: 'lb_server_state', valueSize: 32 },
   lb_servers: { struct: 'lb_server', valueSize: 64 },
   lb_service_index: { struct: 'lb_line', valueSize: 64 },
@@ -1633,6 +1733,21 @@ export const layout = {
         { name: 'kicked', offset: 28, type: '__u32' },
         { name: 'mtu', offset: 32, type: '__u16' },
         { name: 'flags', offset: 34, type: '__u16' },
+      ],
+    },
+    lb_rates: {
+      size: 56,
+      fields: [
+        { name: 'last_conns', offset: 0, type: '__u32' },
+        { name: 'last_in_pkts', offset: 4, type: '__u32' },
+        { name: 'last_out_pkts', offset: 8, type: '__u32' },
+        { name: 'cps', offset: 12, type: '__u32' },
+        { name: 'in_pps', offset: 16, type: '__u32' },
+        { name: 'out_pps', offset: 20, type: '__u32' },
+        { name: 'last_in_bytes', offset: 24, type: '__u64' },
+        { name: 'last_out_bytes', offset: 32, type: '__u64' },
+        { name: 'in_bps', offset: 40, type: '__u64' },
+        { name: 'out_bps', offset: 48, type: '__u64' },
       ],
     },
     lb_rodata: {
@@ -1799,6 +1914,7 @@ export const layout = {
     lb_conns: { struct: 'lb_conn', valueSize: 64 },
     lb_filter: { struct: '__u64', valueSize: 8 },
     lb_next_hops: { struct: 'lb_next_hop', valueSize: 64 },
+    lb_rates: { struct: 'lb_rates', valueSize: 56 },
     lb_server_states: { struct: 'lb_server_state', valueSize: 32 },
     lb_servers: { struct: 'lb_server', valueSize: 64 },
     lb_service_index: { struct: 'lb_line', valueSize: 64 },

@@ -1,28 +1,13 @@
 /** Services and servers as `-L` prints them. Pure. Column widths and blanks at line ends are ipvsadm's. */
-import type { Counters, ServerView, ServiceKey, ServiceView } from '../model/types.ts'
+import type { Counters, Rates, ServerView, ServiceKey, ServiceView } from '../model/types.ts'
 import { formatEndpoint, isFullMask, numericNames, portProtocol, type NameLookup } from './format-name.ts'
 import { formatSchedulerFlags } from './scheduler-flags.ts'
 import { sortedServers, sortServices } from './sort.ts'
-
-/** Per second: connections, packets, bytes. */
-export interface Rates {
-  readonly conns: bigint
-  readonly inPkts: bigint
-  readonly outPkts: bigint
-  readonly inBytes: bigint
-  readonly outBytes: bigint
-}
 
 /** A service as the listing shows it; what is absent the table does not have. */
 export interface ListedService extends ServiceView {
   /** Persistence engine. */
   readonly engine?: string
-  readonly rates?: Rates
-  readonly servers: readonly ListedServer[]
-}
-
-export interface ListedServer extends ServerView {
-  readonly rates?: Rates
 }
 
 /** Which columns: what ipvsadm takes of several such options is the first of this list. */
@@ -78,7 +63,7 @@ export function formatService(service: ListedService, style: ListingStyle): stri
 
 function formatServiceBlock(service: ListedService, style: ListingStyle): string {
   const names = style.names ?? numericNames
-  const servers: readonly ListedServer[] = style.sorted ? sortedServers(service) : service.servers
+  const servers: readonly ServerView[] = style.sorted ? sortedServers(service) : service.servers
   return (
     `${serviceLine(service, style, names)}\n` +
     servers.map((server) => `${serverLine(service, server, style, names)}\n`).join('')
@@ -88,7 +73,7 @@ function formatServiceBlock(service: ListedService, style: ListingStyle): string
 function serviceLine(service: ListedService, style: ListingStyle, names: NameLookup): string {
   const name = serviceName(service.key, names)
   if (style.columns === 'stats') return name.padEnd(33) + numbers(service.counters, style.exact)
-  if (style.columns === 'rate') return name.padEnd(33) + numbers(ratesOf(service), style.exact)
+  if (style.columns === 'rate') return name.padEnd(33) + numbers(service.rates, style.exact)
   const words = [name, service.scheduler]
   if (service.schedulerFlags.length > 0)
     words.push(`(${formatSchedulerFlags(service.scheduler, service.schedulerFlags)})`)
@@ -107,14 +92,14 @@ function serviceName(key: ServiceKey, names: NameLookup): string {
   return `${key.protocol.toUpperCase().padEnd(4)} ${formatEndpoint(key, key.protocol, names)}`
 }
 
-function serverLine(service: ListedService, server: ListedServer, style: ListingStyle, names: NameLookup): string {
+function serverLine(service: ListedService, server: ServerView, style: ListingStyle, names: NameLookup): string {
   const start = `  -> ${serverName(service.key, server, names).padEnd(28)}`
   const counts = `${column(server.active, 10)} ${column(server.inactive, 10)}`
   switch (style.columns) {
     case 'stats':
       return start + numbers(server.counters, style.exact)
     case 'rate':
-      return start + numbers(ratesOf(server), style.exact)
+      return start + numbers(server.rates, style.exact)
     case 'thresholds':
       return `${start} ${column(server.upper, 10)} ${column(server.lower, 10)} ${counts}`
     case 'persistent-conn':
@@ -137,12 +122,6 @@ function tunnelInfo(server: ServerView): string {
   const tunnel = server.tunnel ?? ({ type: 'ipip', port: 0, checksum: 'none' } as const)
   if (tunnel.type === 'ipip') return 'ipip'
   return `${tunnel.type}${tunnel.type === 'gue' ? `:${tunnel.port}` : ''}:${checksumMarks[tunnel.checksum]}`
-}
-
-const noRates: Rates = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
-
-function ratesOf(view: { readonly rates?: Rates }): Rates {
-  return view.rates ?? noRates
 }
 
 function column(value: number, width: number): string {

@@ -212,9 +212,6 @@ class Runner {
 
   async #style(command: ListCommand, services: readonly ListedService[]): Promise<ListingStyle> {
     const { columns, exact, sorted } = command
-    if (columns === 'rate' && services.some((service) => service.rates === undefined)) {
-      throw new LbError('UNSUPPORTED', 'the table keeps no rates, so --rate has nothing to show')
-    }
     return { columns, exact, sorted, names: await this.#namesOf(services, command.numeric) }
   }
 

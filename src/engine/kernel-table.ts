@@ -7,7 +7,8 @@ import { serverName, serviceName } from '../maps/names.ts'
 import type { ServerName } from '../maps/names.ts'
 import { findService, serviceSpot } from '../maps/service-index.ts'
 import type { IndexEntry } from '../maps/service-index.ts'
-import { zeroServer, zeroServiceBase } from '../maps/stats.ts'
+import { totalRates, zeroServerRates, zeroServiceRates, zeroTotalRates } from '../maps/rates.ts'
+import { addTotal, newSums, toCounters, zeroServer, zeroServiceBase, zeroTotal } from '../maps/stats.ts'
 import { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import type { ErrorCode } from '../model/errors.ts'
@@ -28,7 +29,7 @@ import { recoverTable } from './recover.ts'
 import { additions, announceServers, changeService, createService, deleteService } from './service-edit.ts'
 import type { Edit } from './service-edit.ts'
 import { checkTimeouts, encodeServer, encodeService } from './specs.ts'
-import type { ApplyResult, DesiredService, ReconcilingTable } from './table.ts'
+import type { ApplyResult, DesiredService, ReconcilingTable, Totals } from './table.ts'
 import { sweepSome, zeroTrashed } from './trash.ts'
 import { liveServices, sourceNumber, ViewReader } from './views.ts'
 
@@ -70,6 +71,14 @@ export class KernelTable implements ReconcilingTable {
     return this.#handles.withLock(() => {
       const found = this.#find(key)
       return found === undefined ? undefined : new ViewReader(this.#maps).service(found.id)
+    })
+  }
+
+  totals(): Totals {
+    return this.#handles.withLock(() => {
+      const sums = newSums()
+      addTotal(this.#maps, sums)
+      return { counters: toCounters(sums), rates: totalRates(this.#maps) }
     })
   }
 
@@ -150,10 +159,17 @@ export class KernelTable implements ReconcilingTable {
       const ids = key === undefined ? liveServices(this.#maps) : [this.#get(key, 'NO_SERVICE').id]
       for (const id of ids) {
         const { ids: servers } = readList(this.#maps.cells, this.#maps.services.list(id))
-        for (const server of servers) zeroServer(this.#maps, server)
+        for (const server of servers) {
+          zeroServer(this.#maps, server)
+          zeroServerRates(this.#maps, server)
+        }
         zeroTrashed(this.#maps, id)
         zeroServiceBase(this.#maps, id)
+        zeroServiceRates(this.#maps, id)
       }
+      if (key !== undefined) return
+      zeroTotal(this.#maps)
+      zeroTotalRates(this.#maps)
     })
   }
 

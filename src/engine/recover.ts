@@ -11,6 +11,7 @@ import { readList } from '../maps/lists.ts'
 import { namedMark, namedPort } from '../maps/names.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { clearSlot, findService, readSlot, serviceSpot, slotCount } from '../maps/service-index.ts'
+import { zeroServiceRates } from '../maps/rates.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { countVips, makeVip, vipRecords } from '../maps/vips.ts'
@@ -98,6 +99,7 @@ function recoverServers(maps: TableMaps, owners: Uint32Array, nowS: number): voi
 function clearServer(maps: TableMaps, id: number): void {
   for (let lane = 0; lane < maps.lanes; lane++) maps.stats.clear(lane * maps.serverMax + id)
   maps.statsBase.clear(id)
+  maps.rates.clear(id)
   maps.serverStates.clear(id)
   freeServerId(maps, id)
 }
@@ -133,6 +135,7 @@ function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
       else if (namedPort(name) === 0) port0++
     } else if (!maps.isVip(id) && (services.af(id) === 0 || services.next(id) === 0)) {
       zeroServiceBase(maps, id)
+      zeroServiceRates(maps, id)
       maps.serviceStates.clear(id)
       retireServiceId(maps, id)
     }

@@ -7,6 +7,8 @@
  */
 import type {
   ConnectionView,
+  Counters,
+  Rates,
   ServerKey,
   ServerSpec,
   ServiceKey,
@@ -15,6 +17,12 @@ import type {
   Source,
   Timeouts,
 } from '../model/types.ts'
+
+/** Of the whole table. */
+export interface Totals {
+  readonly counters: Counters
+  readonly rates: Rates
+}
 
 export interface Table {
   /** Size of the connection table, as the listing's first line shows it. */
@@ -25,6 +33,8 @@ export interface Table {
   services(): ServiceView[]
   /** One service, or undefined. */
   service(key: ServiceKey): ServiceView | undefined
+  /** What everything together counted, services that are gone included. */
+  totals(): Totals
   /** Connections that have not expired, in table order. */
   connections(): Iterable<ConnectionView>
   timeouts(): Timeouts

@@ -9,6 +9,7 @@ import { serviceProtocol } from '../maps/names.ts'
 import type { ServerName } from '../maps/names.ts'
 import { freeServerId, retireServiceId, takeServerId } from '../maps/ids.ts'
 import { clearSlot, findService, serviceSpot } from '../maps/service-index.ts'
+import { zeroServerRates, zeroServiceRates } from '../maps/rates.ts'
 import { foldServer, zeroServer, zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
@@ -106,14 +107,18 @@ export function freeService(maps: TableMaps, service: number): void {
   const entry = findService(maps, name, serviceSpot(maps.handles, name))
   if (entry?.id === service) clearSlot(maps, entry.slot)
   zeroServiceBase(maps, service)
+  zeroServiceRates(maps, service)
   maps.serviceStates.clear(service)
   maps.book.setStaleBits(0, maps.book.staleBits(0) + 1)
   retireServiceId(maps, service)
 }
 
-/** Zeroes the counters of removed servers. */
+/** Zeroes the counters and rates of removed servers. */
 export function zeroTrashed(maps: TableMaps, service: number): void {
-  for (const id of trashedServers(maps, service)) zeroServer(maps, id)
+  for (const id of trashedServers(maps, service)) {
+    zeroServer(maps, id)
+    zeroServerRates(maps, id)
+  }
 }
 
 function isDue(maps: TableMaps, id: number, nowS: number): boolean {
@@ -163,6 +168,7 @@ function skipServers(maps: TableMaps, service: number, gone: ReadonlySet<number>
 function freeTrashed(maps: TableMaps, service: number, id: number): void {
   const { book } = maps
   foldServer(maps, id, service)
+  maps.rates.clear(id)
   maps.serverStates.clear(id)
   book.setTrashed(0, book.trashed(0) - 1)
   book.setStaleBits(0, book.staleBits(0) + (serviceProtocol(maps.serviceName(service)) === 0 ? 3 : 1))

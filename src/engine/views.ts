@@ -4,6 +4,7 @@ import { readList } from '../maps/lists.ts'
 import { readServerKey } from '../maps/names.ts'
 import { readServerConfig, readServiceConfig } from '../maps/records.ts'
 import { addServerCounters, addServiceBase, addSums, newSums, toCounters } from '../maps/stats.ts'
+import { serverRates, serviceRates } from '../maps/rates.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import type { ServerView, ServiceView, Source } from '../model/types.ts'
 import type { LocalLookup } from '../native/handles.ts'
@@ -51,6 +52,7 @@ export class ViewReader {
       id,
       source: sourceName(maps.services.source(id)),
       counters: toCounters(sums),
+      rates: serviceRates(maps, id),
       servers,
     }
   }
@@ -70,6 +72,7 @@ export class ViewReader {
       inactive: serverStates.inactive(id),
       persistent: serverStates.persistent(id),
       counters: toCounters(sums),
+      rates: serverRates(this.#maps, id),
       local: this.#isLocal(spec.family, servers.u8, at),
     }
   }

@@ -30,7 +30,7 @@ export function addServiceBase(maps: TableMaps, id: number, sums: CounterSums): 
 }
 
 /** Of what has counted nothing, which in a large table is most. */
-const NO_COUNTERS: Counters = Object.freeze({ conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n })
+export const NO_COUNTERS: Counters = Object.freeze({ conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n })
 
 export function toCounters(sums: CounterSums): Counters {
   if (isZero(sums)) return NO_COUNTERS
@@ -61,17 +61,42 @@ export function zeroServer(maps: TableMaps, id: number): void {
   setFields(maps.statsBase, id, sums)
 }
 
+/**
+ * Adds what was counted of everything since its last zeroing: by all servers there are, and, in the base of service 0, by
+ * those that were freed. To zero a server or a service changes nothing of it.
+ */
+export function addTotal(maps: TableMaps, sums: CounterSums): void {
+  for (let lane = 0; lane < maps.lanes; lane++) {
+    for (let id = 1; id < maps.book.serverHigh(0); id++) addFields(maps.stats, lane * maps.serverMax + id, sums, 1n)
+  }
+  addFields(maps.statsBase, maps.serverMax, sums, 1n)
+}
+
+/** The counters of everything read 0 from here on. */
+export function zeroTotal(maps: TableMaps): void {
+  const shown = newSums()
+  addTotal(maps, shown)
+  const base = newSums()
+  addFields(maps.statsBase, maps.serverMax, base, 1n)
+  for (let f = 0; f < base.length; f++) base[f] = (base[f] ?? 0n) - (shown[f] ?? 0n)
+  setFields(maps.statsBase, maps.serverMax, base)
+}
+
 /** A service's base becomes 0; its servers are zeroed apart. */
 export function zeroServiceBase(maps: TableMaps, id: number): void {
   maps.statsBase.clear(maps.serverMax + id)
 }
 
-/** Moves what a server counted to its service's base, and makes all its counters 0: it is about to be freed. */
+/** Moves what a server counted to its service's base and the total's, and makes all its counters 0: it is about to be freed. */
 export function foldServer(maps: TableMaps, id: number, service: number): void {
   const sums = newSums()
   addServerCounters(maps, id, sums)
   addServiceBase(maps, service, sums)
   setFields(maps.statsBase, maps.serverMax + service, sums)
+  const raw = newSums()
+  addFields(maps.statsBase, maps.serverMax, raw, 1n)
+  for (let lane = 0; lane < maps.lanes; lane++) addFields(maps.stats, lane * maps.serverMax + id, raw, 1n)
+  setFields(maps.statsBase, maps.serverMax, raw)
   for (let lane = 0; lane < maps.lanes; lane++) maps.stats.clear(lane * maps.serverMax + id)
   maps.statsBase.clear(id)
 }

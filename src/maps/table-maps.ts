@@ -8,6 +8,7 @@ import {
   LbConnPoolArray,
   LbCountersArray,
   LbLineArray,
+  LbRatesArray,
   LbServerArray,
   LbServerFlag,
   LbServerStateArray,
@@ -32,6 +33,7 @@ export class TableMaps {
   readonly serverStates: LbServerStateArray
   readonly stats: LbCountersArray
   readonly statsBase: LbCountersArray
+  readonly rates: LbRatesArray
   readonly connPools: LbConnPoolArray
   readonly conns: LbConnArray
   /** Lanes of lb_stats and lb_verdicts. */
@@ -54,6 +56,7 @@ export class TableMaps {
     this.serverStates = new LbServerStateArray(handles.buffer('lb_server_states'))
     this.stats = new LbCountersArray(handles.buffer('lb_stats'))
     this.statsBase = new LbCountersArray(handles.buffer('lb_stats_base'))
+    this.rates = new LbRatesArray(handles.buffer('lb_rates'))
     this.connPools = new LbConnPoolArray(handles.buffer('lb_conn_pools'))
     this.conns = new LbConnArray(handles.buffer('lb_conns'))
     this.lanes = handles.rodata.laneMask + 1

@@ -87,6 +87,9 @@ export interface Counters {
   readonly outBytes: bigint
 }
 
+/** Per second, averaged over the last seconds as IPVS does. Bytes are IP lengths. */
+export type Rates = Counters
+
 /** A real server as it is in the table. */
 export interface ServerView extends ServerSpec {
   readonly id: number
@@ -94,6 +97,7 @@ export interface ServerView extends ServerSpec {
   readonly inactive: number
   readonly persistent: number
   readonly counters: Counters
+  readonly rates: Rates
   /** The address is one of this host's: shown as Local. */
   readonly local: boolean
 }
@@ -103,6 +107,7 @@ export interface ServiceView extends ServiceSpec {
   readonly id: number
   readonly source: Source
   readonly counters: Counters
+  readonly rates: Rates
   readonly servers: readonly ServerView[]
 }
 

@@ -14,7 +14,7 @@ export interface TableSizes {
 
 /**
  * Enough for a director or a small cluster. In MiB: services 2 + state 1 + index 0.5, servers 4 + state 2,
- * cells 8, counters 8 (2 lanes) + base 6, filter 0.25, connections 16 + index 8: 56 in all.
+ * cells 8, counters 8 (2 lanes) + base 6, rates 5, filter 0.25, connections 16 + index 8: 61 in all.
  */
 export const defaultSizes: TableSizes = { services: 32768, servers: 65536, cells: 262144, connections: 262144 }
 
@@ -72,6 +72,7 @@ export function planGeometry(sizes: TableSizes, cpus: number): Geometry {
     lb_server_states: servers,
     lb_stats: lanes * servers,
     lb_stats_base: servers + services,
+    lb_rates: servers + services,
     lb_filter: (2 * filterBits) / 64,
     lb_conns: connections,
     lb_conn_index: connLines,

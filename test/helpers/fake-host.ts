@@ -70,8 +70,10 @@ export class FakeTable implements ManagedTable {
       id,
       source,
       counters: noCounters,
+      rates: noCounters,
       servers: want.servers.toReversed().map((server, i) => {
-        return { ...server, id: i, active: 0, inactive: 0, persistent: 0, counters: noCounters, local: false }
+        const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noCounters }
+        return { ...server, id: i, ...counts, local: false }
       }),
     }))
   }

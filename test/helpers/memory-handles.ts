@@ -62,6 +62,7 @@ export class MemoryHandles implements TableHandles {
       lb_server_states: all.servers,
       lb_stats: all.lanes * all.servers,
       lb_stats_base: all.servers + all.services,
+      lb_rates: all.servers + all.services,
       lb_filter: (2 * all.filterBits) / 64,
       lb_conns: all.connections,
       lb_conn_pools: all.lanes,

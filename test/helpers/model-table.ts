@@ -2,10 +2,9 @@
  * A table in plain JavaScript with the behaviour of the kernel's IPVS (no packets, so no connections): what the command
  * line is tested against where no kernel is wanted.
  */
-import type { Table } from '../../src/engine/table.ts'
+import type { Table, Totals } from '../../src/engine/table.ts'
 import type { SyncDaemonRequest } from '../../src/cli/command.ts'
 import type { SyncDaemon } from '../../src/cli/format-connections.ts'
-import type { Rates } from '../../src/cli/format-listing.ts'
 import type { Operations, SyncDaemons } from '../../src/cli/session.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type {
@@ -22,15 +21,10 @@ import type {
 } from '../../src/model/types.ts'
 
 const noCounters: Counters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
-const noRates: Rates = noCounters
-
-type Rated<T> = T & { readonly rates?: Rates }
 
 export interface ModelOptions {
   /** Schedulers that the table does not have. */
   readonly missing?: readonly string[]
-  /** Whether it knows rates (all 0, as no packet flows). */
-  readonly rates?: boolean
 }
 
 function sameService(one: ServiceKey, two: ServiceKey): boolean {
@@ -46,15 +40,13 @@ function sameServer(one: ServerKey, two: ServerKey): boolean {
 export class ModelTable implements Table {
   readonly connectionSlots = 4096
   readonly #missing: readonly string[]
-  readonly #rates: { readonly rates?: Rates }
-  #services: Rated<ServiceView>[] = []
+  #services: ServiceView[] = []
   #timeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
   #generation = 0n
   #nextId = 1
 
   constructor(options: ModelOptions = {}) {
     this.#missing = options.missing ?? []
-    this.#rates = options.rates === false ? {} : { rates: noRates }
   }
 
   generation(): bigint {
@@ -73,6 +65,10 @@ export class ModelTable implements Table {
     return []
   }
 
+  totals(): Totals {
+    return { counters: noCounters, rates: noCounters }
+  }
+
   timeouts(): Timeouts {
     return this.#timeouts
   }
@@ -80,7 +76,7 @@ export class ModelTable implements Table {
   addService(spec: ServiceSpec, source: Source = 'command'): void {
     if (this.service(spec.key) !== undefined) throw new LbError('SERVICE_EXISTS')
     this.#checkScheduler(spec)
-    this.#services.push({ ...spec, id: this.#nextId++, source, counters: noCounters, ...this.#rates, servers: [] })
+    this.#services.push({ ...spec, id: this.#nextId++, source, counters: noCounters, rates: noCounters, servers: [] })
     this.#generation++
   }
 
@@ -88,7 +84,7 @@ export class ModelTable implements Table {
     const old = this.#find(spec.key, 'NO_SERVICE')
     this.#checkScheduler(spec)
     const { id, source, counters, servers } = old
-    this.#replace(old, { ...spec, id, source, counters, servers, ...this.#rates })
+    this.#replace(old, { ...spec, id, source, counters, servers, rates: noCounters })
   }
 
   deleteService(key: ServiceKey): void {
@@ -115,7 +111,7 @@ export class ModelTable implements Table {
     const old = owner.servers.find((server) => sameServer(server, spec))
     if (old === undefined) throw new LbError('NO_SERVER')
     const { id, active, inactive, persistent, counters, local } = old
-    const edited: Rated<ServerView> = { ...spec, id, active, inactive, persistent, counters, local, ...this.#rates }
+    const edited: ServerView = { ...spec, id, active, inactive, persistent, counters, local, rates: noCounters }
     this.#replace(owner, { ...owner, servers: owner.servers.map((server) => (server === old ? edited : server)) })
   }
 
@@ -141,8 +137,8 @@ export class ModelTable implements Table {
   /** Nothing is held. */
   close(): void {}
 
-  #newServer(spec: ServerSpec): Rated<ServerView> {
-    const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, ...this.#rates, local: false }
+  #newServer(spec: ServerSpec): ServerView {
+    const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noCounters, local: false }
     return { ...spec, id: this.#nextId++, ...counts }
   }
 
@@ -154,13 +150,13 @@ export class ModelTable implements Table {
     if (spec.lower > spec.upper) throw new LbError('RANGE')
   }
 
-  #find(key: ServiceKey, otherwise: 'NO_SERVICE' | 'SERVICE_NOT_DEFINED'): Rated<ServiceView> {
+  #find(key: ServiceKey, otherwise: 'NO_SERVICE' | 'SERVICE_NOT_DEFINED'): ServiceView {
     const found = this.#services.find((service) => sameService(service.key, key))
     if (found === undefined) throw new LbError(otherwise)
     return found
   }
 
-  #replace(old: ServiceView, service: Rated<ServiceView>): void {
+  #replace(old: ServiceView, service: ServiceView): void {
     this.#services = this.#services.map((candidate) => (candidate === old ? service : candidate))
     this.#generation++
   }

@@ -23,6 +23,7 @@ function server(address: string, port: number, more: Partial<ServerView> = {}): 
     inactive: 0,
     persistent: 0,
     counters,
+    rates: counters,
     local: false,
     ...more,
   }
@@ -37,6 +38,7 @@ function service(address: string, port: number, more: Partial<ListedService> = {
     id: 1,
     source: 'command',
     counters,
+    rates: counters,
     servers: [],
     ...more,
   }

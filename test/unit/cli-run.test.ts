@@ -71,14 +71,9 @@ t.test('the first service makes the table, and so does the first timeout', async
 })
 
 t.test('what the table cannot do is told, with status 255', async (t) => {
-  const {
-    syncDaemons: _,
-    persistenceEngines: __,
-    ...operations
-  } = modelOperations({ table: new ModelTable({ rates: false }) })
+  const { syncDaemons: _, persistenceEngines: __, ...operations } = modelOperations({ table: new ModelTable() })
   await runCommand(['-A', '-u', '10.9.0.1:53'], { operations })
   const rows: readonly (readonly [string, RegExp])[] = [
-    ['-L --rate', /^the table keeps no rates/],
     ['--start-daemon master', /no sync daemon/],
     ['--stop-daemon master', /^No daemon is running$/m],
     ['-A -u 10.9.0.1:5060 -p --pe sip', /^Scheduler or persistence engine not found$/m],

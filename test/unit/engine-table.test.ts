@@ -59,7 +59,8 @@ t.test('what was asked for is what the table shows', async (t) => {
     id: 1,
     source: 'kubernetes',
     counters: zero,
-    servers: [{ ...server, id: 1, active: 0, inactive: 0, persistent: 0, counters: zero, local: true }],
+    rates: zero,
+    servers: [{ ...server, id: 1, active: 0, inactive: 0, persistent: 0, counters: zero, rates: zero, local: true }],
   })
 })
 
