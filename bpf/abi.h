@@ -9,10 +9,13 @@
 #pragma once
 
 enum lb_limit {
-	LB_LINE_WAYS = 7,  /* references in a line of the connection index */
-	LB_LINE_SLOTS = 8, /* slots of an index line */
-	LB_CELL_SLOTS = 4, /* server slots of a cell */
-	LB_VERDICTS = 64,  /* counters of one lane of lb_verdicts */
+	LB_LINE_WAYS = 7,      /* references in a line of the connection index */
+	LB_LINE_SLOTS = 8,     /* slots of an index line */
+	LB_CELL_SLOTS = 4,     /* server slots of a cell */
+	LB_CELL_BUCKETS = 16,  /* buckets of a cell */
+	LB_HASH_BUCKETS = 256, /* buckets of sh and dh: CONFIG_IP_VS_SH_TAB_BITS is 8 */
+	LB_MH_BUCKETS = 4093,  /* buckets of mh: CONFIG_IP_VS_MH_TAB_INDEX is 12 */
+	LB_VERDICTS = 64,      /* counters of one lane of lb_verdicts */
 	LB_MAX_SERVERS_PER_SERVICE = 65536,
 };
 
@@ -144,7 +147,7 @@ struct lb_list {
 	__u8 pad;
 	__u32 total_weight;
 	__u32 next; /* free list of this order */
-	__u32 pad2;
+	__u32 table; /* sh, dh, mh: first cell of the buckets, a range of their own; 0: no bucket has a server */
 };
 
 struct lb_slot {
@@ -155,6 +158,7 @@ struct lb_slot {
 union lb_cell {
 	struct lb_list list;
 	struct lb_slot slot[LB_CELL_SLOTS];
+	__u16 bucket[LB_CELL_BUCKETS]; /* which slot of the list a hash leads to */
 };
 
 /* A real server of one service; its index is its id. Reused only when nothing refers to it any more. */

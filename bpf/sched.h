@@ -5,6 +5,9 @@
 #include "sched/wrr.h"
 #include "sched/lc.h"
 #include "sched/wlc.h"
+#include "sched/dh.h"
+#include "sched/sh.h"
+#include "sched/mh.h"
 
 static __always_inline __u32 sched_pick(__u8 sched, struct walk *w)
 {
@@ -17,6 +20,12 @@ static __always_inline __u32 sched_pick(__u8 sched, struct walk *w)
 		return sched_lc(w);
 	case LB_SCHED_WLC:
 		return sched_wlc(w);
+	case LB_SCHED_DH:
+		return sched_dh(w);
+	case LB_SCHED_SH:
+		return sched_sh(w);
+	case LB_SCHED_MH:
+		return sched_mh(w);
 	default:
 		return 0;
 	}

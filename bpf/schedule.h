@@ -28,6 +28,7 @@ __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 		w.max_weight = head->list.max_weight;
 		w.gcd = head->list.gcd;
 		w.flags = head->list.flags;
+		w.table = head->list.table;
 		w.service = service;
 		w.best = 0;
 		w.raced = 0;

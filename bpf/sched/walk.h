@@ -15,6 +15,8 @@ struct walk {
 	__u64 load;   /* its load */
 	__s32 least;  /* wrr: the least weight that counts now */
 	__u32 max_weight, gcd;
+	__u32 table; /* sh, dh, mh: cell of the first bucket; 0: none has a server */
+	__u32 key;   /* sh, mh: what is hashed of who asks */
 	__u32 raced; /* another CPU moved the scheduler's state meanwhile: pick again */
 	const struct tuple *flow; /* who asks for what */
 	__u8 af;                  /* enum lb_af, of the flow */

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = 'c996ce1607cd'
+export const layoutVersion = '6d1b5f8192b2'
 
 /** enum lb_af */
 export const LbAf = {
@@ -66,6 +66,9 @@ export const LbLimit = {
   LINE_WAYS: 7,
   LINE_SLOTS: 8,
   CELL_SLOTS: 4,
+  CELL_BUCKETS: 16,
+  HASH_BUCKETS: 256,
+  MH_BUCKETS: 4093,
   VERDICTS: 64,
   MAX_SERVERS_PER_SERVICE: 65536,
 } as const
@@ -403,13 +406,16 @@ export class LbCellArray extends StructArray {
     listOrder: 18,
     listTotalWeight: 20,
     listNext: 24,
+    listTable: 28,
     slotServer: 0,
     slotWeight: 4,
+    bucket: 0,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
     slotServer: 4,
     slotWeight: 4,
+    bucket: 16,
   } as const
 
   listCount(i: number): number {
@@ -484,6 +490,14 @@ export class LbCellArray extends StructArray {
     this.view.setUint32(i * 32 + 24, value, littleEndian)
   }
 
+  listTable(i: number): number {
+    return this.view.getUint32(i * 32 + 28, littleEndian)
+  }
+
+  setListTable(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 28, value, littleEndian)
+  }
+
   slotServer(i: number, n: number): number {
     return this.view.getUint32(i * 32 + checkSlot(n, 4) * 8, littleEndian)
   }
@@ -498,6 +512,14 @@ export class LbCellArray extends StructArray {
 
   setSlotWeight(i: number, n: number, value: number): void {
     this.view.setInt32(i * 32 + 4 + checkSlot(n, 4) * 8, value, littleEndian)
+  }
+
+  bucket(i: number, n: number): number {
+    return this.view.getUint16(i * 32 + checkSlot(n, 16) * 2, littleEndian)
+  }
+
+  setBucket(i: number, n: number, value: number): void {
+    this.view.setUint16(i * 32 + checkSlot(n, 16) * 2, value, littleEndian)
   }
 }
 
@@ -1633,6 +1655,7 @@ export const layout = {
       fields: [
         { name: 'list', offset: 0, type: 'struct lb_list' },
         { name: 'slot', offset: 0, type: 'struct lb_slot[4]' },
+        { name: 'bucket', offset: 0, type: '__u16[16]' },
       ],
     },
     lb_clock: {
@@ -1719,6 +1742,7 @@ export const layout = {
         { name: 'order', offset: 18, type: '__u8' },
         { name: 'total_weight', offset: 20, type: '__u32' },
         { name: 'next', offset: 24, type: '__u32' },
+        { name: 'table', offset: 28, type: '__u32' },
       ],
     },
     lb_next_hop: {
@@ -1839,6 +1863,9 @@ export const layout = {
       LB_LINE_WAYS: 7,
       LB_LINE_SLOTS: 8,
       LB_CELL_SLOTS: 4,
+      LB_CELL_BUCKETS: 16,
+      LB_HASH_BUCKETS: 256,
+      LB_MH_BUCKETS: 4093,
       LB_VERDICTS: 64,
       LB_MAX_SERVERS_PER_SERVICE: 65536,
     },

@@ -41,8 +41,8 @@ export interface Operations {
   readonly persistenceEngines?: readonly string[]
 }
 
-/** What the kernel says of a server at an address that no server can have. */
-const notUnicast = 'Invalid operation.  Possibly wrong module version, address not unicast, ...'
+/** What ipvsadm says of an EINVAL: a server at an address that no server can have, more servers than mh takes. */
+const invalidOperation = 'Invalid operation.  Possibly wrong module version, address not unicast, ...'
 
 /** Timeouts of a namespace where nobody set any. */
 const defaultTimeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
@@ -130,7 +130,7 @@ export class Session {
     const table = this.#existing('NO_SERVICE')
     const spec = this.#known(request, () => absent(table, request.key, 'NO_SERVICE'))
     inKernelsOrder(
-      () => table.editService(spec),
+      () => asEinval(() => table.editService(spec)),
       () => absent(table, request.key, 'NO_SERVICE'),
     )
   }
@@ -139,7 +139,7 @@ export class Session {
     const table = this.#existing('SERVICE_NOT_DEFINED')
     inKernelsOrder(
       () => {
-        if (!isUnicast(server) && server.lower <= server.upper) throw new LbError('INVALID', notUnicast)
+        if (!isUnicast(server) && server.lower <= server.upper) throw new LbError('INVALID', invalidOperation)
         table.addServer(service, server)
       },
       () => absent(table, service, 'SERVICE_NOT_DEFINED'),
@@ -214,6 +214,18 @@ function present(table: Table | undefined, key: ServiceKey): ErrorCode | undefin
 
 function absent(table: Table, key: ServiceKey, otherwise: ErrorCode): ErrorCode | undefined {
   return table.service(key) === undefined ? otherwise : undefined
+}
+
+/** Does `action`; what it calls INVALID is told in ipvsadm's words. */
+function asEinval(action: () => void): void {
+  try {
+    action()
+  } catch (error) {
+    if (error instanceof LbError && error.code === 'INVALID') {
+      throw new LbError('INVALID', invalidOperation, error.detail, error)
+    }
+    throw error
+  }
 }
 
 /** Errors about what is wanted of a service, not about whether it is there. */

@@ -1,6 +1,6 @@
 /** Are ranges of cells apart from each other, and is none lost? */
 import { orderFor } from '../maps/lists.ts'
-import { CELL_ORDERS } from '../maps/free-cells.ts'
+import { CELL_ORDERS, listRanges } from '../maps/free-cells.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { liveServices } from './views.ts'
 
@@ -9,15 +9,12 @@ export function checkCells(maps: TableMaps): string[] {
   const { book, cells, services } = maps
   const map = new RangeMap(maps)
   for (const id of liveServices(maps)) {
-    map.add(services.list(id), cells.listOrder(services.list(id)), `list of service ${id}`)
+    for (const [i, { start, order }] of listRanges(cells, services.list(id)).entries()) {
+      map.add(start, order, `${i === 0 ? 'list' : 'table'} of service ${id}`)
+    }
   }
-  let retired = 0
-  map.addChain(book.cellRetired(0), undefined, 'retired', (order) => {
-    retired += 2 ** order
-  })
-  for (let order = 0; order < CELL_ORDERS; order++) {
-    map.addChain(book.cellFree(0, order), order, `free of order ${order}`)
-  }
+  const retired = map.addRetired(book.cellRetired(0))
+  for (let order = 0; order < CELL_ORDERS; order++) map.addFree(book.cellFree(0, order), order)
   if (retired !== book.cellsRetired(0)) {
     map.found.push(`${retired} cells are retired, lb_book says ${book.cellsRetired(0)}`)
   }
@@ -61,15 +58,25 @@ class RangeMap {
     return overlap < 0
   }
 
-  addChain(head: number, order: number | undefined, what: string, each: (order: number) => void = () => {}): void {
+  /** Ranges of retired lists; returns their cells. */
+  addRetired(head: number): number {
     const { cells } = this.#maps
-    for (let cell = head; cell !== 0; ) {
-      if (cell >= cells.length || !this.add(cell, cells.listOrder(cell), what)) return
-      if (order !== undefined && cells.listOrder(cell) !== order) {
-        this.found.push(`${what}: the range at ${cell} is of another order`)
+    let sum = 0
+    for (let cell = head; cell !== 0 && cell < cells.length; cell = cells.listNext(cell)) {
+      for (const { start, order } of listRanges(cells, cell)) {
+        if (!this.add(start, order, 'retired')) return sum
+        sum += 2 ** order
       }
-      each(cells.listOrder(cell))
-      cell = cells.listNext(cell)
+    }
+    return sum
+  }
+
+  addFree(head: number, order: number): void {
+    const { cells } = this.#maps
+    const what = `free of order ${order}`
+    for (let cell = head; cell !== 0; cell = cells.listNext(cell)) {
+      if (cell >= cells.length || !this.add(cell, cells.listOrder(cell), what)) return
+      if (cells.listOrder(cell) !== order) this.found.push(`${what}: the range at ${cell} is of another order`)
     }
   }
 

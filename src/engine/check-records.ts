@@ -1,5 +1,6 @@
 /** Do services, their lists, their servers and the book agree? */
 import { LbSched, LbServerFlag } from '../abi/generated.ts'
+import { isTableRight } from '../maps/hash-tables.ts'
 import { readList, summarizeWeights } from '../maps/lists.ts'
 import type { ServerList } from '../maps/lists.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
@@ -38,7 +39,11 @@ function checkList(maps: TableMaps, id: number, cell: number): string[] {
   for (const [what, is, due] of numbers) {
     if (is !== due) found.push(`service ${id}: ${what} of its list is ${is}, not ${due}`)
   }
-  return [...found, ...checkListed(maps, id, list)]
+  found.push(...checkListed(maps, id, list))
+  /* What is wrong with its servers is wrong with the table too. */
+  if (found.length === 0 && !isTableRight(maps, cell))
+    found.push(`service ${id}: its table is not what its servers say`)
+  return found
 }
 
 function checkListed(maps: TableMaps, service: number, list: ServerList): string[] {

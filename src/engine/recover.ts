@@ -7,6 +7,7 @@ import { LbFeature } from '../abi/generated.ts'
 import { rebuildFreeRanges } from '../maps/cell-compaction.ts'
 import { rebuildFilter } from '../maps/filter.ts'
 import { freeServerId, retireServiceId } from '../maps/ids.ts'
+import { writeTable } from '../maps/hash-tables.ts'
 import { readList } from '../maps/lists.ts'
 import { namedMark, namedPort } from '../maps/names.ts'
 import type { ServiceName } from '../maps/names.ts'
@@ -17,7 +18,7 @@ import type { TableMaps } from '../maps/table-maps.ts'
 import { countVips, makeVip, vipRecords } from '../maps/vips.ts'
 import type { Edit } from './service-edit.ts'
 
-/** Rebuilds the book, the chains of removed servers, ranks, the free lists and the filter. */
+/** Rebuilds the book, the chains of removed servers, ranks, weights, tables, the free lists and the filter. */
 export function recoverTable({ maps, nowS }: Edit): void {
   const live = findLive(maps)
   hideOthers(maps, live)
@@ -54,17 +55,27 @@ function hideOthers(maps: TableMaps, live: ReadonlySet<number>): void {
   }
 }
 
-/** The service in whose list a server is, by server id; 0: in none. Sets the ranks. */
+/** The service in whose list a server is, by server id; 0: in none. What the lists say of servers is true. */
 function listOwners(maps: TableMaps, live: ReadonlySet<number>): Uint32Array {
   const owners = new Uint32Array(maps.serverMax)
   for (const service of live) {
-    const { ids } = readList(maps.cells, maps.services.list(service))
+    const cell = maps.services.list(service)
+    const { ids, weights } = readList(maps.cells, cell)
     for (const [i, id] of ids.entries()) {
       owners[id] = service
       maps.servers.setRank(id, ids.length - 1 - i)
+      recoverWeight(maps, id, weights[i] ?? 0)
     }
+    /* In place: a server of weight 0 may have got the last weight that mh counts, and its list not been switched. */
+    writeTable(maps, cell)
   }
   return owners
+}
+
+/** An edit writes a server's weight before the list that it counts in. */
+function recoverWeight(maps: TableMaps, id: number, weight: number): void {
+  maps.servers.setWeight(id, weight)
+  if (weight !== 0) maps.servers.setLastWeight(id, weight)
 }
 
 /** Each server is in a list, in its service's chain, or free. */

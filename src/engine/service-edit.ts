@@ -4,12 +4,13 @@
  * Everything that can fail (ids, cells, slots) is done before anything that a packet can see. All functions are called
  * with the table's lock held.
  */
-import { LbFeature, LbLimit, LbServerStateFlag } from '../abi/generated.ts'
-import { allocateCells } from '../maps/cells.ts'
+import { LbFeature, LbLimit, LbSched, LbServerStateFlag } from '../abi/generated.ts'
+import { allocateList, type ListRoom } from '../maps/cells.ts'
 import { retireCells } from '../maps/free-cells.ts'
+import { writeTable } from '../maps/hash-tables.ts'
 import { freeServerId, retireServiceId, takeServiceId } from '../maps/ids.ts'
-import { orderFor, readList, summarizeWeights, writeList } from '../maps/lists.ts'
-import type { ServerList } from '../maps/lists.ts'
+import { readList, summarizeWeights, writeList } from '../maps/lists.ts'
+import type { ListHead, ServerList } from '../maps/lists.ts'
 import { namedMark, namedPort, serviceProtocol } from '../maps/names.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { writeServerConfig, writeServiceConfig } from '../maps/records.ts'
@@ -138,7 +139,7 @@ export function deleteService(edit: Edit, id: number, slot: number, spot: Servic
   if (services.next(id) === 0) freeService(maps, id)
 }
 
-/** Changes a service's configuration and servers in one switch of its list. TABLE_FULL. */
+/** Changes a service's configuration and servers in one switch of its list. TABLE_FULL; INVALID: see checkCount(). */
 export function changeService(edit: Edit, id: number, changes: ServiceChanges): void {
   const { maps, nowS } = edit
   const { services, cells } = maps
@@ -148,17 +149,17 @@ export function changeService(edit: Edit, id: number, changes: ServiceChanges): 
   const config = changes.config ?? { scheduler, flags: services.flags(id) }
   const newcomers = admit(edit, id, changes.added)
   const list = nextList(old.list, changes, newcomers)
-  const cell = allocateOrUndo(maps, newcomers, list.ids.length)
+  const room = orUndo(maps, newcomers, () => {
+    checkCount(list.ids.length, config.scheduler, scheduler)
+    return allocateList(maps, list.ids.length, config.scheduler)
+  })
   for (const newcomer of newcomers) writeNewcomer(maps, id, newcomer)
   takeFromTrash(maps, id, new Set(newcomers.filter(({ revived }) => revived).map((newcomer) => newcomer.id)))
   for (const [server, want] of changes.edited) writeEdited(maps, server, want)
   if (changes.config !== undefined) writeServiceConfig(maps, id, changes.config)
   services.setEdited(id, nowS)
   writeRanks(maps, list.ids)
-  writeList(cells, cell, { service: id, scheduler: config.scheduler, flags: config.flags }, list)
-  const before = services.list(id)
-  maps.switchList(id, cell)
-  if (before !== 0) retireCells(maps, before)
+  putInForce(maps, room, { service: id, scheduler: config.scheduler, flags: config.flags }, list)
   dismiss(edit, id, scheduler, old.list.ids, changes.removed)
   const weights = summarizeWeights(list.weights)
   if (config.scheduler !== scheduler || old.cell === 0) resetCursor(maps, id, config.scheduler, weights)
@@ -199,16 +200,35 @@ function release(maps: TableMaps, newcomers: readonly Newcomer[]): void {
   for (const { id, revived } of newcomers) if (!revived) freeServerId(maps, id)
 }
 
-function allocateOrUndo(maps: TableMaps, newcomers: readonly Newcomer[], count: number): number {
+function orUndo(maps: TableMaps, newcomers: readonly Newcomer[], allocate: () => ListRoom): ListRoom {
   try {
-    if (count > LbLimit.MAX_SERVERS_PER_SERVICE) {
-      throw new LbError('TABLE_FULL', undefined, { what: 'servers of one service', count })
-    }
-    return allocateCells(maps, orderFor(count))
+    return allocate()
   } catch (error) {
     release(maps, newcomers)
     throw error
   }
+}
+
+/**
+ * TABLE_FULL; INVALID: mh is wanted in place of another scheduler for more servers than it has buckets, as
+ * ip_vs_mh_init_svc(). A server more to a service of mh is no error there either.
+ */
+function checkCount(servers: number, scheduler: number, before: number): void {
+  if (servers > LbLimit.MAX_SERVERS_PER_SERVICE) {
+    throw new LbError('TABLE_FULL', undefined, { what: 'servers of one service', count: servers })
+  }
+  if (scheduler === LbSched.SCHED_MH && before !== scheduler && before !== 0 && servers > LbLimit.MH_BUCKETS) {
+    throw new LbError('INVALID', undefined, { what: 'servers for mh', value: servers, most: LbLimit.MH_BUCKETS })
+  }
+}
+
+/** Writes a list and its table, and lets packets see them in place of the old ones. */
+function putInForce(maps: TableMaps, room: ListRoom, head: Omit<ListHead, 'table'>, list: ServerList): void {
+  const before = maps.services.list(head.service)
+  writeList(maps.cells, room.cell, { ...head, table: room.table }, list)
+  writeTable(maps, room.cell)
+  maps.switchList(head.service, room.cell)
+  if (before !== 0) retireCells(maps, before)
 }
 
 /** The list as it shall be: newcomers at the head, the last of them first. */

@@ -26,7 +26,7 @@ import type {
 } from '../model/types.ts'
 
 /** What the datapath can do so far. */
-export const supportedSchedulers: ReadonlySet<Scheduler> = new Set(['rr', 'wrr', 'lc', 'wlc'])
+export const supportedSchedulers: ReadonlySet<Scheduler> = new Set(['rr', 'wrr', 'lc', 'wlc', 'dh', 'sh', 'mh'])
 
 /** The greatest weight and threshold: a __s32 in the kernel. */
 const MAX_WEIGHT = 0x7fffffff

@@ -8,25 +8,25 @@
  * left out.)
  */
 import { LbCellArray } from '../abi/generated.ts'
-import { orderFor } from './lists.ts'
-import { CELL_ORDERS, pushFreeSpan, reclaimCells, takeFree } from './free-cells.ts'
+import { CELL_ORDERS, listRanges, pushFreeSpan, reclaimCells, takeFree } from './free-cells.ts'
+import type { CellRange } from './hash-tables.ts'
 import type { TableMaps } from './table-maps.ts'
 
-/** A block of 1 << order cells that is being emptied. */
-interface Block {
-  readonly start: number
-  readonly order: number
-}
+/** A range in force, as one number: the service's id << 1, and TABLE if it is not the list's own range. 0: none. */
+type Owner = number
+const TABLE = 1
+/** Cells that are not free and stay where they are. */
+const KEPT: Owner = 0xffffffff
 
 /**
- * Finds out anew which cells are free: those of no service's list and of no block of `kept`. Everything else, above
+ * Finds out anew which cells are free: those of no service's list or table and of no block of `kept`. Everything else, above
  * `cell_high` too, comes into the free lists as the largest ranges there can be. Waits a grace period if ranges are
  * retired.
  */
-export function rebuildFreeRanges(maps: TableMaps, kept: readonly Block[]): void {
+export function rebuildFreeRanges(maps: TableMaps, kept: readonly CellRange[]): void {
   if (maps.book.cellRetired(0) !== 0) reclaimCells(maps)
   const owners = cellOwners(maps)
-  for (const { start, order } of kept) owners.fill(0xffffffff, start, start + 2 ** order)
+  for (const { start, order } of kept) owners.fill(KEPT, start, start + 2 ** order)
   for (let order = 0; order < CELL_ORDERS; order++) maps.book.setCellFree(0, order, 0)
   maps.book.setCellHigh(0, maps.cells.length)
   for (let start = 1; start < owners.length; ) {
@@ -37,17 +37,20 @@ export function rebuildFreeRanges(maps: TableMaps, kept: readonly Block[]): void
   }
 }
 
-/** Makes a range by moving lists out of a block; 0: there is not enough free, or all of it around cell 0. */
-export function makeRoom(maps: TableMaps, order: number): number {
-  const cell = emptyBlock(maps, order, [])
+/**
+ * Makes a range by moving others out of a block that is no part of `kept`; 0: there is not enough free, or all of it
+ * around cell 0.
+ */
+export function makeRoom(maps: TableMaps, order: number, kept: readonly CellRange[]): number {
+  const cell = emptyBlock(maps, order, kept)
   if (cell === 0) {
     maps.handles.gracePeriod()
-    rebuildFreeRanges(maps, [])
+    rebuildFreeRanges(maps, kept)
   }
   return cell
 }
 
-function emptyBlock(maps: TableMaps, order: number, outer: readonly Block[]): number {
+function emptyBlock(maps: TableMaps, order: number, outer: readonly CellRange[]): number {
   const owners = cellOwners(maps)
   const start = leastUsed(owners, order, outer)
   if (start === 0) return 0
@@ -56,17 +59,17 @@ function emptyBlock(maps: TableMaps, order: number, outer: readonly Block[]): nu
   movers.delete(0)
   rebuildFreeRanges(maps, kept)
   const byOrder = [...movers].sort((a, b) => orderOf(maps, b) - orderOf(maps, a))
-  for (const service of byOrder) {
-    const to = takeFree(maps, orderOf(maps, service)) || emptyBlock(maps, orderOf(maps, service), kept)
+  for (const owner of byOrder) {
+    const to = takeFree(maps, orderOf(maps, owner)) || emptyBlock(maps, orderOf(maps, owner), kept)
     if (to === 0) return 0
-    moveList(maps, service, to)
+    moveRange(maps, owner, to)
   }
   if (byOrder.length > 0) maps.handles.gracePeriod()
   return start
 }
 
 /** Start of the block with the fewest used cells, outside `outer`; 0: all are full. */
-function leastUsed(owners: Uint32Array, order: number, outer: readonly Block[]): number {
+function leastUsed(owners: Uint32Array, order: number, outer: readonly CellRange[]): number {
   const size = 2 ** order
   let best = 0
   let least = size
@@ -82,25 +85,39 @@ function leastUsed(owners: Uint32Array, order: number, outer: readonly Block[]):
   return best
 }
 
-/** The service whose list holds a cell; 0: none. */
+/** What a cell belongs to. */
 function cellOwners(maps: TableMaps): Uint32Array {
   const owners = new Uint32Array(maps.cells.length)
   const high = maps.book.serviceHigh(0)
   for (let id = 1; id < high; id++) {
-    const cell = maps.services.list(id)
-    if (cell !== 0) owners.fill(id, cell, cell + 2 ** maps.cells.listOrder(cell))
+    for (const [which, { start, order }] of rangesOf(maps, id).entries()) {
+      owners.fill((id << 1) | which, start, start + 2 ** order)
+    }
   }
   return owners
 }
 
-function orderOf(maps: TableMaps, service: number): number {
-  return orderFor(maps.cells.listCount(maps.services.list(service)))
+/** The ranges of a service: of its list, of the list's table. */
+function rangesOf(maps: TableMaps, service: number): CellRange[] {
+  const cell = maps.services.list(service)
+  return cell === 0 ? [] : listRanges(maps.cells, cell)
 }
 
-/** Copies a list and switches to the copy. The old range stays as it is. */
-function moveList(maps: TableMaps, service: number, to: number): void {
-  const from = maps.services.list(service)
-  const bytes = 2 ** orderOf(maps, service) * LbCellArray.size
-  maps.cells.u8.copyWithin(to * LbCellArray.size, from * LbCellArray.size, from * LbCellArray.size + bytes)
-  maps.switchList(service, to)
+function rangeOf(maps: TableMaps, owner: Owner): CellRange {
+  const range = rangesOf(maps, owner >>> 1)[owner & TABLE]
+  if (range === undefined) throw new RangeError(`owner ${owner} has no range`)
+  return range
+}
+
+function orderOf(maps: TableMaps, owner: Owner): number {
+  return rangeOf(maps, owner).order
+}
+
+/** Copies a range and switches to the copy by one store. The old range stays as it is. */
+function moveRange(maps: TableMaps, owner: Owner, to: number): void {
+  const { start, order } = rangeOf(maps, owner)
+  const from = start * LbCellArray.size
+  maps.cells.u8.copyWithin(to * LbCellArray.size, from, from + 2 ** order * LbCellArray.size)
+  if ((owner & TABLE) !== 0) maps.switchTable(maps.services.list(owner >>> 1), to)
+  else maps.switchList(owner >>> 1, to)
 }

@@ -1,14 +1,44 @@
 /** Allocation of ranges of cells (see free-cells.ts), with the table's lock held. */
 import { LbError } from '../model/errors.ts'
 import { makeRoom, rebuildFreeRanges } from './cell-compaction.ts'
-import { popFree, pushFreeSpan, reclaimCells, takeFree } from './free-cells.ts'
+import { popFree, pushFree, pushFreeSpan, reclaimCells, takeFree } from './free-cells.ts'
+import { type CellRange, tableOrder } from './hash-tables.ts'
+import { orderFor } from './lists.ts'
 import type { TableMaps } from './table-maps.ts'
 
 /** Retired cells that are worth a grace period, which takes up to some ms: so it is paid once in very many edits. */
 const RECLAIM_CELLS = 4096
 
-/** A range of 1 << order cells, not in force. Other services' lists may have moved afterwards. TABLE_FULL. */
-export function allocateCells(maps: TableMaps, order: number): number {
+/** Room for a list, and for its table if it has one. */
+export interface ListRoom {
+  /** Of the list's head. */
+  readonly cell: number
+  /** Of the table's first buckets; 0: the scheduler has none. */
+  readonly table: number
+}
+
+/** Ranges for a list of a scheduler (enum lb_sched). Other services' lists may have moved afterwards. TABLE_FULL. */
+export function allocateList(maps: TableMaps, servers: number, scheduler: number): ListRoom {
+  const listOrder = orderFor(servers)
+  const order = tableOrder(scheduler, servers)
+  if (order === undefined) return { cell: allocateCells(maps, listOrder), table: 0 }
+  /* The larger one first: room for the other can then be made around it. */
+  const larger = { start: allocateCells(maps, Math.max(listOrder, order)), order: Math.max(listOrder, order) }
+  let smaller: number
+  try {
+    smaller = allocateCells(maps, Math.min(listOrder, order), [larger])
+  } catch (error) {
+    pushFree(maps, larger.start, larger.order)
+    throw error
+  }
+  return listOrder > order ? { cell: larger.start, table: smaller } : { cell: smaller, table: larger.start }
+}
+
+/**
+ * A range of 1 << order cells, not in force; what is in `kept`, none of them smaller, is not in force either, and taken.
+ * Other services' lists may have moved afterwards. TABLE_FULL.
+ */
+export function allocateCells(maps: TableMaps, order: number, kept: readonly CellRange[] = []): number {
   const { book } = maps
   let cell = popFree(maps, order)
   if (cell === 0 && book.cellsRetired(0) >= Math.max(RECLAIM_CELLS, maps.cells.length >> 3)) {
@@ -21,8 +51,8 @@ export function allocateCells(maps: TableMaps, order: number): number {
     cell = takeFree(maps, order)
   }
   if (cell === 0) {
-    rebuildFreeRanges(maps, [])
-    cell = takeFree(maps, order) || makeRoom(maps, order)
+    rebuildFreeRanges(maps, kept)
+    cell = takeFree(maps, order) || makeRoom(maps, order, kept)
   }
   if (cell === 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_cells', cells: 2 ** order })
   return cell

@@ -1,26 +1,36 @@
 /**
- * Ranges of cells for lists of servers. A range has 1 << order cells, starts at a multiple of that, and is either in
- * force (a service points at it), retired, or free (in a list by order, or above `cell_high`).
+ * Ranges of cells for lists of servers and for their tables (see hash-tables.ts). A range has 1 << order cells, starts at a multiple of that, and is either in
+ * force (a service points at it, or the head of its list), retired, or free (in a list by order, or above `cell_high`).
  *
  * A range that is no longer in force may still be read by a program that runs now, so it is retired: kept as it was
  * until a grace period has passed. The retired ranges are in the table, so they outlive the process and serve the next.
  *
  * All functions are called with the table's lock held.
  */
+import type { LbCellArray } from '../abi/generated.ts'
+import { type CellRange, tableRange } from './hash-tables.ts'
 import type { TableMaps } from './table-maps.ts'
 
 /** Orders that lb_book has free lists for. */
 export const CELL_ORDERS = 20
 
-/** Takes a range out of use that no service points at any more; its content stays until the next grace period. */
+/** The ranges of the list whose head is `cell`: its own and, if it has one, its table's. */
+export function listRanges(cells: LbCellArray, cell: number): CellRange[] {
+  const own = { start: cell, order: cells.listOrder(cell) }
+  const table = tableRange(cells, cell)
+  return table === undefined ? [own] : [own, table]
+}
+
+/** Takes a list out of use that no service points at any more; its content stays until the next grace period. */
 export function retireCells(maps: TableMaps, cell: number): void {
   const { book, cells } = maps
   cells.setListNext(cell, book.cellRetired(0))
   book.setCellRetired(0, cell)
-  book.setCellsRetired(0, book.cellsRetired(0) + 2 ** cells.listOrder(cell))
+  const freed = listRanges(cells, cell).reduce((sum, { order }) => sum + 2 ** order, 0)
+  book.setCellsRetired(0, book.cellsRetired(0) + freed)
 }
 
-/** Waits until nobody reads retired ranges and services, and frees them. */
+/** Waits until nobody reads retired lists and services, and frees them. */
 export function reclaimCells(maps: TableMaps): void {
   const { book, cells } = maps
   maps.handles.gracePeriod()
@@ -29,7 +39,7 @@ export function reclaimCells(maps: TableMaps): void {
   book.setCellsRetired(0, 0)
   while (cell !== 0) {
     const next = cells.listNext(cell)
-    pushFree(maps, cell, cells.listOrder(cell))
+    for (const { start, order } of listRanges(cells, cell)) pushFree(maps, start, order)
     cell = next
   }
   freeRetiredServices(maps)

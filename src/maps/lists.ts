@@ -53,13 +53,20 @@ export function readList(cells: LbCellArray, cell: number): ServerList {
   return { ids, weights }
 }
 
+/** What a head says besides the servers. */
+export interface ListHead {
+  /** Id. */
+  readonly service: number
+  /** enum lb_sched */
+  readonly scheduler: number
+  /** enum lb_service_flag */
+  readonly flags: number
+  /** First cell of the buckets (see hash-tables.ts); 0: none. */
+  readonly table: number
+}
+
 /** Writes a list into a range that nobody reads: slots first, then the head. */
-export function writeList(
-  cells: LbCellArray,
-  cell: number,
-  head: { readonly service: number; readonly scheduler: number; readonly flags: number },
-  list: ServerList,
-): void {
+export function writeList(cells: LbCellArray, cell: number, head: ListHead, list: ServerList): void {
   const { ids, weights } = list
   let at = (cell + 1) * CELL_WORDS
   for (let i = 0; i < ids.length; i++, at += SLOT_WORDS) {
@@ -76,4 +83,5 @@ export function writeList(
   cells.setListFlags(cell, head.flags)
   cells.setListOrder(cell, orderFor(ids.length))
   cells.setListTotalWeight(cell, total)
+  cells.setListTable(cell, head.table)
 }

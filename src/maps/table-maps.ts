@@ -98,6 +98,11 @@ export class TableMaps {
     Atomics.store(this.services.u32, (id * LbServiceArray.size + LbServiceArray.at.list) / 4, cell)
   }
 
+  /** One aligned store: the table of the list whose head is `cell` is elsewhere; it says the same there. */
+  switchTable(cell: number, table: number): void {
+    Atomics.store(this.cells.u32, (cell * LbCellArray.size + LbCellArray.at.listTable) / 4, table)
+  }
+
   /** Whether a server takes packets, in one store. */
   setAvailable(id: number, available: boolean): void {
     const at = (id * LbServerArray.size + LbServerArray.at.flags) / 4

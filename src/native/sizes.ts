@@ -7,7 +7,7 @@ export interface TableSizes {
   /** Records: one for each service, one more for each address that services have. */
   readonly services: number
   readonly servers: number
-  /** Cells of 4 servers; lists and their successors live in ranges of 2^n cells. */
+  /** Cells of 4 servers; lists and their successors live in ranges of 2^n cells. A list of sh or dh takes 16 cells more, of mh 256. */
   readonly cells: number
   readonly connections: number
 }

@@ -80,7 +80,7 @@ function randomEdit(
   const service = model.get(n)
   const server = random(servers)
   const weight = random(5)
-  const scheduler = (['rr', 'wrr', 'lc', 'wlc'] as const)[random(4)] ?? 'rr'
+  const scheduler = (['rr', 'wrr', 'wlc', 'dh', 'sh', 'mh'] as const)[random(6)] ?? 'rr'
   const known = service?.servers.find((entry) => entry.n === server)
   switch (random(12)) {
     case 0:

@@ -14,6 +14,11 @@ interface Scenario {
   readonly steps: readonly Step[]
 }
 
+/** Scenarios that cannot be played yet, and what they wait for. Gets shorter, and then goes. */
+const waiting: readonly { readonly scenarios: RegExp; readonly missing: string }[] = [
+  { scenarios: /^dh\/dest|^[sm]h\/fwmark$/, missing: 'services by mark' },
+]
+
 interface Tally {
   matched: number
   unmatched: number
@@ -37,14 +42,19 @@ async function play(replay: Replay, steps: readonly Step[], tally: Tally): Promi
 }
 
 t.test('schedulers choose as the kernel did', { skip: needsRoot }, async (t) => {
-  t.setTimeout(200_000)
+  t.setTimeout(300_000)
   const datapath = await Datapath.open(t)
   const ways = [
     { name: 'through XDP, past the stack', xdp: true, bypass: LbBypassMode.BYPASS_ALWAYS },
     { name: 'through tcx and the stack', xdp: false, bypass: LbBypassMode.BYPASS_NEVER },
   ] as const
-  for (const scheduler of ['rr', 'wrr', 'lc', 'wlc'] as const) {
-    const { scenarios } = readJsonRecording<{ scenarios: readonly Scenario[] }>(`schedulers-${scheduler}`)
+  for (const scheduler of ['rr', 'wrr', 'lc', 'wlc', 'dh', 'sh', 'mh'] as const) {
+    const recorded = readJsonRecording<{ scenarios: readonly Scenario[] }>(`schedulers-${scheduler}`).scenarios
+    const scenarios = recorded.filter(({ name }) => !waiting.some((each) => each.scenarios.test(name)))
+    for (const each of waiting) {
+      const names = recorded.map(({ name }) => name).filter((name) => each.scenarios.test(name))
+      if (names.length > 0) t.comment(`waiting for ${each.missing}: ${names.join(', ')}`)
+    }
     for (const way of ways) {
       await t.test(`${scheduler} ${way.name}`, async (t) => {
         const tally = { matched: 0, unmatched: 0 }

@@ -4,6 +4,7 @@ import type { Operations } from '../../src/cli/session.ts'
 import { LbError } from '../../src/model/errors.ts'
 import { ModelTable, modelOperations } from '../helpers/model-table.ts'
 import { hostsResolver, runCommand } from '../helpers/recordings.ts'
+import { memoryTable, serverOf, serviceOf } from '../helpers/table-specs.ts'
 
 const empty = `IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags
@@ -189,5 +190,17 @@ t.test("bpvs's own commands show what is there, and take no further words", asyn
     rc: 1,
     out: 'server 3 is in no service\n',
     err: '',
+  })
+})
+
+t.test("-E to mh with more servers than it takes is refused in ipvsadm's words", async (t) => {
+  const { table } = memoryTable({ servers: 8192, cells: 8192 })
+  const servers = Array.from({ length: 4094 }, (_, i) => serverOf(i + 1))
+  table.apply('command', [{ service: serviceOf(1, 'rr'), servers }])
+  const operations: Operations = { ...modelOperations(), openTable: () => table }
+  t.same(await runCommand('-E -t 10.9.0.1:80 -s mh'.split(' '), { operations }), {
+    rc: 255,
+    out: '',
+    err: 'Invalid operation.  Possibly wrong module version, address not unicast, ...\n',
   })
 })

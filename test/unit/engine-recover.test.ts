@@ -18,7 +18,7 @@ t.test('after a writer died in the middle of an edit the next edit puts the tabl
           [1, 2, 3]
             .filter(() => random(2) === 0)
             .map((n) => ({
-              service: serviceOf(n, 'wrr'),
+              service: serviceOf(n, (['wrr', 'sh', 'mh'] as const)[n % 3]),
               servers: [1, 2, 3, 4].filter(() => random(2) === 0).map((s) => serverOf(s, s)),
             })),
         )

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Schedulers by hash: user space fills a table of buckets when the list changes, a new connection looks into one. */
+#pragma once
+#include "walk.h"
+
+/* As the kernel folds an address, with any family: the unused words of an IPv4 address are zero. */
+static __always_inline __u32 addr_fold(const union lb_addr *addr)
+{
+	return bpf_ntohl(addr->w[0] ^ addr->w[1] ^ addr->w[2] ^ addr->w[3]);
+}
+
+/* Port (with the scheduler's flag for it) and address of the client. */
+static __always_inline __u32 client_key(const struct walk *w)
+{
+	__u32 port = w->flags & LB_SERVICE_SCHED2 ? bpf_ntohs(w->flow->sport) : 0;
+
+	return port + addr_fold(&w->flow->saddr);
+}
+
+/* hash_32() of linux/hash.h, 8 bits of it: LB_HASH_BUCKETS. */
+static __always_inline __u32 hash_bucket(__u32 key)
+{
+	return (key * 0x61C88647U) >> 24;
+}
+
+/* Takes the server of a bucket; WALK_ON if it can take no connection, as is_unavailable() says. */
+static __always_inline long table_take(struct walk *w, __u32 bucket)
+{
+	union lb_cell *cell = cell_at(w->table + bucket / LB_CELL_BUCKETS);
+	struct lb_server_state *st;
+	__s32 weight;
+	__u32 id;
+
+	if (!cell || !walk_server(w, cell->bucket[bucket % LB_CELL_BUCKETS], &id, &weight, &st))
+		return WALK_ON;
+	w->best = id;
+	w->weight = weight;
+	return WALK_END;
+}
