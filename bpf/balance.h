@@ -75,7 +75,7 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 	r.old_addr = &p->t.daddr;
 	r.new_addr = &srv->addr;
 	r.old_port = p->t.dport;
-	r.new_port = srv->port ? srv->port : p->t.dport;
+	r.new_port = server_port(p, service, srv);
 	return packet_rewrite(p, hook, af, &r) ? act_pass(hook) : act_drop(hook, LB_DROP_REWRITE);
 }
 
@@ -96,8 +96,9 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 	if (!service)
 		return NOT_OURS;
 	if (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
-		return hook == HOOK_XDP || segment_is_local(p, af) ? act_pass(hook)
-								   : refuse_reset(p->ctx, af);
+		return hook == HOOK_XDP || segment_is_local(p, af, service)
+			       ? act_pass(hook)
+			       : refuse_reset(p->ctx, af);
 	if (unlikely(service_once(p, service)))
 		return hook == HOOK_XDP ? XDP_PASS : request_once(p, hook, af, service);
 	v = conn_schedule(p, hook, af, service, ref);
@@ -182,10 +183,12 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af)
 	if (!transport_present(&p, l4, end))
 		return hook != HOOK_XDP && icmp_present(&p, af, data) ? ICMP_NEXT : act_pass(hook);
 	transport_read(&p, af, l4);
-	to_service = hook != HOOK_EGRESS && filter_has(FILTER_SERVICE, p.dst);
-	from_server = filter_has(FILTER_SERVER, p.src);
+	p.kinds = service_kinds();
+	to_service = hook != HOOK_EGRESS && filter_to_service(&p);
+	from_server = filter_from_server(&p);
 	if (likely(!to_service && !from_server))
 		return act_pass(hook);
+	p.mark = packet_mark(&p, hook);
 	if (unlikely(!packet_sound(&p, hook, af, data, l4, end)))
 		return to_service && service_find(&p, af) ? act_drop(hook, LB_DROP_MALFORMED)
 							  : act_pass(hook);

@@ -26,6 +26,20 @@ static inline __attribute__((always_inline)) __u64 hash_endpoint(const volatile 
 	return h;
 }
 
+/* The hash of an endpoint, made that of its address and protocol with port 0. */
+static inline __attribute__((always_inline)) __u64 hash_any_port(const volatile __u64 *key, __u64 h,
+								 __be16 port)
+{
+	return h - key[5] * ((__u32)port << 16);
+}
+
+/* The hash of a firewall mark. */
+static inline __attribute__((always_inline)) __u64 hash_mark(const volatile __u64 *key, __u32 mark,
+							     __u8 af)
+{
+	return key[0] + key[1] * mark + key[5] * af;
+}
+
 /* The hash of an ordered pair of endpoints. */
 static inline __attribute__((always_inline)) __u64 hash_pair(const volatile __u64 *key, __u64 from,
 							     __u64 to)

@@ -220,9 +220,9 @@ static __always_inline struct conn_ref icmp_conn(const struct packet *q, bool eg
 {
 	struct conn_ref ref = {};
 
-	if (!egress && filter_has(FILTER_SERVICE, q->dst))
+	if (!egress && filter_to_service(q))
 		ref = conn_find(q, DIR_IN, af);
-	if (ref.c || !filter_has(FILTER_SERVER, q->src))
+	if (ref.c || !filter_from_server(q))
 		return ref;
 	*to_client = true;
 	return conn_find(q, DIR_OUT, af);
@@ -232,7 +232,7 @@ static __always_inline struct conn_ref icmp_conn(const struct packet *q, bool eg
  * bypass the stack; at egress to the client for the others. */
 static __always_inline int icmp_error(struct __sk_buff *skb, bool egress, enum lb_af af)
 {
-	struct packet q = { .ctx = skb, .now = clock_tick() };
+	struct packet q = { .ctx = skb, .now = clock_tick(), .kinds = service_kinds() };
 	struct icmp_rewrite w = {};
 	struct outer o = {};
 	struct lb_server *srv;

@@ -44,7 +44,9 @@ struct packet {
 	__u16 l4;       /* offset of the transport header */
 	__u8 tcp_flags;
 	__u8 ttl;
-	__u8 gso; /* one skb for many segments: IP lengths are not to be trusted */
+	__u8 gso;   /* one skb for many segments: IP lengths are not to be trusted */
+	__u8 kinds; /* enum lb_feature: what services there are, but for those of a whole endpoint */
+	__u32 mark; /* the firewall mark it is looked up by */
 };
 
 static __always_inline void *packet_data(void *ctx, enum lb_hook hook)

@@ -279,8 +279,14 @@ static __noinline bool destination_may_be_local(struct __sk_buff *skb, enum lb_a
 }
 
 /* Is a segment of no connection the stack's? With IPVS all are; here only those that it has a socket for, as its answer to
- * any other is the reset that it gets here. */
-static __always_inline bool segment_is_local(struct packet *p, enum lb_af af)
+ * any other is the reset that it gets here. A service of any port may have a segment of the host's own or of a host behind
+ * it: what goes to an address of the host is the stack's; and of a service by mark also what it forwards. */
+static __always_inline bool segment_is_local(struct packet *p, enum lb_af af, __u32 service)
 {
-	return destination_may_be_local(p->ctx, af) && stack_has_socket(p->ctx, p->l4, af);
+	struct lb_service *svc = service_at(service);
+
+	if (svc && svc->fwmark)
+		return true;
+	return destination_may_be_local(p->ctx, af) &&
+	       ((svc && !svc->vport) || stack_has_socket(p->ctx, p->l4, af));
 }

@@ -80,12 +80,24 @@ static __always_inline void new_conn_describe(struct new_conn *n, const struct p
 	n->t.proto = p->t.proto;
 }
 
+/* The port that a server is asked at: its own, if it has one and a packet's port is not what the clients of the service
+ * stick with (ip_vs_sched_persist() maps the port of the service alone, and a service by mark or of port 0 has none). */
+static __always_inline __be16 server_port(const struct packet *p, __u32 service,
+					  const struct lb_server *srv)
+{
+	struct lb_service *svc = service_at(service);
+
+	if (!srv->port || (svc && !svc->vport && svc->flags & LB_SERVICE_PERSISTENT))
+		return p->t.dport;
+	return srv->port;
+}
+
 /* Notes what becomes of it: server, state, and how packets get there. */
 static __always_inline void new_conn_assign(struct new_conn *n, const struct packet *p, __u32 id,
 					    const struct lb_server *srv)
 {
 	n->server = id;
-	n->dport = srv->port ? srv->port : p->t.dport;
+	n->dport = server_port(p, srv->service, srv);
 	n->fwd = srv->fwd;
 	n->control = 0;
 	n->state = p->t.proto == IPPROTO_TCP ? tcp_step(LB_TCP_NONE, DIR_IN, p->tcp_flags)
@@ -115,6 +127,14 @@ static __always_inline enum lb_verdict new_conn_add(struct new_conn *n, struct c
 	return LB_OK;
 }
 
+/* "Port zero only supported in persistent services", as ip_vs_schedule() has it. */
+static __always_inline bool service_schedules(__u32 service)
+{
+	struct lb_service *svc = service_at(service);
+
+	return svc && (svc->vport || svc->fwmark || svc->flags & LB_SERVICE_PERSISTENT);
+}
+
 /* Schedules and adds. LB_OK: `ref` is the connection. LB_REFUSE_* and LB_DROP_* say why there is none. */
 static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_hook hook,
 						     enum lb_af af, __u32 service,
@@ -126,6 +146,8 @@ static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_h
 
 	if (!n)
 		return LB_DROP_TABLE_FULL;
+	if (unlikely(p->kinds & LB_FEATURE_PORT0) && !service_schedules(service))
+		return LB_REFUSE_NO_SERVER;
 	new_conn_describe(n, p, af);
 	id = service_pick(service, n);
 	srv = id ? server_at(id) : NULL;

@@ -72,6 +72,42 @@ static __always_inline bool filter_has(enum filter_half half, __u64 hash)
 	return word && *word >> (bit & 63) & 1;
 }
 
+/* Is there a service of a kind that takes any port, or any address, which the packet may be for? */
+static __always_inline bool filter_has_kind(const struct packet *p)
+{
+	if (p->kinds & LB_FEATURE_FWMARK)
+		return true;
+	return filter_has(FILTER_SERVICE, hash_any_port(lb_hash_key, p->dst, p->t.dport));
+}
+
+/* May the packet be for a service, or of one of its connections? */
+static __always_inline bool filter_to_service(const struct packet *p)
+{
+	return filter_has(FILTER_SERVICE, p->dst) || (unlikely(p->kinds) && filter_has_kind(p));
+}
+
+/* May the packet be a server's? Those of services by mark and of port 0 answer from any port. */
+static __always_inline bool filter_from_server(const struct packet *p)
+{
+	return filter_has(FILTER_SERVER, p->src) ||
+	       (unlikely(p->kinds) &&
+		filter_has(FILTER_SERVER, hash_any_port(lb_hash_key, p->src, p->t.sport)));
+}
+
+/* What kinds of services there are (enum lb_feature). */
+static __always_inline __u32 service_kinds(void)
+{
+	struct lb_config *cfg = config_get();
+
+	return cfg ? cfg->features : 0;
+}
+
+/* The mark that the packet came with. */
+static __always_inline __u32 packet_mark(const struct packet *p, enum lb_hook hook)
+{
+	return hook == HOOK_XDP ? 0 : ((struct __sk_buff *)p->ctx)->mark;
+}
+
 static __always_inline __u32 service_find_in(__u32 line, __u32 tag, const struct packet *p,
 					     enum lb_af af)
 {
@@ -93,11 +129,77 @@ static __always_inline __u32 service_find_in(__u32 line, __u32 tag, const struct
 	return 0;
 }
 
-/* The service that a packet is for; 0: none. Order as ip_vs_service_find(). */
+/* What is looked for where a service has no whole endpoint. (A copy: were the packet itself given to a function, the
+ * compiler could keep nothing of it in registers.) */
+struct service_key {
+	union lb_addr addr;
+	__u32 mark; /* 0: the service of the address and protocol with port 0 */
+	__u8 proto;
+	__u8 af;
+};
+
+static __always_inline bool service_is(const struct lb_service *svc, const struct service_key *k)
+{
+	if (svc->af != k->af || svc->flags & LB_SERVICE_VIP)
+		return false;
+	if (k->mark)
+		return svc->fwmark == k->mark;
+	return svc->proto == k->proto && !svc->vport &&
+	       addr_equal(&svc->vaddr, &k->addr, LB_AF_INET6);
+}
+
+static __always_inline __u32 service_kind_in(__u32 line, __u32 tag, const struct service_key *k)
+{
+	struct lb_line *l = bpf_map_lookup_elem(&lb_service_index, &line);
+
+	if (!l)
+		return 0;
+	for (int i = 0; i < LB_LINE_SLOTS; i++) {
+		__u64 slot = READ_ONCE(l->slot[i]);
+		struct lb_service *svc = slot >> 32 == tag ? service_at((__u32)slot) : NULL;
+
+		if (svc && service_is(svc, k))
+			return (__u32)slot;
+	}
+	return 0;
+}
+
+static __noinline __u32 service_find_key(const struct service_key *k, __u64 hash)
+{
+	struct lb_spot spot = hash_spot(hash, lb_service_line_mask);
+	__u32 id = service_kind_in(spot.first, spot.tag, k);
+
+	return id ? id : service_kind_in(spot.second, spot.tag, k);
+}
+
+static __always_inline __u32 service_by_mark(const struct packet *p, enum lb_af af)
+{
+	struct service_key k = { .mark = p->mark, .af = af };
+
+	return p->mark ? service_find_key(&k, hash_mark(lb_hash_key, p->mark, af)) : 0;
+}
+
+static __always_inline __u32 service_of_port0(const struct packet *p, enum lb_af af)
+{
+	struct service_key k = { .proto = p->t.proto, .af = af };
+
+	addr_copy(&k.addr, &p->t.daddr, af);
+	return service_find_key(&k, hash_any_port(lb_hash_key, p->dst, p->t.dport));
+}
+
+/* The service that a packet is for; 0: none. Order as ip_vs_service_find(): by mark, by endpoint, of port 0. */
 static __always_inline __u32 service_find(const struct packet *p, enum lb_af af)
 {
 	struct lb_spot spot = hash_spot(p->dst, lb_service_line_mask);
-	__u32 id = service_find_in(spot.first, spot.tag, p, af);
+	__u32 id = 0;
 
-	return id ? id : service_find_in(spot.second, spot.tag, p, af);
+	if (unlikely(p->kinds & LB_FEATURE_FWMARK))
+		id = service_by_mark(p, af);
+	if (!id)
+		id = service_find_in(spot.first, spot.tag, p, af);
+	if (!id)
+		id = service_find_in(spot.second, spot.tag, p, af);
+	if (unlikely(!id && p->kinds & LB_FEATURE_PORT0))
+		id = service_of_port0(p, af);
+	return id;
 }

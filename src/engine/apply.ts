@@ -1,7 +1,7 @@
 /** Makes what a source owns be what it wants, touching only what differs. The table's lock is held. */
 import { readList } from '../maps/lists.ts'
 import type { ServiceName } from '../maps/names.ts'
-import { serviceName, serviceProtocol } from '../maps/names.ts'
+import { serviceName } from '../maps/names.ts'
 import { readServerConfig, readServiceConfig } from '../maps/records.ts'
 import { setServerBits } from '../maps/filter.ts'
 import type { ServerEndpoint } from '../maps/filter.ts'
@@ -206,9 +206,9 @@ function announce(maps: TableMaps, operations: readonly Operation[]): void {
   const endpoints: ServerEndpoint[] = []
   for (const operation of operations) {
     if (operation.kind === 'remove') continue
-    const protocol = serviceProtocol(operation.name)
+    const service = operation.name
     const added = operation.kind === 'add' ? operation.want.servers : operation.changes.added
-    for (const { name } of added) endpoints.push({ name, protocol })
+    for (const { name } of added) endpoints.push({ name, service })
   }
   setServerBits(maps, endpoints)
 }

@@ -11,7 +11,7 @@ import { writeTable } from '../maps/hash-tables.ts'
 import { freeServerId, retireServiceId, takeServiceId } from '../maps/ids.ts'
 import { readList, summarizeWeights, writeList } from '../maps/lists.ts'
 import type { ListHead, ServerList } from '../maps/lists.ts'
-import { namedMark, namedPort, serviceProtocol } from '../maps/names.ts'
+import { namedMark, namedPort } from '../maps/names.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { writeServerConfig, writeServiceConfig } from '../maps/records.ts'
 import type { ServerWant, ServiceWant } from '../maps/records.ts'
@@ -51,10 +51,9 @@ export function additions(added: readonly ServerWant[]): ServiceChanges {
 
 /** Sets the filter's bits for servers that are about to be added. */
 export function announceServers(maps: TableMaps, service: ServiceName, servers: readonly ServerWant[]): void {
-  const protocol = serviceProtocol(service)
   setServerBits(
     maps,
-    servers.map(({ name }) => ({ name, protocol })),
+    servers.map(({ name }) => ({ name, service })),
   )
 }
 

@@ -5,7 +5,7 @@
  *
  * All functions are called with the table's lock held.
  */
-import { serviceProtocol } from '../maps/names.ts'
+import { serverBits } from '../maps/filter.ts'
 import type { ServerName } from '../maps/names.ts'
 import { freeServerId, retireServiceId, takeServerId } from '../maps/ids.ts'
 import { clearSlot, findService, serviceSpot } from '../maps/service-index.ts'
@@ -171,7 +171,8 @@ function freeTrashed(maps: TableMaps, service: number, id: number): void {
   maps.rates.clear(id)
   maps.serverStates.clear(id)
   book.setTrashed(0, book.trashed(0) - 1)
-  book.setStaleBits(0, book.staleBits(0) + (serviceProtocol(maps.serviceName(service)) === 0 ? 3 : 1))
+  const bits = serverBits({ name: maps.serverName(id), service: maps.serviceName(service) })
+  book.setStaleBits(0, book.staleBits(0) + bits)
   freeServerId(maps, id)
 }
 

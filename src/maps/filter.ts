@@ -5,8 +5,8 @@
  */
 import { littleEndian } from '../abi/codec.ts'
 import { ENDPOINT_SIZE } from '../native/endpoints.ts'
-import { packServer, packService, serviceProtocol } from './names.ts'
-import type { ServerName } from './names.ts'
+import { namedPort, packServer, packService, serviceProtocol, withoutPort } from './names.ts'
+import type { ServerName, ServiceName } from './names.ts'
 import type { TableMaps } from './table-maps.ts'
 
 /** Endpoints hashed in one call. */
@@ -14,10 +14,10 @@ const BATCH = 16384
 /** A service by mark takes any protocol. */
 const ALL_PROTOCOLS = [6, 17, 132] as const
 
-/** A server's endpoint, for packets of its service's protocol; 0: of a service by mark. */
+/** A server and whose it is: that says which packets it may send. */
 export interface ServerEndpoint {
   readonly name: ServerName
-  readonly protocol: number
+  readonly service: ServiceName
 }
 
 /** Sets one bit. */
@@ -35,7 +35,7 @@ export function setServerBits(maps: TableMaps, servers: readonly ServerEndpoint[
       Atomics.or(words, wordOf(bit), 1 << (bit & 31))
     },
   )
-  for (const { name, protocol } of servers) addServer(batch, name, protocol)
+  for (const { name, service } of servers) addServer(batch, name, service)
   batch.flush()
 }
 
@@ -65,15 +65,16 @@ export function computeFilter(maps: TableMaps): Uint32Array {
   }
   const services = new EndpointBatch((packed) => maps.handles.hashServices(packed), 4, set)
   const servers = new EndpointBatch((packed) => maps.handles.hashServers(packed), 1, set)
-  const protocols = new Uint8Array(maps.book.serviceHigh(0))
+  const names: ServiceName[] = []
   for (let id = 1; id < maps.book.serviceHigh(0); id++) {
     if (maps.services.af(id) === 0) continue
     const name = maps.serviceName(id)
-    protocols[id] = serviceProtocol(name)
+    names[id] = name
     services.add((packed, i) => packService(packed, i, name))
   }
   for (let id = 1; id < maps.book.serverHigh(0); id++) {
-    if (maps.servers.af(id) !== 0) addServer(servers, maps.serverName(id), protocols[maps.servers.service(id)] ?? 0)
+    const service = names[maps.servers.service(id)]
+    if (maps.servers.af(id) !== 0 && service !== undefined) addServer(servers, maps.serverName(id), service)
   }
   services.flush()
   servers.flush()
@@ -90,10 +91,25 @@ function wordOf(bit: number): number {
   return littleEndian ? bit >>> 5 : (bit >>> 5) ^ 1
 }
 
-function addServer(batch: EndpointBatch, name: ServerName, protocol: number): void {
-  for (const number of protocol === 0 ? ALL_PROTOCOLS : [protocol]) {
-    batch.add((packed, i) => packServer(packed, i, name, number))
+/** How many bits a server sets. */
+export function serverBits({ name, service }: ServerEndpoint): number {
+  return portNames(name, service).length * protocolsOf(service).length
+}
+
+function addServer(batch: EndpointBatch, name: ServerName, service: ServiceName): void {
+  for (const each of portNames(name, service)) {
+    for (const protocol of protocolsOf(service)) batch.add((packed, i) => packServer(packed, i, each, protocol))
   }
+}
+
+/** A server of a service without a port may be asked at the packets' ports, and answers from there: 0 stands for any. */
+function portNames(name: ServerName, service: ServiceName): readonly ServerName[] {
+  return namedPort(service) === 0 && namedPort(name) !== 0 ? [name, withoutPort(name)] : [name]
+}
+
+function protocolsOf(service: ServiceName): readonly number[] {
+  const protocol = serviceProtocol(service)
+  return protocol === 0 ? ALL_PROTOCOLS : [protocol]
 }
 
 /** Collects endpoints and hashes them many at a time; the bit is the last of `stride` words of each result. */

@@ -78,6 +78,11 @@ export function namedPort(name: ServiceName | ServerName): number {
   return (name.charCodeAt(PORT) << 8) | name.charCodeAt(PORT + 1)
 }
 
+/** The same server under port 0. */
+export function withoutPort(name: ServerName): ServerName {
+  return `${name.slice(0, PORT)}\0\0${name.slice(PORT + 2)}`
+}
+
 /** 0 of a service by address. */
 export function namedMark(name: ServiceName): number {
   scratch.write(name, 0, 'latin1')

@@ -7,10 +7,15 @@ import { endpoint, real, service, virtual } from './director.ts'
 import type { Action, Datapath, Input, Output } from './prog.ts'
 import { end } from './prog-flow.ts'
 
-/** A service with its servers: "tcp 10.9.0.1:80"; a server is "10.2.0.11:8080", with its weight behind a blank if not 1. */
+/**
+ * A service with its servers: "tcp 10.9.0.1:80", "mark 1", "mark6 1"; a server is "10.2.0.11:8080", with its weight behind
+ * a blank if not 1.
+ */
 export interface GivenService {
   readonly at: string
   readonly scheduler?: Scheduler
+  readonly persistent?: boolean
+  readonly onePacket?: boolean
   readonly servers: readonly string[]
 }
 
@@ -50,9 +55,11 @@ const bypassModes = {
   auto: LbBypassMode.BYPASS_AUTO,
 } as const
 
-/** The key that "tcp 10.9.0.1:80" stands for. */
+/** The key that "tcp 10.9.0.1:80" or "mark 1" stands for. */
 export function keyOf(text: string): ReturnType<typeof virtual> {
   const [protocol, where = ''] = text.split(' ')
+  if (protocol === 'mark') return { kind: 'fwmark', family: 4, mark: Number(where) }
+  if (protocol === 'mark6') return { kind: 'fwmark', family: 6, mark: Number(where) }
   const { address, port } = end(where)
   return virtual(address, port, protocol === 'udp' ? 'udp' : 'tcp')
 }
@@ -60,7 +67,9 @@ export function keyOf(text: string): ReturnType<typeof virtual> {
 /** Adds a service and its servers, the first one first. */
 export function addService({ table }: Datapath, given: GivenService): void {
   const key = keyOf(given.at)
-  table.addService(service(key, given.scheduler))
+  const { persistent = false, onePacket = false } = given
+  const persistence = { timeoutS: 300, mask: key.family === 4 ? '255.255.255.255' : 128 }
+  table.addService({ ...service(key, given.scheduler), onePacket, ...(persistent ? { persistence } : {}) })
   for (const server of given.servers) {
     const [where = '', weight = '1'] = server.split(' ')
     const { address, port } = end(where)

@@ -44,6 +44,8 @@ export interface Input {
   readonly packet: Uint8Array
   /** Segments that the packet stands for, and how long each one's payload is; tcx only. */
   readonly gso?: { readonly segments: number; readonly size: number }
+  /** Firewall mark that it has; tcx only. */
+  readonly mark?: number
 }
 
 /** What hooks answer, under one name: `send` is TX or a redirect. */
@@ -74,7 +76,7 @@ const xdpActions: ReadonlyMap<number, readonly [Action, string]> = new Map([
 ])
 
 /** Offsets in struct __sk_buff and struct xdp_md (linux/bpf.h). */
-const skBuff = { size: 192, ifindex: 40, gsoSegs: 164, gsoSize: 176 } as const
+const skBuff = { size: 192, mark: 8, ifindex: 40, gsoSegs: 164, gsoSize: 176 } as const
 const xdpMd = { size: 24, dataEnd: 4, ifindex: 12 } as const
 
 /** As much of a tap test as is needed. */
@@ -158,8 +160,8 @@ export class Datapath {
   }
 
   /** Runs one program on one packet. */
-  run({ at, side, packet, gso }: Input): Output {
-    const context = at === 'xdp' ? this.#xdpContext(side, packet) : this.#skbContext(side, gso)
+  run({ at, side, packet, gso, mark }: Input): Output {
+    const context = at === 'xdp' ? this.#xdpContext(side, packet) : this.#skbContext(side, gso, mark)
     const { result, packet: after } = runProgram(this.#program(at), { packet, context })
     const known = (at === 'xdp' ? xdpActions : tcActions).get(result)
     if (known === undefined) throw new Error(`${programs[at]} returned ${result}`)
@@ -222,8 +224,9 @@ export class Datapath {
     return program
   }
 
-  #skbContext(side: Side, gso: Input['gso']): Uint8Array {
+  #skbContext(side: Side, gso: Input['gso'], mark = 0): Uint8Array {
     const context = new DataView(new ArrayBuffer(skBuff.size))
+    context.setUint32(skBuff.mark, mark, true)
     context.setUint32(skBuff.ifindex, this.#interfaces[side], true)
     if (gso !== undefined) {
       context.setUint32(skBuff.gsoSegs, gso.segments, true)
