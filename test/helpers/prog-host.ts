@@ -51,6 +51,8 @@ function receiver(packet: Uint8Array): Arrival['at'] {
 
 export class Host {
   readonly datapath: Datapath
+  /** The firewall mark of packets to an address, when they come to tcx ingress. */
+  markOf: (to: string) => number = () => 0
   readonly #options: HostOptions
 
   constructor(datapath: Datapath, options: HostOptions) {
@@ -60,8 +62,9 @@ export class Host {
 
   /** Lets a packet come in on one side. */
   travel(side: Side, packet: Uint8Array): Arrival {
+    const mark = this.markOf(endsOf(packet).to)
     for (const at of this.#options.xdp ? (['xdp', 'ingress'] as const) : (['ingress'] as const)) {
-      const out = this.datapath.run({ at, side, packet })
+      const out = this.datapath.run({ at, side, packet, mark })
       if (out.action === 'drop') return { at: 'nobody', by: at, packet: out.packet }
       if (out.action === 'send') return { at: receiver(out.packet), by: at, packet: out.packet }
       packet = out.packet

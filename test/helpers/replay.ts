@@ -4,7 +4,7 @@ import type { Table } from '../../src/engine/table.ts'
 import { decode } from './decode.ts'
 import { endpoint } from './director.ts'
 import type { Datapath } from './prog.ts'
-import { type Arrival, endsOf, Host, sameEnd } from './prog-host.ts'
+import { type Arrival, endsOf, Host, type HostOptions, sameEnd } from './prog-host.ts'
 import { type Outcome, runCommand, splitArguments } from './recordings.ts'
 
 export interface FlowStep {
@@ -34,6 +34,17 @@ export interface SleepStep {
   readonly do: 'sleep'
   readonly s: number
 }
+
+export interface ShellStep {
+  readonly do: 'sh'
+  readonly cmd: string
+}
+
+/** Where the recorded virtual services are. */
+const prefixes = [
+  { text: '10.9.0.0/16', has: /^10\.9\./ },
+  { text: 'fd00:9::/64', has: /^fd00:9:/ },
+] as const
 
 /** Segments of a close, from both sides: c is the client, s the server. */
 const closings: Readonly<Record<string, readonly string[]>> = {
@@ -94,7 +105,7 @@ export class Replay {
   readonly #operations: Operations
   readonly #open = new Map<number, Open>()
 
-  constructor(datapath: Datapath, options: { readonly xdp: boolean }) {
+  constructor(datapath: Datapath, options: HostOptions) {
     this.host = new Host(datapath, options)
     this.#operations = operationsOn(datapath)
   }
@@ -107,6 +118,14 @@ export class Replay {
     if (/--stats|--rate/.test(step.args) && !stats) return undefined
     const [out, recorded] = [comparable(step.args, now.out), comparable(step.args, step.out)]
     return out === recorded ? undefined : `ipvsadm ${step.args}:\n${out}recorded:\n${recorded}`
+  }
+
+  /** The only commands recorded beside ipvsadm's are nft's that mark packets, by where they go. */
+  shell({ cmd }: ShellStep): void {
+    const [, prefix, mark] = /ip6? daddr (\S+) meta mark set (\d+)/.exec(cmd) ?? []
+    const known = prefixes.find(({ text }) => text === prefix)
+    if (known === undefined) throw new Error(`no way to do ${cmd}`)
+    this.host.markOf = (to) => (known.has.test(to) ? Number(mark) : 0)
   }
 
   /** Opens a connection or sends a datagram; undefined if it got to the recorded server, or was refused as recorded. */

@@ -3,21 +3,23 @@ import t from 'tap'
 import { LbBypassMode } from '../../src/abi/generated.ts'
 import { readJsonRecording } from '../helpers/recordings-json.ts'
 import { Datapath } from '../helpers/prog.ts'
-import { type CloseStep, type FlowStep, type IpvsadmStep, Replay, type SleepStep } from '../helpers/replay.ts'
+import {
+  type CloseStep,
+  type FlowStep,
+  type IpvsadmStep,
+  Replay,
+  type ShellStep,
+  type SleepStep,
+} from '../helpers/replay.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
-type Step = FlowStep | CloseStep | IpvsadmStep | SleepStep
+type Step = FlowStep | CloseStep | IpvsadmStep | ShellStep | SleepStep
 
 interface Scenario {
   readonly name: string
   readonly desc: string
   readonly steps: readonly Step[]
 }
-
-/** Scenarios that cannot be played yet, and what they wait for. Gets shorter, and then goes. */
-const waiting: readonly { readonly scenarios: RegExp; readonly missing: string }[] = [
-  { scenarios: /^dh\/dest|^[sm]h\/fwmark$/, missing: 'services by mark' },
-]
 
 interface Tally {
   matched: number
@@ -31,6 +33,7 @@ async function play(replay: Replay, steps: readonly Step[], tally: Tally): Promi
     if (step.do === 'ipvsadm') difference = await replay.ipvsadm(step)
     else if (step.do === 'sleep') replay.host.age(step.s)
     else if (step.do === 'close') replay.close(step)
+    else if (step.do === 'sh') replay.shell(step)
     else {
       difference = replay.flow(step)
       if (difference === undefined) tally.matched++
@@ -49,12 +52,7 @@ t.test('schedulers choose as the kernel did', { skip: needsRoot }, async (t) => 
     { name: 'through tcx and the stack', xdp: false, bypass: LbBypassMode.BYPASS_NEVER },
   ] as const
   for (const scheduler of ['rr', 'wrr', 'lc', 'wlc', 'dh', 'sh', 'mh'] as const) {
-    const recorded = readJsonRecording<{ scenarios: readonly Scenario[] }>(`schedulers-${scheduler}`).scenarios
-    const scenarios = recorded.filter(({ name }) => !waiting.some((each) => each.scenarios.test(name)))
-    for (const each of waiting) {
-      const names = recorded.map(({ name }) => name).filter((name) => each.scenarios.test(name))
-      if (names.length > 0) t.comment(`waiting for ${each.missing}: ${names.join(', ')}`)
-    }
+    const { scenarios } = readJsonRecording<{ scenarios: readonly Scenario[] }>(`schedulers-${scheduler}`)
     for (const way of ways) {
       await t.test(`${scheduler} ${way.name}`, async (t) => {
         const tally = { matched: 0, unmatched: 0 }
