@@ -17,7 +17,6 @@ __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 
 	if (!n)
 		return 0;
-	w.flow = &n->t;
 	w.af = n->af;
 	for (int i = 0; i < PICK_TRIES && svc; i++) {
 		w.list = READ_ONCE(svc->list);
@@ -30,6 +29,7 @@ __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 		w.flags = head->list.flags;
 		w.table = head->list.table;
 		w.service = service;
+		w.flow = &n->t; /* here, as the verifier forgets it in sched_walk() */
 		w.best = 0;
 		w.raced = 0;
 		sched = head->list.sched;

@@ -5,7 +5,7 @@
 
 static long lc_step(__u32 i, void *ctx)
 {
-	struct walk *w = ctx;
+	struct walk *w = walk_of(ctx);
 	struct lb_server_state *st;
 	__s32 weight;
 	__u64 load;
@@ -23,6 +23,6 @@ static long lc_step(__u32 i, void *ctx)
 
 static __always_inline __u32 sched_lc(struct walk *w)
 {
-	bpf_loop(w->count, lc_step, w, 0);
+	walk_all(w, lc_step);
 	return w->best;
 }

@@ -14,6 +14,7 @@ struct walk {
 	__s32 weight; /* its weight */
 	__u64 load;   /* its load */
 	__s32 least;  /* wrr: the least weight that counts now */
+	__s64 left;   /* twos: what the weights have yet to add up to */
 	__u32 max_weight, gcd;
 	__u32 table; /* sh, dh, mh: cell of the first bucket; 0: none has a server */
 	__u32 key;   /* sh, mh: what is hashed of who asks */
@@ -22,6 +23,22 @@ struct walk {
 	__u8 af;                  /* enum lb_af, of the flow */
 	__u8 flags;               /* enum lb_service_flag: SCHED1 to SCHED3 */
 };
+
+/*
+ * A walk of the whole list. A step gets the walk by walk_of(), behind a pointer: of what it holds the verifier then knows
+ * nothing, and one step is to it like the next. (Kept on the stack, every choice that a step can make would be a path of
+ * its own.)
+ */
+#define walk_all(w, step)                                                                          \
+	({                                                                                         \
+		struct walk *__w = (w);                                                            \
+		bpf_loop(__w->count, step, &__w, 0);                                               \
+	})
+
+static __always_inline struct walk *walk_of(void *ctx)
+{
+	return *(struct walk **)ctx;
+}
 
 /* Can the server of slot `i` take a connection? Leaves its id and weight in the arguments. */
 static __always_inline bool walk_server(const struct walk *w, __u32 i, __u32 *id, __s32 *weight,

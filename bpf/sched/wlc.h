@@ -6,7 +6,7 @@
 
 static long wlc_step(__u32 i, void *ctx)
 {
-	struct walk *w = ctx;
+	struct walk *w = walk_of(ctx);
 	struct lb_server_state *st;
 	__s32 weight;
 	__u64 load;
@@ -25,6 +25,6 @@ static long wlc_step(__u32 i, void *ctx)
 
 static __always_inline __u32 sched_wlc(struct walk *w)
 {
-	bpf_loop(w->count, wlc_step, w, 0);
+	walk_all(w, wlc_step);
 	return w->best;
 }

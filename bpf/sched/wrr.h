@@ -8,7 +8,7 @@
 
 static long wrr_step(__u32 i, void *ctx)
 {
-	struct walk *w = ctx;
+	struct walk *w = walk_of(ctx);
 	__u32 at = w->start + i, id;
 	struct lb_server_state *st;
 	__s32 weight;
@@ -25,7 +25,7 @@ static long wrr_step(__u32 i, void *ctx)
 /* The greatest weight among servers that can take a connection, in w->weight. */
 static long wrr_greatest_step(__u32 i, void *ctx)
 {
-	struct walk *w = ctx;
+	struct walk *w = walk_of(ctx);
 	struct lb_server_state *st;
 	__s32 weight;
 	__u32 id;
@@ -42,7 +42,7 @@ static __always_inline __s32 wrr_next_weight(struct walk *w, __s32 cw)
 	__s32 gcd = w->gcd, top;
 
 	w->weight = 0;
-	bpf_loop(w->count, wrr_greatest_step, w, 0);
+	walk_all(w, wrr_greatest_step);
 	top = w->weight;
 	if (top <= 0 || gcd <= 0)
 		return 0;
@@ -68,14 +68,14 @@ static __always_inline __u32 sched_wrr(struct walk *w)
 	w->least = cw > 0 ? cw : 1;
 	/* walk_after() says 0 for "behind the last": the round is then over. */
 	if (!(last >> 32) || w->start)
-		bpf_loop(w->count, wrr_step, w, 0);
+		walk_all(w, wrr_step);
 	if (!w->best) {
 		cw = wrr_next_weight(w, cw);
 		if (!cw)
 			return 0;
 		w->start = 0;
 		w->least = cw;
-		bpf_loop(w->count, wrr_step, w, 0);
+		walk_all(w, wrr_step);
 	}
 	if (w->best)
 		w->raced = __sync_val_compare_and_swap(&st->cursor, last,

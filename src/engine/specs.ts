@@ -26,7 +26,20 @@ import type {
 } from '../model/types.ts'
 
 /** What the datapath can do so far. */
-export const supportedSchedulers: ReadonlySet<Scheduler> = new Set(['rr', 'wrr', 'lc', 'wlc', 'dh', 'sh', 'mh'])
+export const supportedSchedulers: ReadonlySet<Scheduler> = new Set([
+  'rr',
+  'wrr',
+  'lc',
+  'wlc',
+  'sed',
+  'nq',
+  'fo',
+  'ovf',
+  'twos',
+  'dh',
+  'sh',
+  'mh',
+])
 
 /** The greatest weight and threshold: a __s32 in the kernel. */
 const MAX_WEIGHT = 0x7fffffff

@@ -3,6 +3,7 @@ import { checkTable } from '../../src/engine/check.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
 import type { DesiredService } from '../../src/engine/table.ts'
 import { LbError } from '../../src/model/errors.ts'
+import type { Scheduler } from '../../src/model/types.ts'
 import { idOf, keyOf, memoryTable, numberOf, seeded, serverOf, serversOf, serviceOf } from '../helpers/table-specs.ts'
 
 function wanted(n: number, servers: readonly number[], weight = 1): DesiredService {
@@ -71,7 +72,7 @@ t.test('what cannot be programmed is reported, the rest is done, and what it rep
   const { table, handles } = memoryTable()
   table.apply('manifest', [wanted(1, [1])])
   const twice = wanted(2, [1, 1])
-  const noScheduler = { ...wanted(1, [2]), service: serviceOf(1, 'twos') }
+  const noScheduler = { ...wanted(1, [2]), service: serviceOf(1, 'nosuch' as Scheduler) }
   const badWeight = wanted(3, [1], -1)
   const { failed, added } = table.apply('manifest', [noScheduler, twice, badWeight, wanted(4, [1]), wanted(4, [2])])
   t.equal(added, 1)

@@ -6,7 +6,7 @@ import { filterWords } from '../../src/maps/filter.ts'
 import { readVerdicts } from '../../src/maps/verdicts.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type { ErrorCode } from '../../src/model/errors.ts'
-import type { ServerSpec, ServiceSpec } from '../../src/model/types.ts'
+import type { Scheduler, ServerSpec, ServiceSpec } from '../../src/model/types.ts'
 import { idOf, keyOf, memoryTable, numberOf, serverOf, serversOf, serviceOf } from '../helpers/table-specs.ts'
 
 function refusal(edit: () => void): ErrorCode | undefined {
@@ -107,7 +107,7 @@ t.test('each refusal has its code and changes nothing', async (t) => {
     ['edit of no service', 'NO_SERVICE', () => table.editService(serviceOf(2))],
     ['delete of no service', 'NO_SERVICE', () => table.deleteService(keyOf(2))],
     ['zero of no service', 'NO_SERVICE', () => table.zero(keyOf(2))],
-    ['scheduler that is not there', 'NO_SCHEDULER', () => table.addService(serviceOf(2, 'twos'))],
+    ['scheduler that is not there', 'NO_SCHEDULER', () => table.addService(serviceOf(2, 'nosuch' as Scheduler))],
     ['port 0 without persistence', 'INVALID', () => table.addService({ ...serviceOf(2), key: keyOf(2, 0) })],
     ['port too great', 'INVALID', () => table.addService({ ...serviceOf(2), key: keyOf(2, 65536) })],
     ['mark 0', 'INVALID', () => table.addService({ ...serviceOf(2), key: { kind: 'fwmark', family: 4, mark: 0 } })],
