@@ -60,7 +60,8 @@ enum lb_sched {
 
 enum lb_fwd { LB_FWD_MASQ = 0, LB_FWD_LOCAL = 1, LB_FWD_TUNNEL = 2, LB_FWD_DROUTE = 3 };
 
-/* The TCP states of ip_vs_proto_tcp.c in its order, then UDP; the numbers index lb_config.timeout. */
+/* The TCP states of ip_vs_proto_tcp.c in its order, UDP, then the SCTP states of ip_vs_proto_sctp.c; the numbers index
+ * lb_config.timeout. */
 enum lb_state {
 	LB_TCP_NONE,
 	LB_TCP_ESTABLISHED,
@@ -74,6 +75,20 @@ enum lb_state {
 	LB_TCP_LISTEN,
 	LB_TCP_SYNACK,
 	LB_UDP_NORMAL,
+	LB_SCTP_NONE,
+	LB_SCTP_INIT1,
+	LB_SCTP_INIT,
+	LB_SCTP_COOKIE_SENT,
+	LB_SCTP_COOKIE_REPLIED,
+	LB_SCTP_COOKIE_WAIT,
+	LB_SCTP_COOKIE,
+	LB_SCTP_COOKIE_ECHOED,
+	LB_SCTP_ESTABLISHED,
+	LB_SCTP_SHUTDOWN_SENT,
+	LB_SCTP_SHUTDOWN_RECEIVED,
+	LB_SCTP_SHUTDOWN_ACK_SENT,
+	LB_SCTP_REJECTED,
+	LB_SCTP_CLOSED,
 	LB_STATES,
 };
 
@@ -286,7 +301,7 @@ struct lb_config {
 	__u32 conn_reuse_mode;
 	__u32 expire_nodest_conn;
 	__u32 sloppy_tcp;
-	__u32 pad;
+	__u32 sloppy_sctp;
 };
 
 enum lb_feature {

@@ -39,15 +39,20 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 	return hop_send(p, hook, &hop, st->hop);
 }
 
-/* A SYN that starts a new life on an entry which is about to end (conn_reuse_mode not 0). */
+/* A SYN or INIT that starts a new life on an entry which is about to end (conn_reuse_mode not 0). */
 static __always_inline bool conn_reused(const struct conn_ref *ref, const struct packet *p)
 {
+	__u8 state = ref->c->state;
 	struct lb_config *cfg;
 
-	if (likely(p->t.proto != IPPROTO_TCP || !(p->tcp_flags & TCP_SYN)))
+	if (p->t.proto == IPPROTO_TCP) {
+		if (likely(!(p->tcp_flags & TCP_SYN)) ||
+		    (state != LB_TCP_TIME_WAIT && state != LB_TCP_CLOSE))
+			return false;
+	} else if (p->t.proto != IPPROTO_SCTP || p->sctp_event != SCTP_INIT ||
+		   state != LB_SCTP_CLOSED) {
 		return false;
-	if (ref->c->state != LB_TCP_TIME_WAIT && ref->c->state != LB_TCP_CLOSE)
-		return false;
+	}
 	cfg = config_get();
 	return cfg && cfg->conn_reuse_mode;
 }
@@ -86,6 +91,18 @@ static __always_inline bool service_once(const struct packet *p, __u32 service)
 	return p->t.proto == IPPROTO_UDP && svc && svc->flags & LB_SERVICE_ONEPACKET;
 }
 
+/* What becomes of an SCTP packet of no connection, as sctp_conn_schedule() does: 0: it may open one. */
+static __always_inline int sctp_open(const struct packet *p, enum lb_hook hook)
+{
+	struct lb_config *cfg = config_get();
+
+	if (p->sctp_event == SCTP_NOTHING)
+		return act_drop(hook, LB_DROP_MALFORMED);
+	if (p->sctp_event == SCTP_INIT)
+		return 0;
+	return p->sctp_event == SCTP_ABORT || !cfg || !cfg->sloppy_sctp ? act_pass(hook) : 0;
+}
+
 /* No connection yet: is there a service, and may this packet open one? */
 static __always_inline int request_open(struct packet *p, enum lb_hook hook, enum lb_af af,
 					struct conn_ref *ref)
@@ -99,6 +116,12 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 		return hook == HOOK_XDP || segment_is_local(p, af, service)
 			       ? act_pass(hook)
 			       : refuse_reset(p->ctx, af);
+	if (p->t.proto == IPPROTO_SCTP) {
+		int act = sctp_open(p, hook);
+
+		if (act)
+			return act;
+	}
 	if (unlikely(service_once(p, service)))
 		return hook == HOOK_XDP ? XDP_PASS : request_once(p, hook, af, service);
 	v = conn_schedule(p, hook, af, service, ref);

@@ -111,8 +111,9 @@ static __always_inline void conn_touch(struct lb_conn *c, __u8 state, __u32 now)
 		c->expires = expires;
 }
 
-/* What a segment makes of a connection's state and flags. */
-static __always_inline union conn_word conn_next(union conn_word w, __u8 segment, enum lb_dir dir)
+/* What a packet makes of a connection's state and flags. */
+static __always_inline union conn_word conn_next(union conn_word w, __u8 proto, __u8 event,
+						 enum lb_dir dir)
 {
 	if (w.flags & LB_CONN_NOOUTPUT) {
 		if (dir == DIR_OUT)
@@ -120,7 +121,7 @@ static __always_inline union conn_word conn_next(union conn_word w, __u8 segment
 		else
 			dir = DIR_IN_ONLY;
 	}
-	w.state = tcp_step(w.state, dir, segment);
+	w.state = state_step(proto, w.state, dir, event);
 	if (state_active(w.state))
 		w.flags &= ~LB_CONN_INACTIVE;
 	else
@@ -132,16 +133,15 @@ static __always_inline union conn_word conn_next(union conn_word w, __u8 segment
  * other starts from what it became, so the server's counts follow every change exactly once. */
 static __always_inline void conn_step(struct lb_conn *c, const struct packet *p, enum lb_dir dir)
 {
-	__u8 segment = p->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK);
 	__u32 *word = (__u32 *)&c->state;
 	union conn_word was, now;
 
 	was.word = READ_ONCE(*word);
 	now = was;
-	if (p->t.proto == IPPROTO_TCP &&
-	    unlikely(was.state != LB_TCP_ESTABLISHED || segment != TCP_ACK)) {
+	if (p->t.proto != IPPROTO_UDP &&
+	    unlikely(was.state != LB_TCP_ESTABLISHED || p->tcp_flags != TCP_ACK)) {
 		for (int i = 0; i < STEP_TRIES; i++) {
-			now = conn_next(was, segment, dir);
+			now = conn_next(was, p->t.proto, p->tcp_flags, dir);
 			if (now.word == was.word)
 				break;
 			if (__sync_val_compare_and_swap(word, was.word, now.word) == was.word) {

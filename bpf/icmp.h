@@ -139,7 +139,7 @@ static __always_inline bool inner_parse(struct packet *q, enum lb_af af)
 		__builtin_memcpy(&q->t.daddr, &ip6->saddr, 16);
 		q->t.proto = ip6->nexthdr;
 	}
-	if (q->t.proto != IPPROTO_TCP && q->t.proto != IPPROTO_UDP)
+	if (q->t.proto != IPPROTO_TCP && q->t.proto != IPPROTO_UDP && q->t.proto != IPPROTO_SCTP)
 		return false;
 	q->t.sport = ports[1];
 	q->t.dport = ports[0];

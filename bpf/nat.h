@@ -4,6 +4,7 @@
  * tcx the helpers know about partial and completed ones and about GSO.
  */
 #pragma once
+#include "crc32c.h"
 #include "packet.h"
 
 struct rewrite {
@@ -115,10 +116,62 @@ static __always_inline bool rewrite_tc(struct packet *p, const struct rewrite *r
 	return rewrite_ip(data, end, r, af, addr_diff(r, af)) && rewrite_port(data + l4, end, r);
 }
 
+/* Rewrites a port of an SCTP packet whose header is at `l4`, `length` bytes with all chunks. The checksum covers neither
+ * addresses nor a pseudo header, so it changes with the port alone; on tcx 0 is one that the device will fill in. */
+static __always_inline bool sctp_write(void *ctx, enum lb_hook hook, __u32 l4, __u32 length,
+				       __u32 ports, bool source)
+{
+	__u32 difference = (ports >> 16 ^ (ports & 0xffff)) << (source ? 0 : 16);
+	struct sctp_header h;
+	__be16 port = ports;
+
+	if (hook == HOOK_XDP ? bpf_xdp_load_bytes(ctx, l4, &h, sizeof(h))
+			     : bpf_skb_load_bytes(ctx, l4, &h, sizeof(h)))
+		return false;
+	if (source)
+		h.source = port;
+	else
+		h.dest = port;
+	if (hook == HOOK_XDP || h.check)
+		h.check ^= crc32c_change(difference, length);
+	return !(hook == HOOK_XDP
+			 ? bpf_xdp_store_bytes(ctx, l4, &h, sizeof(h))
+			 : bpf_skb_store_bytes(ctx, l4, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM));
+}
+
+/* (Functions of their own: few packets are SCTP. `ports`: the old one << 16 | the new one.) */
+static __noinline bool sctp_write_xdp(struct xdp_md *ctx, __u32 l4, __u32 length, __u32 ports,
+				      bool source)
+{
+	return sctp_write(ctx, HOOK_XDP, l4, length, ports, source);
+}
+
+static __noinline bool sctp_write_tc(struct __sk_buff *ctx, __u32 l4, __u32 length, __u32 ports,
+				     bool source)
+{
+	return sctp_write(ctx, HOOK_INGRESS, l4, length, ports, source);
+}
+
+static __always_inline bool rewrite_sctp(struct packet *p, enum lb_hook hook, enum lb_af af,
+					 const struct rewrite *r)
+{
+	__u32 l4 = transport_offset(p, hook, af), length = p->ip_len - (l4 - L3_OFF);
+	__u32 ports = (__u32)r->old_port << 16 | r->new_port;
+
+	if (r->old_port != r->new_port &&
+	    !(hook == HOOK_XDP ? sctp_write_xdp(p->ctx, l4, length, ports, r->source)
+			       : sctp_write_tc(p->ctx, l4, length, ports, r->source)))
+		return false;
+	return rewrite_ip(packet_data(p->ctx, hook), packet_end(p->ctx, hook), r, af,
+			  addr_diff(r, af));
+}
+
 /* Rewrites one end of a packet. False: the kernel would not; the packet must go no further. */
 static __always_inline bool packet_rewrite(struct packet *p, enum lb_hook hook, enum lb_af af,
 					   const struct rewrite *r)
 {
+	if (unlikely(p->t.proto == IPPROTO_SCTP))
+		return rewrite_sctp(p, hook, af, r);
 	return hook == HOOK_XDP ? rewrite_xdp(p, r, af) : rewrite_tc(p, r, af);
 }
 

@@ -12,10 +12,8 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <linux/icmpv6.h>
-#include "maps.h"
+#include "sctp.h"
 #include "hash.h"
-
-enum lb_hook { HOOK_XDP, HOOK_INGRESS, HOOK_EGRESS };
 
 enum {
 	L3_OFF = ETH_HLEN,
@@ -26,6 +24,7 @@ enum {
 	TCP_SYN = 2,
 	TCP_RST = 4,
 	TCP_ACK = 16,
+	TCP_STATE_FLAGS = TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK,
 };
 
 struct tuple {
@@ -37,42 +36,20 @@ struct tuple {
 struct packet {
 	void *ctx;
 	struct tuple t;
-	__u64 src, dst; /* hash_endpoint() of the two ends */
-	__u32 now;      /* tick */
-	__u32 ip_len;   /* bytes from the IP header on */
-	__u32 wire_len; /* the same of the greatest packet on the wire: GSO cuts it */
-	__u16 l4;       /* offset of the transport header */
-	__u8 tcp_flags;
+	__u64 src, dst;          /* hash_endpoint() of the two ends */
+	__u32 now;               /* tick */
+	__u32 ip_len;            /* bytes from the IP header on */
+	__u32 wire_len;          /* the same of the greatest packet on the wire: GSO cuts it */
+	__u16 l4;                /* offset of the transport header */
+	union {                  /* what the packet means for the connection's state */
+		__u8 tcp_flags;  /* those that count: TCP_STATE_FLAGS */
+		__u8 sctp_event; /* enum sctp_event */
+	};
 	__u8 ttl;
 	__u8 gso;   /* one skb for many segments: IP lengths are not to be trusted */
 	__u8 kinds; /* enum lb_feature: what services there are, but for those of a whole endpoint */
 	__u32 mark; /* the firewall mark it is looked up by */
 };
-
-static __always_inline void *packet_data(void *ctx, enum lb_hook hook)
-{
-	return (void *)(long)(hook == HOOK_XDP ? ((struct xdp_md *)ctx)->data
-					       : ((struct __sk_buff *)ctx)->data);
-}
-
-static __always_inline void *packet_end(void *ctx, enum lb_hook hook)
-{
-	return (void *)(long)(hook == HOOK_XDP ? ((struct xdp_md *)ctx)->data_end
-					       : ((struct __sk_buff *)ctx)->data_end);
-}
-
-static __always_inline __u32 packet_ifindex(void *ctx, enum lb_hook hook)
-{
-	return hook == HOOK_XDP ? ((struct xdp_md *)ctx)->ingress_ifindex
-				: ((struct __sk_buff *)ctx)->ifindex;
-}
-
-static __always_inline __u32 packet_len(void *ctx, enum lb_hook hook)
-{
-	if (hook == HOOK_XDP)
-		return ((struct xdp_md *)ctx)->data_end - ((struct xdp_md *)ctx)->data;
-	return ((struct __sk_buff *)ctx)->len;
-}
 
 static __always_inline __u32 clock_tick(void)
 {
@@ -212,12 +189,14 @@ static __always_inline __u32 transport_offset(const struct packet *p, enum lb_ho
 	return hook == HOOK_XDP ? L3_OFF + sizeof(struct iphdr) : p->l4 & 127;
 }
 
-/* Is there a whole header of TCP or UDP? */
+/* Is there a whole header of TCP, UDP or SCTP? */
 static __always_inline bool transport_present(const struct packet *p, void *l4, void *end)
 {
 	if (p->t.proto == IPPROTO_TCP)
 		return l4 + sizeof(struct tcphdr) <= end;
-	return p->t.proto == IPPROTO_UDP && l4 + sizeof(struct udphdr) <= end;
+	if (p->t.proto == IPPROTO_UDP)
+		return l4 + sizeof(struct udphdr) <= end;
+	return p->t.proto == IPPROTO_SCTP && l4 + sizeof(struct sctp_header) <= end;
 }
 
 static __always_inline void transport_read(struct packet *p, enum lb_af af, void *l4)
@@ -226,6 +205,41 @@ static __always_inline void transport_read(struct packet *p, enum lb_af af, void
 	p->t.dport = ((__be16 *)l4)[1];
 	p->src = hash_endpoint(lb_hash_key, &p->t.saddr, p->t.sport, p->t.proto, af);
 	p->dst = hash_endpoint(lb_hash_key, &p->t.daddr, p->t.dport, p->t.proto, af);
+}
+
+/* Whether the transport header is sound: its length, 0 if it is not. Also reads what it means for the connection. `room` is
+ * what the IP header leaves for it. The caller knows that it is there; the verifier forgets. */
+static __always_inline __u32 tcp_sound(struct packet *p, void *l4, void *end, __u32 room)
+{
+	__u32 own;
+
+	if (l4 + sizeof(struct tcphdr) > end)
+		return 0;
+	p->tcp_flags = ((__u8 *)l4)[13] & TCP_STATE_FLAGS;
+	own = ((__u8 *)l4)[12] >> 2 & 60;
+	return own < sizeof(struct tcphdr) || own > room ? 0 : own;
+}
+
+static __always_inline __u32 udp_sound(struct packet *p, void *l4, void *end, __u32 room)
+{
+	__u32 len;
+
+	if (l4 + sizeof(struct udphdr) > end)
+		return 0;
+	len = bpf_ntohs(((struct udphdr *)l4)->len);
+	p->tcp_flags = 0;
+	return len < sizeof(struct udphdr) || (len > room && !p->gso) ? 0 : sizeof(struct udphdr);
+}
+
+static __always_inline __u32 sctp_sound(struct packet *p, enum lb_hook hook, __u32 at, __u32 room)
+{
+	__u32 own = sizeof(struct sctp_header);
+
+	if (room < own)
+		return 0;
+	p->sctp_event = hook == HOOK_XDP ? sctp_event_xdp(p->ctx, at + own, at + room)
+					 : sctp_event_tc(p->ctx, at + own, at + room);
+	return own;
 }
 
 /* Do lengths and the IPv4 checksum hold? For packets of ours only; also reads what only those need. */
@@ -241,24 +255,15 @@ static __always_inline bool packet_sound(struct packet *p, enum lb_hook hook, en
 	    (hook == HOOK_XDP ? ip_header_sum(data + L3_OFF)
 			      : ip_options_sum(data + L3_OFF, header, end)) != 0xffff)
 		return false;
-	if (p->t.proto == IPPROTO_TCP) {
-		if (l4 + sizeof(struct tcphdr) > end) /* known; the verifier forgets */
-			return false;
-		p->tcp_flags = ((__u8 *)l4)[13];
-		own = ((__u8 *)l4)[12] >> 2 & 60;
-		if (own < sizeof(struct tcphdr) || own > p->ip_len - header)
-			return false;
-	} else {
-		__u32 len;
-
-		if (l4 + sizeof(struct udphdr) > end)
-			return false;
-		len = bpf_ntohs(((struct udphdr *)l4)->len);
-		p->tcp_flags = 0;
-		own = sizeof(struct udphdr);
-		if (len < own || (len > p->ip_len - header && !p->gso))
-			return false;
-	}
+	room = p->ip_len - header;
+	if (p->t.proto == IPPROTO_TCP)
+		own = tcp_sound(p, l4, end, room);
+	else if (p->t.proto == IPPROTO_UDP)
+		own = udp_sound(p, l4, end, room);
+	else
+		own = sctp_sound(p, hook, L3_OFF + header, room);
+	if (!own)
+		return false;
 	p->wire_len = p->gso ? header + own + ((struct __sk_buff *)p->ctx)->gso_size : p->ip_len;
 	return true;
 }

@@ -140,7 +140,8 @@ static __always_inline bool refusal_of(struct __sk_buff *skb, enum lb_af af, str
 	if (l4 + off + 2 > end)
 		return false;
 	r->check = *(__u16 *)(l4 + off);
-	r->partial = r->check == pseudo_sum(&r->saddr, &r->daddr, proto, len - r->header, af);
+	r->partial = proto != IPPROTO_SCTP &&
+		     r->check == pseudo_sum(&r->saddr, &r->daddr, proto, len - r->header, af);
 	r->quote = len;
 	return true;
 }

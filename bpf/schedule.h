@@ -100,8 +100,7 @@ static __always_inline void new_conn_assign(struct new_conn *n, const struct pac
 	n->dport = server_port(p, srv->service, srv);
 	n->fwd = srv->fwd;
 	n->control = 0;
-	n->state = p->t.proto == IPPROTO_TCP ? tcp_step(LB_TCP_NONE, DIR_IN, p->tcp_flags)
-					     : LB_UDP_NORMAL;
+	n->state = state_first(p->t.proto, p->tcp_flags);
 	n->flags = state_active(n->state) ? 0 : LB_CONN_INACTIVE;
 }
 

@@ -1,83 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The states of a connection: IPVS's TCP table (ip_vs_proto_tcp.c, set_tcp_state) as rows of next states, and what a
- * change of state does to the counts of the server.
- */
+/* The states of a connection: how long each lasts, and what a change does to the counts of the server. */
 #pragma once
 #include "tables.h"
-
-enum lb_dir { DIR_IN = 0, DIR_OUT = 1, DIR_IN_ONLY = 2 };
-enum tcp_event { EVENT_SYN, EVENT_FIN, EVENT_ACK, EVENT_RST };
-
-#define sNO LB_TCP_NONE
-#define sES LB_TCP_ESTABLISHED
-#define sSS LB_TCP_SYN_SENT
-#define sSR LB_TCP_SYN_RECV
-#define sFW LB_TCP_FIN_WAIT
-#define sTW LB_TCP_TIME_WAIT
-#define sCL LB_TCP_CLOSE
-#define sCW LB_TCP_CLOSE_WAIT
-#define sLA LB_TCP_LAST_ACK
-#define sLI LB_TCP_LISTEN
-#define sSA LB_TCP_SYNACK
-
-/* [direction][event][state]; sixteen columns, so that a mask bounds the index. */
-static const __u8 tcp_next[3][4][16] = {
-	{
-		/*        NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
-		/*syn*/ { sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSR },
-		/*fin*/ { sCL, sCW, sSS, sTW, sTW, sTW, sCL, sCW, sLA, sLI, sTW },
-		/*ack*/ { sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES },
-		/*rst*/ { sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sSR },
-	},
-	{
-		/*syn*/ { sSS, sES, sSS, sSR, sSS, sSS, sSS, sSS, sSS, sLI, sSR },
-		/*fin*/ { sTW, sFW, sSS, sTW, sFW, sTW, sCL, sTW, sLA, sLI, sTW },
-		/*ack*/ { sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sLA, sES, sES },
-		/*rst*/ { sCL, sCL, sSS, sCL, sCL, sTW, sCL, sCL, sCL, sCL, sCL },
-	},
-	{
-		/*syn*/ { sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSR },
-		/*fin*/ { sCL, sFW, sSS, sTW, sFW, sTW, sCL, sCW, sLA, sLI, sTW },
-		/*ack*/ { sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES },
-		/*rst*/ { sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sCL },
-	},
-};
-
-#undef sNO
-#undef sES
-#undef sSS
-#undef sSR
-#undef sFW
-#undef sTW
-#undef sCL
-#undef sCW
-#undef sLA
-#undef sLI
-#undef sSA
+#include "transition.h"
 
 static __always_inline bool state_active(__u8 state)
 {
 	return state == LB_TCP_ESTABLISHED || state == LB_TCP_SYN_SENT ||
-	       state == LB_TCP_SYN_RECV || state == LB_TCP_SYNACK;
-}
-
-/* The state after a segment with these flags; one without any of the four closes. */
-static __always_inline __u8 tcp_step(__u8 state, enum lb_dir dir, __u8 flags)
-{
-	enum tcp_event event;
-
-	if (flags & TCP_RST)
-		event = EVENT_RST;
-	else if (flags & TCP_SYN)
-		event = EVENT_SYN;
-	else if (flags & TCP_FIN)
-		event = EVENT_FIN;
-	else if (flags & TCP_ACK)
-		event = EVENT_ACK;
-	else
-		return LB_TCP_CLOSE;
-	return tcp_next[dir][event][state & 15];
+	       state == LB_TCP_SYN_RECV || state == LB_TCP_SYNACK || state == LB_SCTP_ESTABLISHED;
 }
 
 static __always_inline __u32 state_timeout_ticks(__u32 state)

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '6d1b5f8192b2'
+export const layoutVersion = '6440015ef05a'
 
 /** enum lb_af */
 export const LbAf = {
@@ -169,7 +169,21 @@ export const LbState = {
   TCP_LISTEN: 9,
   TCP_SYNACK: 10,
   UDP_NORMAL: 11,
-  STATES: 12,
+  SCTP_NONE: 12,
+  SCTP_INIT1: 13,
+  SCTP_INIT: 14,
+  SCTP_COOKIE_SENT: 15,
+  SCTP_COOKIE_REPLIED: 16,
+  SCTP_COOKIE_WAIT: 17,
+  SCTP_COOKIE: 18,
+  SCTP_COOKIE_ECHOED: 19,
+  SCTP_ESTABLISHED: 20,
+  SCTP_SHUTDOWN_SENT: 21,
+  SCTP_SHUTDOWN_RECEIVED: 22,
+  SCTP_SHUTDOWN_ACK_SENT: 23,
+  SCTP_REJECTED: 24,
+  SCTP_CLOSED: 25,
+  STATES: 26,
 } as const
 export type LbState = (typeof LbState)[keyof typeof LbState]
 /** Names by value. */
@@ -186,6 +200,20 @@ export const lbStateNames: readonly string[] = [
   'TCP_LISTEN',
   'TCP_SYNACK',
   'UDP_NORMAL',
+  'SCTP_NONE',
+  'SCTP_INIT1',
+  'SCTP_INIT',
+  'SCTP_COOKIE_SENT',
+  'SCTP_COOKIE_REPLIED',
+  'SCTP_COOKIE_WAIT',
+  'SCTP_COOKIE',
+  'SCTP_COOKIE_ECHOED',
+  'SCTP_ESTABLISHED',
+  'SCTP_SHUTDOWN_SENT',
+  'SCTP_SHUTDOWN_RECEIVED',
+  'SCTP_SHUTDOWN_ACK_SENT',
+  'SCTP_REJECTED',
+  'SCTP_CLOSED',
 ]
 
 /** enum lb_verdict */
@@ -553,76 +581,85 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 80
+  static readonly size = 136
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
     features: 8,
     bypass: 12,
     timeout: 16,
-    connReuseMode: 64,
-    expireNodestConn: 68,
-    sloppyTcp: 72,
+    connReuseMode: 120,
+    expireNodestConn: 124,
+    sloppyTcp: 128,
+    sloppySctp: 132,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
-    timeout: 12,
+    timeout: 26,
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 80, littleEndian)
+    return this.view.getBigUint64(i * 136, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 80, value, littleEndian)
+    this.view.setBigUint64(i * 136, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 80 + 8, littleEndian)
+    return this.view.getUint32(i * 136 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 80 + 8, value, littleEndian)
+    this.view.setUint32(i * 136 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 80 + 12, littleEndian)
+    return this.view.getUint32(i * 136 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 80 + 12, value, littleEndian)
+    this.view.setUint32(i * 136 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 80 + 16 + checkSlot(n, 12) * 4, littleEndian)
+    return this.view.getUint32(i * 136 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 80 + 16 + checkSlot(n, 12) * 4, value, littleEndian)
+    this.view.setUint32(i * 136 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 80 + 64, littleEndian)
+    return this.view.getUint32(i * 136 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 80 + 64, value, littleEndian)
+    this.view.setUint32(i * 136 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 80 + 68, littleEndian)
+    return this.view.getUint32(i * 136 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 80 + 68, value, littleEndian)
+    this.view.setUint32(i * 136 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 80 + 72, littleEndian)
+    return this.view.getUint32(i * 136 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 80 + 72, value, littleEndian)
+    this.view.setUint32(i * 136 + 128, value, littleEndian)
+  }
+
+  sloppySctp(i: number): number {
+    return this.view.getUint32(i * 136 + 132, littleEndian)
+  }
+
+  setSloppySctp(i: number, value: number): void {
+    this.view.setUint32(i * 136 + 132, value, littleEndian)
   }
 }
 
@@ -1132,19 +1169,19 @@ export class LbRatesArray extends StructArray {
 /** Array of the load-time constants. */
 export class LbRodataArray extends StructArray {
   static readonly struct = 'lb_rodata'
-  static readonly size = 104
+  static readonly size = 168
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
-    serviceLineMask: 0,
-    filterMask: 4,
-    connLineMask: 8,
-    connMax: 12,
-    serverMax: 16,
-    laneMask: 20,
-    lanesShared: 24,
-    tickShift: 28,
-    hz: 32,
-    hashKey: 40,
+    serviceLineMask: 64,
+    filterMask: 68,
+    connLineMask: 72,
+    connMax: 76,
+    serverMax: 80,
+    laneMask: 84,
+    lanesShared: 88,
+    tickShift: 92,
+    hz: 96,
+    hashKey: 104,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -1152,83 +1189,83 @@ export class LbRodataArray extends StructArray {
   } as const
 
   serviceLineMask(i: number): number {
-    return this.view.getUint32(i * 104, littleEndian)
+    return this.view.getUint32(i * 168 + 64, littleEndian)
   }
 
   setServiceLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 104, value, littleEndian)
+    this.view.setUint32(i * 168 + 64, value, littleEndian)
   }
 
   filterMask(i: number): number {
-    return this.view.getUint32(i * 104 + 4, littleEndian)
+    return this.view.getUint32(i * 168 + 68, littleEndian)
   }
 
   setFilterMask(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 4, value, littleEndian)
+    this.view.setUint32(i * 168 + 68, value, littleEndian)
   }
 
   connLineMask(i: number): number {
-    return this.view.getUint32(i * 104 + 8, littleEndian)
+    return this.view.getUint32(i * 168 + 72, littleEndian)
   }
 
   setConnLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 8, value, littleEndian)
+    this.view.setUint32(i * 168 + 72, value, littleEndian)
   }
 
   connMax(i: number): number {
-    return this.view.getUint32(i * 104 + 12, littleEndian)
+    return this.view.getUint32(i * 168 + 76, littleEndian)
   }
 
   setConnMax(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 12, value, littleEndian)
+    this.view.setUint32(i * 168 + 76, value, littleEndian)
   }
 
   serverMax(i: number): number {
-    return this.view.getUint32(i * 104 + 16, littleEndian)
+    return this.view.getUint32(i * 168 + 80, littleEndian)
   }
 
   setServerMax(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 16, value, littleEndian)
+    this.view.setUint32(i * 168 + 80, value, littleEndian)
   }
 
   laneMask(i: number): number {
-    return this.view.getUint32(i * 104 + 20, littleEndian)
+    return this.view.getUint32(i * 168 + 84, littleEndian)
   }
 
   setLaneMask(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 20, value, littleEndian)
+    this.view.setUint32(i * 168 + 84, value, littleEndian)
   }
 
   lanesShared(i: number): number {
-    return this.view.getUint32(i * 104 + 24, littleEndian)
+    return this.view.getUint32(i * 168 + 88, littleEndian)
   }
 
   setLanesShared(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 24, value, littleEndian)
+    this.view.setUint32(i * 168 + 88, value, littleEndian)
   }
 
   tickShift(i: number): number {
-    return this.view.getUint32(i * 104 + 28, littleEndian)
+    return this.view.getUint32(i * 168 + 92, littleEndian)
   }
 
   setTickShift(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 28, value, littleEndian)
+    this.view.setUint32(i * 168 + 92, value, littleEndian)
   }
 
   hz(i: number): number {
-    return this.view.getUint32(i * 104 + 32, littleEndian)
+    return this.view.getUint32(i * 168 + 96, littleEndian)
   }
 
   setHz(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 32, value, littleEndian)
+    this.view.setUint32(i * 168 + 96, value, littleEndian)
   }
 
   hashKey(i: number, n: number): bigint {
-    return this.view.getBigUint64(i * 104 + 40 + checkSlot(n, 8) * 8, littleEndian)
+    return this.view.getBigUint64(i * 168 + 104 + checkSlot(n, 8) * 8, littleEndian)
   }
 
   setHashKey(i: number, n: number, value: bigint): void {
-    this.view.setBigUint64(i * 104 + 40 + checkSlot(n, 8) * 8, value, littleEndian)
+    this.view.setBigUint64(i * 168 + 104 + checkSlot(n, 8) * 8, value, littleEndian)
   }
 }
 
@@ -1597,7 +1634,7 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 144 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 16 },
-  lb_config: { struct: 'lb_config', valueSize: 80 },
+  lb_config: { struct: 'lb_config', valueSize: 136 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -1666,15 +1703,16 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 80,
+      size: 136,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
         { name: 'bypass', offset: 12, type: '__u32' },
-        { name: 'timeout', offset: 16, type: '__u32[12]' },
-        { name: 'conn_reuse_mode', offset: 64, type: '__u32' },
-        { name: 'expire_nodest_conn', offset: 68, type: '__u32' },
-        { name: 'sloppy_tcp', offset: 72, type: '__u32' },
+        { name: 'timeout', offset: 16, type: '__u32[26]' },
+        { name: 'conn_reuse_mode', offset: 120, type: '__u32' },
+        { name: 'expire_nodest_conn', offset: 124, type: '__u32' },
+        { name: 'sloppy_tcp', offset: 128, type: '__u32' },
+        { name: 'sloppy_sctp', offset: 132, type: '__u32' },
       ],
     },
     lb_conn: {
@@ -1775,18 +1813,18 @@ export const layout = {
       ],
     },
     lb_rodata: {
-      size: 104,
+      size: 168,
       fields: [
-        { name: 'lb_service_line_mask', offset: 0, type: '__u32' },
-        { name: 'lb_filter_mask', offset: 4, type: '__u32' },
-        { name: 'lb_conn_line_mask', offset: 8, type: '__u32' },
-        { name: 'lb_conn_max', offset: 12, type: '__u32' },
-        { name: 'lb_server_max', offset: 16, type: '__u32' },
-        { name: 'lb_lane_mask', offset: 20, type: '__u32' },
-        { name: 'lb_lanes_shared', offset: 24, type: '__u32' },
-        { name: 'lb_tick_shift', offset: 28, type: '__u32' },
-        { name: 'lb_hz', offset: 32, type: '__u32' },
-        { name: 'lb_hash_key', offset: 40, type: '__u64[8]' },
+        { name: 'lb_service_line_mask', offset: 64, type: '__u32' },
+        { name: 'lb_filter_mask', offset: 68, type: '__u32' },
+        { name: 'lb_conn_line_mask', offset: 72, type: '__u32' },
+        { name: 'lb_conn_max', offset: 76, type: '__u32' },
+        { name: 'lb_server_max', offset: 80, type: '__u32' },
+        { name: 'lb_lane_mask', offset: 84, type: '__u32' },
+        { name: 'lb_lanes_shared', offset: 88, type: '__u32' },
+        { name: 'lb_tick_shift', offset: 92, type: '__u32' },
+        { name: 'lb_hz', offset: 96, type: '__u32' },
+        { name: 'lb_hash_key', offset: 104, type: '__u64[8]' },
       ],
     },
     lb_server: {
@@ -1911,7 +1949,21 @@ export const layout = {
       LB_TCP_LISTEN: 9,
       LB_TCP_SYNACK: 10,
       LB_UDP_NORMAL: 11,
-      LB_STATES: 12,
+      LB_SCTP_NONE: 12,
+      LB_SCTP_INIT1: 13,
+      LB_SCTP_INIT: 14,
+      LB_SCTP_COOKIE_SENT: 15,
+      LB_SCTP_COOKIE_REPLIED: 16,
+      LB_SCTP_COOKIE_WAIT: 17,
+      LB_SCTP_COOKIE: 18,
+      LB_SCTP_COOKIE_ECHOED: 19,
+      LB_SCTP_ESTABLISHED: 20,
+      LB_SCTP_SHUTDOWN_SENT: 21,
+      LB_SCTP_SHUTDOWN_RECEIVED: 22,
+      LB_SCTP_SHUTDOWN_ACK_SENT: 23,
+      LB_SCTP_REJECTED: 24,
+      LB_SCTP_CLOSED: 25,
+      LB_STATES: 26,
     },
     lb_verdict: {
       LB_OK: 0,
@@ -1935,7 +1987,7 @@ export const layout = {
     lb_book: { struct: 'lb_book', valueSize: 144 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 16 },
-    lb_config: { struct: 'lb_config', valueSize: 80 },
+    lb_config: { struct: 'lb_config', valueSize: 136 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },

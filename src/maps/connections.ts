@@ -68,7 +68,18 @@ function secondsLeft(maps: TableMaps, left: number, state: number): number {
   return seconds > 0 && seconds === timeout ? seconds - 1 : seconds
 }
 
+/** States that the kernel names otherwise in its listings than in its source. */
+const listedNames: Readonly<Record<number, ConnectionState>> = {
+  [LbState.UDP_NORMAL]: 'UDP',
+  [LbState.SCTP_COOKIE_SENT]: 'C-SENT',
+  [LbState.SCTP_COOKIE_REPLIED]: 'C-REPLIED',
+  [LbState.SCTP_COOKIE_WAIT]: 'C-WAIT',
+  [LbState.SCTP_COOKIE_ECHOED]: 'C-ECHOED',
+  [LbState.SCTP_SHUTDOWN_SENT]: 'S-SENT',
+  [LbState.SCTP_SHUTDOWN_RECEIVED]: 'S-RECEIVED',
+  [LbState.SCTP_SHUTDOWN_ACK_SENT]: 'S-ACK-SENT',
+}
+
 function stateName(state: number): ConnectionState {
-  if (state === LbState.UDP_NORMAL) return 'UDP'
-  return (lbStateNames[state]?.replace(/^TCP_/, '') ?? 'NONE') as ConnectionState
+  return listedNames[state] ?? ((lbStateNames[state]?.replace(/^(TCP|SCTP)_/, '') ?? 'NONE') as ConnectionState)
 }

@@ -111,7 +111,7 @@ export interface ServiceView extends ServiceSpec {
   readonly servers: readonly ServerView[]
 }
 
-/** TCP and UDP states as `-L -c` prints them. */
+/** TCP, UDP and SCTP states as `-L -c` prints them. */
 export type ConnectionState =
   | 'NONE'
   | 'ESTABLISHED'
@@ -125,6 +125,18 @@ export type ConnectionState =
   | 'LISTEN'
   | 'SYNACK'
   | 'UDP'
+  | 'INIT1'
+  | 'INIT'
+  | 'C-SENT'
+  | 'C-REPLIED'
+  | 'C-WAIT'
+  | 'COOKIE'
+  | 'C-ECHOED'
+  | 'S-SENT'
+  | 'S-RECEIVED'
+  | 'S-ACK-SENT'
+  | 'REJECTED'
+  | 'CLOSED'
 
 /** One entry of the connection table. */
 export interface ConnectionView {

@@ -36,7 +36,7 @@ export interface LoadOptions {
   readonly policy?: AttachPolicy
 }
 
-/** Seconds, as IPVS starts with (ip_vs_proto_tcp.c, ip_vs_proto_udp.c). */
+/** Seconds, as IPVS starts with (ip_vs_proto_tcp.c, ip_vs_proto_udp.c, ip_vs_proto_sctp.c). */
 const DEFAULT_TIMEOUTS: readonly (readonly [state: number, seconds: number])[] = [
   [LbState.TCP_NONE, 2],
   [LbState.TCP_ESTABLISHED, 900],
@@ -50,6 +50,20 @@ const DEFAULT_TIMEOUTS: readonly (readonly [state: number, seconds: number])[] =
   [LbState.TCP_LISTEN, 120],
   [LbState.TCP_SYNACK, 120],
   [LbState.UDP_NORMAL, 300],
+  [LbState.SCTP_NONE, 2],
+  [LbState.SCTP_INIT1, 4],
+  [LbState.SCTP_INIT, 61],
+  [LbState.SCTP_COOKIE_SENT, 61],
+  [LbState.SCTP_COOKIE_REPLIED, 61],
+  [LbState.SCTP_COOKIE_WAIT, 61],
+  [LbState.SCTP_COOKIE, 61],
+  [LbState.SCTP_COOKIE_ECHOED, 61],
+  [LbState.SCTP_ESTABLISHED, 900],
+  [LbState.SCTP_SHUTDOWN_SENT, 61],
+  [LbState.SCTP_SHUTDOWN_RECEIVED, 61],
+  [LbState.SCTP_SHUTDOWN_ACK_SENT, 61],
+  [LbState.SCTP_REJECTED, 4],
+  [LbState.SCTP_CLOSED, 61],
 ]
 
 function objectPath(): string {

@@ -1,6 +1,6 @@
 /** Packets read field by field, for messages and comparisons, and judged by the letter of their standards. */
 import { formatAddress } from '../../src/model/address.ts'
-import { etherTypes, onesSum, protocols, pseudoHeader } from './packet.ts'
+import { crc32c, etherTypes, onesSum, protocols, pseudoHeader } from './packet.ts'
 
 /** Fields by "layer.name", in the order of the packet; checksums say whether they are right. */
 export type Fields = Record<string, string | number>
@@ -86,6 +86,17 @@ function decodeIcmp(reader: Reader, at: number, end: number, pseudo: Pseudo, fam
   else fields[`${prefix}icmp.payload`] = hex(bytes.subarray(at + 8, end))
 }
 
+function decodeSctp({ fields, view, bytes }: Reader, at: number, end: number, prefix: string): void {
+  const packet = bytes.slice(at, end)
+  packet.fill(0, 8, 12)
+  const check = view.getUint32(at + 8, true)
+  fields[`${prefix}sctp.sport`] = view.getUint16(at)
+  fields[`${prefix}sctp.dport`] = view.getUint16(at + 2)
+  fields[`${prefix}sctp.tag`] = view.getUint32(at + 4)
+  fields[`${prefix}sctp.checksum`] = judged(check, crc32c(packet) === check)
+  fields[`${prefix}sctp.chunks`] = hex(bytes.subarray(at + 12, end))
+}
+
 function decodeTransport(
   reader: Reader,
   at: number,
@@ -98,6 +109,7 @@ function decodeTransport(
   else if (protocol === protocols.udp && room >= 8) decodeUdp(reader, at, end, ip, prefix)
   else if (protocol === (family === 4 ? protocols.icmp : protocols.icmp6) && room >= 8)
     decodeIcmp(reader, at, end, ip, family, prefix)
+  else if (protocol === protocols.sctp && room >= 12) decodeSctp(reader, at, end, prefix)
   else reader.fields[`${prefix}payload`] = hex(reader.bytes.subarray(at, end))
 }
 

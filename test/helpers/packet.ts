@@ -23,7 +23,7 @@ interface IpLayer extends Layer {
 }
 
 export const etherTypes = { ipv4: 0x0800, ipv6: 0x86dd, arp: 0x0806, vlan: 0x8100 } as const
-export const protocols = { icmp: 1, tcp: 6, udp: 17, icmp6: 58 } as const
+export const protocols = { icmp: 1, tcp: 6, udp: 17, icmp6: 58, sctp: 132 } as const
 
 /** One's complement sum of 16-bit words in network order, folded; an odd last byte is the high half of a word. */
 export function onesSum(...parts: readonly Uint8Array[]): number {
@@ -237,6 +237,43 @@ export function udp(o: UdpOptions): Layer {
       return bytes
     },
   }
+}
+
+const crcTable = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte
+  for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0)
+  return crc
+})
+
+/** CRC32c (RFC 9260, appendix A), byte by byte. */
+export function crc32c(bytes: Uint8Array): number {
+  const crc = bytes.reduce((sum, byte) => (crcTable[(sum ^ byte) & 0xff] ?? 0) ^ (sum >>> 8), 0xffffffff)
+  return ~crc >>> 0
+}
+
+export interface SctpOptions {
+  readonly sport: number
+  readonly dport: number
+  readonly tag?: number
+  /** Deliberately wrong, or 0: left to the device. */
+  readonly checksum?: number
+}
+
+/** SCTP's common header; the chunks are its payload. */
+export function sctp(o: SctpOptions): Layer {
+  return {
+    kind: 'sctp',
+    encode: (payload) => {
+      const bytes = concat(words(o.sport, o.dport), long(o.tag ?? 1), long(0), payload)
+      new DataView(bytes.buffer).setUint32(8, o.checksum ?? crc32c(bytes), true)
+      return bytes
+    },
+  }
+}
+
+/** One SCTP chunk, padded to a multiple of four; its length can be told wrongly. */
+export function chunk(type: number, value: Uint8Array = new Uint8Array(0), length = 4 + value.length): Uint8Array {
+  return concat(words(type << 8, length), value, new Uint8Array(-value.length & 3))
 }
 
 export interface IcmpOptions {

@@ -10,6 +10,8 @@ import {
   ipv6,
   type Ipv6Options,
   type Layer,
+  sctp,
+  type SctpOptions,
   tcp,
   type TcpOptions,
   udp,
@@ -77,6 +79,14 @@ export type DatagramOptions = FlowOptions & Omit<Partial<UdpOptions>, 'sport' | 
 export function datagram(o: DatagramOptions): Uint8Array {
   const [from, to] = [end(o.from), end(o.to)]
   return frame(o, from.address, to.address, udp({ ...o, sport: from.port, dport: to.port }))
+}
+
+export type AssociationOptions = FlowOptions & Omit<Partial<SctpOptions>, 'sport' | 'dport'>
+
+/** An SCTP packet; its chunks are the payload. */
+export function association(o: AssociationOptions): Uint8Array {
+  const [from, to] = [end(o.from), end(o.to)]
+  return frame(o, from.address, to.address, sctp({ ...o, sport: from.port, dport: to.port }))
 }
 
 export type IcmpFlowOptions = FlowOptions & IcmpOptions

@@ -61,7 +61,7 @@ export function keyOf(text: string): ReturnType<typeof virtual> {
   if (protocol === 'mark') return { kind: 'fwmark', family: 4, mark: Number(where) }
   if (protocol === 'mark6') return { kind: 'fwmark', family: 6, mark: Number(where) }
   const { address, port } = end(where)
-  return virtual(address, port, protocol === 'udp' ? 'udp' : 'tcp')
+  return virtual(address, port, protocol === 'udp' || protocol === 'sctp' ? protocol : 'tcp')
 }
 
 /** Adds a service and its servers, the first one first. */

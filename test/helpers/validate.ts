@@ -1,5 +1,5 @@
 /** A strict judge of frames: what a careful receiver accepts as a whole TCP, UDP or ICMP packet. */
-import { etherTypes, onesSum, protocols, pseudoHeader } from './packet.ts'
+import { crc32c, etherTypes, onesSum, protocols, pseudoHeader } from './packet.ts'
 
 interface Carried {
   readonly family: 4 | 6
@@ -64,6 +64,7 @@ export function invalid(bytes: Uint8Array): string | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   if (ip.protocol === protocols.tcp) return badTcp(view, ip)
   if (ip.protocol === protocols.udp) return badUdp(view, ip)
+  if (ip.protocol === protocols.sctp) return ip.end - ip.at < 16 ? 'no SCTP chunk' : undefined
   if (ip.protocol === (ip.family === 4 ? protocols.icmp : protocols.icmp6)) {
     return ip.end - ip.at < 8 ? 'too short for an ICMP header' : undefined
   }
@@ -82,6 +83,11 @@ export function transportChecksumHolds(bytes: Uint8Array): boolean {
     end = at + view.getUint16(at + 4)
   }
   const body = bytes.subarray(at, end)
+  if (protocol === protocols.sctp) {
+    const zeroed = body.slice()
+    zeroed.fill(0, 8, 12)
+    return crc32c(zeroed) === view.getUint32(at + 8, true)
+  }
   if (protocol === protocols.icmp) return onesSum(body) === 0xffff
   return onesSum(pseudoHeader(ip.from, ip.to, protocol, body.length), body) === 0xffff
 }

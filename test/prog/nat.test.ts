@@ -1,6 +1,15 @@
 import t from 'tap'
 import { Datapath } from '../helpers/prog.ts'
-import { datagram, type DatagramOptions, type Leg, segment, type SegmentOptions } from '../helpers/prog-flow.ts'
+import { chunk, concat } from '../helpers/packet.ts'
+import {
+  association,
+  type AssociationOptions,
+  datagram,
+  type DatagramOptions,
+  type Leg,
+  segment,
+  type SegmentOptions,
+} from '../helpers/prog-flow.ts'
 import { type Row, type Step, testRows } from '../helpers/prog-rows.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
@@ -17,7 +26,7 @@ type Family = keyof typeof ends
 
 interface Kind {
   readonly name: string
-  readonly protocol: 'tcp' | 'udp'
+  readonly protocol: 'tcp' | 'udp' | 'sctp'
   readonly family: Family
   /** The packet, given where it is and between which ends. */
   readonly make: (leg: Leg, from: string, to: string, ttl?: number) => Uint8Array
@@ -45,6 +54,12 @@ function kinds(family: Family): Kind[] {
     family,
     make: (leg, from, to, ttl = 64) => datagram({ leg, from, to, ttl, payload, ...o }),
   })
+  const sctp = (name: string, o: Partial<AssociationOptions>): Kind => ({
+    name: `${family} ${name}`,
+    protocol: 'sctp',
+    family,
+    make: (leg, from, to, ttl = 64) => association({ leg, from, to, ttl, payload: chunk(1), ...o }),
+  })
   const { client, virtual, server } = ends[family]
   const all = [
     tcp('TCP', { flags: 'S', seq: 0xfffffff0, options: Uint8Array.of(2, 4, 5, 0xb4, 1, 3, 3, 7) }),
@@ -54,6 +69,8 @@ function kinds(family: Family): Kind[] {
     udp('UDP whose checksum is 0xffff', { payload: zeroSum(client, virtual, 'from client') }),
     udp('UDP reply whose checksum becomes 0xffff', { payload: zeroSum(virtual, client, 'to client') }),
     udp('UDP without payload', { payload: new Uint8Array(0) }),
+    sctp('SCTP', {}),
+    sctp('SCTP of 1,411 bytes', { payload: concat(chunk(1), payload, new Uint8Array(1362).fill(0xab)) }),
   ]
   return family === 'IPv6' ? all : [...all, udp('UDP without a checksum', { checksum: 0 })]
 }

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The kinds of hook, and a packet's bytes at each. */
+#pragma once
+#include "maps.h"
+
+enum lb_hook { HOOK_XDP, HOOK_INGRESS, HOOK_EGRESS };
+
+static __always_inline void *packet_data(void *ctx, enum lb_hook hook)
+{
+	return (void *)(long)(hook == HOOK_XDP ? ((struct xdp_md *)ctx)->data
+					       : ((struct __sk_buff *)ctx)->data);
+}
+
+static __always_inline void *packet_end(void *ctx, enum lb_hook hook)
+{
+	return (void *)(long)(hook == HOOK_XDP ? ((struct xdp_md *)ctx)->data_end
+					       : ((struct __sk_buff *)ctx)->data_end);
+}
+
+static __always_inline __u32 packet_ifindex(void *ctx, enum lb_hook hook)
+{
+	return hook == HOOK_XDP ? ((struct xdp_md *)ctx)->ingress_ifindex
+				: ((struct __sk_buff *)ctx)->ifindex;
+}
+
+static __always_inline __u32 packet_len(void *ctx, enum lb_hook hook)
+{
+	if (hook == HOOK_XDP)
+		return ((struct xdp_md *)ctx)->data_end - ((struct xdp_md *)ctx)->data;
+	return ((struct __sk_buff *)ctx)->len;
+}

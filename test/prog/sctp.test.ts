@@ -1,0 +1,273 @@
+/** SCTP: states as the kernel's IPVS recorded them, what opens an association, checksums, refusals. */
+import t, { type Test } from 'tap'
+import { LbBypassMode, LbConnFlag, LbState } from '../../src/abi/generated.ts'
+import { chunk, concat } from '../helpers/packet.ts'
+import { Datapath } from '../helpers/prog.ts'
+import { association, message, quote } from '../helpers/prog-flow.ts'
+import { addService, connectionTexts, countTexts, type Row, type Step, testRows } from '../helpers/prog-rows.ts'
+import { readJsonRecording } from '../helpers/recordings-json.ts'
+import { needsRoot } from '../helpers/topology.ts'
+
+interface Recorded {
+  readonly from: 'c' | 's'
+  /** The state before; left out: there was no connection. */
+  readonly state?: string
+  readonly chunk: string
+  readonly hex: string
+  /** Connections afterwards: state, seconds left. */
+  readonly after: readonly (readonly [string, number])[]
+  /** Active and inactive connections, before and after. */
+  readonly counts?: readonly (readonly [string, string])[]
+  /** Who received what. */
+  readonly seen: readonly string[]
+}
+
+const scenarios = new Map(
+  readJsonRecording<{ scenarios: readonly { name: string; steps: readonly Recorded[] }[] }>('sctp').scenarios.map(
+    ({ name, steps }) => [name, steps],
+  ),
+)
+
+function recorded(name: string): readonly Recorded[] {
+  const steps = scenarios.get(name) ?? []
+  if (steps.length < 20) throw new Error(`the recording has no scenario ${name}`)
+  return steps
+}
+
+const flow = { client: '10.1.0.1', virtual: '10.9.0.1:9999', server: '10.2.0.11:9999' }
+const serviceKey = `sctp ${flow.virtual}`
+const states = [
+  'NONE',
+  'INIT1',
+  'INIT',
+  'C-SENT',
+  'C-REPLIED',
+  'C-WAIT',
+  'COOKIE',
+  'C-ECHOED',
+  'ESTABLISHED',
+  'S-SENT',
+  'S-RECEIVED',
+  'S-ACK-SENT',
+  'REJECTED',
+  'CLOSED',
+]
+
+/** Plays recorded packets, each on a connection of its own. */
+class Player {
+  readonly #datapath: Datapath
+  readonly #flags: number
+  #port = 10_000
+
+  constructor(datapath: Datapath, flags = 0) {
+    this.#datapath = datapath
+    this.#flags = flags
+    datapath.clear()
+    datapath.maps.config.setBypass(0, LbBypassMode.BYPASS_ALWAYS)
+    addService(datapath, { at: serviceKey, servers: [flow.server] })
+  }
+
+  #send(from: 'c' | 's', body: Uint8Array): string {
+    const client = `${flow.client}:${this.#port}`
+    const packet =
+      from === 'c'
+        ? association({ from: client, to: flow.virtual, payload: body })
+        : association({ leg: 'from server', from: flow.server, to: client, payload: body })
+    return this.#datapath.run({ at: 'ingress', side: from === 'c' ? 'clients' : 'servers', packet }).action
+  }
+
+  /** As a message of the sync protocol would: state, the flags that go with it, the counts that go with those. */
+  #put(state: number): void {
+    const { conns, serverStates } = this.#datapath.maps
+    const i = this.#datapath.entries().find((each) => conns.cport(each) === this.#port) ?? -1
+    const active = state === LbState.SCTP_ESTABLISHED
+    if (active) {
+      serverStates.setActive(conns.server(i), serverStates.active(conns.server(i)) + 1)
+      serverStates.setInactive(conns.server(i), serverStates.inactive(conns.server(i)) - 1)
+    }
+    conns.setState(i, state)
+    conns.setFlags(i, (active ? 0 : LbConnFlag.CONN_INACTIVE) | LbConnFlag.CONN_BYPASS | this.#flags)
+  }
+
+  #active(): number {
+    return Number(countTexts(this.#datapath, serviceKey)[0]?.split('/')[0])
+  }
+
+  play(t: Test, step: Recorded): void {
+    this.#port++
+    if (step.state !== undefined) {
+      this.#send('c', chunk(1))
+      this.#put(LbState.SCTP_NONE + states.indexOf(step.state))
+    }
+    const before = this.#active()
+    const action = this.#send(step.from, Buffer.from(step.hex, 'hex'))
+    const mine = connectionTexts(this.#datapath).filter((text) => text.includes(`:${this.#port} `))
+    const found = mine.map((text) => text.split(' '))
+    const what = `${step.state ?? 'no connection'}, ${step.from}: chunk ${step.chunk}`
+    t.same(
+      found.map(([state]) => state),
+      step.after.map(([state]) => state),
+      what,
+    )
+    // Without a chunk the kernel's timer goes on with what the sync message said. Some were read in their first jiffy.
+    if (!['nothing', 'half a chunk header'].includes(step.chunk)) {
+      const late = step.after.map(([, seconds], i) => seconds - Number(found[i]?.[1]))
+      t.same(
+        late.filter((seconds) => seconds !== 0 && seconds !== 1),
+        [],
+        `${what}: seconds left`,
+      )
+    }
+    t.equal(action === 'send', step.seen.length > 0, `${what}: goes on to its end or not`)
+    if (step.counts === undefined) return
+    const [was, is] = step.counts.map(([active]) => Number(active))
+    t.equal(this.#active() - before, Number(is) - Number(was), `${what}: active connections`)
+  }
+}
+
+const ends = {
+  IPv4: { client: '10.1.0.1:1000', virtual: '10.9.0.1:80', server: '10.2.0.11:8080', same: '10.2.0.11:80' },
+  IPv6: {
+    client: '[fd00:1::1]:1000',
+    virtual: '[fd00:9::1]:80',
+    server: '[fd00:2::11]:8080',
+    same: '[fd00:2::11]:80',
+  },
+} as const
+
+const sizes = [4, 8, 16, 36, 64, 100, 128, 256, 512, 1000, 1024, 1468]
+
+/** The checksum that the incremental change gives is that of the whole, for every power of two in the length. */
+function checksums(at: 'ingress' | 'xdp'): Row[] {
+  const { client, virtual, server, same } = ends.IPv4
+  const step = (body: Uint8Array, to: string, checksum?: number, after = checksum): Step => ({
+    at,
+    side: 'clients',
+    packet: association({ from: client, to: virtual, payload: body, ...(checksum === undefined ? {} : { checksum }) }),
+    expect: {
+      action: 'send',
+      packet: association({
+        leg: 'to server',
+        from: client,
+        to,
+        ttl: 63,
+        payload: body,
+        ...(after === undefined ? {} : { checksum: after }),
+      }),
+    },
+  })
+  const bodies = sizes.map((size) => concat(chunk(1), new Uint8Array(size - 4).fill(size)))
+  const rows: Row[] = [
+    {
+      name: `${at}: the checksum is right for packets of every length`,
+      services: [{ at: `sctp ${virtual}`, servers: [server] }],
+      steps: [
+        ...bodies.map((body) => step(body, server)),
+        step(concat(chunk(1), Uint8Array.of(1, 2, 3)), server),
+        step(concat(chunk(1), Uint8Array.of(0x5a)), server),
+      ],
+    },
+    {
+      name: `${at}: where the port stays, the checksum does, right or wrong`,
+      services: [{ at: `sctp ${virtual}`, servers: [same] }],
+      steps: [step(chunk(1), same), step(chunk(1), same, 0x12345678)],
+    },
+  ]
+  const left: Row = {
+    name: 'ingress: a checksum that was left to the device stays so',
+    services: [{ at: `sctp ${virtual}`, servers: [server] }],
+    steps: [step(chunk(1), server, 0)],
+  }
+  return at === 'xdp' ? rows : [...rows, left]
+}
+
+function refusals(family: keyof typeof ends): Row[] {
+  const { client, virtual, server } = ends[family]
+  const packet = association({ from: client, to: virtual, payload: concat(chunk(1), new Uint8Array(16)) })
+  const [from, to] = family === 'IPv4' ? ['10.9.0.1', '10.1.0.1'] : ['fd00:9::1', 'fd00:1::1']
+  const type = family === 'IPv4' ? 3 : 1
+  const unreachable = message({
+    leg: 'to client',
+    from,
+    to,
+    type,
+    code: family === 'IPv4' ? 3 : 4,
+    payload: quote(packet),
+    ...(family === 'IPv4' ? { ipv4: { tos: 0xc0, id: 0, df: false } } : {}),
+  })
+  return [
+    {
+      name: `${family}: an association that no server can take is refused as port unreachable`,
+      services: [{ at: `sctp ${virtual}`, servers: [`${server} 0`] }],
+      steps: [
+        { at: 'xdp', side: 'clients', packet, expect: { action: 'pass' } },
+        {
+          at: 'ingress',
+          side: 'clients',
+          packet,
+          expect: { action: 'send', packet: unreachable, verdicts: { REFUSE_NO_SERVER: 1 }, connections: [] },
+        },
+      ],
+    },
+    ...(['xdp', 'ingress'] as const).map(
+      (at): Row => ({
+        name: `${family}: at ${at} a packet of no association goes to the stack, one without a chunk nowhere`,
+        services: [{ at: `sctp ${virtual}`, servers: [server] }],
+        steps: [
+          {
+            at,
+            side: 'clients',
+            packet: association({ from: client, to: virtual, payload: chunk(0) }),
+            expect: { action: 'pass', connections: [] },
+          },
+          {
+            at,
+            side: 'clients',
+            packet: association({ from: client, to: virtual }),
+            expect: { action: 'drop', verdicts: { DROP_MALFORMED: 1 }, connections: [] },
+          },
+          {
+            at,
+            side: 'clients',
+            // As short frames come from the wire: padded to 60 bytes, which are no chunk.
+            packet: concat(association({ from: client, to: virtual }), new Uint8Array(14)),
+            expect: { action: 'drop', verdicts: { DROP_MALFORMED: 1 }, connections: [] },
+          },
+        ],
+      }),
+    ),
+  ]
+}
+
+t.test('SCTP', { skip: needsRoot }, async (t) => {
+  t.setTimeout(120_000)
+  const datapath = await Datapath.open(t)
+  await t.test('states, as recorded', (t) => {
+    for (const [name, flags] of [
+      ['nat', 0],
+      ['one way', LbConnFlag.CONN_NOOUTPUT],
+    ] as const) {
+      const player = new Player(datapath, flags)
+      for (const step of recorded(name)) player.play(t, step)
+    }
+    t.end()
+  })
+  await t.test('an association re-uses its ports, as recorded', (t) => {
+    const player = new Player(datapath)
+    datapath.maps.config.setConnReuseMode(0, 0)
+    for (const step of recorded('nat, conn_reuse_mode=0')) player.play(t, step)
+    t.end()
+  })
+  await t.test('what opens an association, as recorded', (t) => {
+    for (const [name, sloppy] of [
+      ['open', 0],
+      ['open, sloppy_sctp=1', 1],
+    ] as const) {
+      const player = new Player(datapath)
+      datapath.maps.config.setSloppySctp(0, sloppy)
+      for (const step of recorded(name)) player.play(t, step)
+    }
+    t.end()
+  })
+  await testRows(t, datapath, [...checksums('xdp'), ...checksums('ingress'), ...refusals('IPv4'), ...refusals('IPv6')])
+})
