@@ -118,7 +118,7 @@ class Wire:
     def put(self, port, state, flags):
         """Puts a connection into a state (sync protocol, version 1: one IPv4 record)."""
         flags |= 0 if state == 8 else INACTIVE
-        record = struct.pack('!BBHIHHHHII4s4s4s', 0, 132, 36, flags, state, port, PORT, PORT, 0, 100,
+        record = struct.pack('!BBHIHHHHII4s4s4s', 0, 132, 36, flags, state, port, PORT, PORT, 0, 3000,
                              *(socket.inet_aton(each) for each in (CLIENT, VIRTUAL, SERVER)))
         message = struct.pack('!BBHBbH', 0, 0, 8 + len(record), 1, 1, 0) + record
         self.sync.sendto(message, ('224.0.0.81', 8848))
