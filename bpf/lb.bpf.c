@@ -19,33 +19,103 @@ static __always_inline enum lb_af frame_family(void *ctx, enum lb_hook hook)
 	return *type == bpf_htons(ETH_P_IPV6) ? LB_AF_INET6 : 0;
 }
 
+/*
+ * The entry of each hook only tells the family; the rest is a program of its own that it tail-calls: each then has a whole
+ * stack and the verifier's whole patience, which all of them together would exceed on Linux 6.1.
+ */
+enum part { PART_IPV4, PART_IPV6, PART_ICMP4, PART_ICMP6, PARTS };
+
+/* No more is known of them than that they can be called; libbpf fills them at load. */
+#define PARTS_OF(NAME, CONTEXT)                                                                    \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                             \
+		__uint(max_entries, PARTS);                                                        \
+		__type(key, __u32);                                                                \
+		__array(values, int(CONTEXT *));                                                   \
+	} NAME SEC(".maps")
+
+int lb_xdp4(struct xdp_md *ctx);
+int lb_xdp6(struct xdp_md *ctx);
+PARTS_OF(lb_xdp_parts, struct xdp_md) = {
+	.values = { [PART_IPV4] = lb_xdp4, [PART_IPV6] = lb_xdp6 },
+};
+
+int lb_ingress4(struct __sk_buff *skb);
+int lb_ingress6(struct __sk_buff *skb);
+int lb_ingress_icmp4(struct __sk_buff *skb);
+int lb_ingress_icmp6(struct __sk_buff *skb);
+PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
+	.values = { [PART_IPV4] = lb_ingress4,
+		    [PART_IPV6] = lb_ingress6,
+		    [PART_ICMP4] = lb_ingress_icmp4,
+		    [PART_ICMP6] = lb_ingress_icmp6 },
+};
+
+int lb_egress4(struct __sk_buff *skb);
+int lb_egress6(struct __sk_buff *skb);
+int lb_egress_icmp4(struct __sk_buff *skb);
+int lb_egress_icmp6(struct __sk_buff *skb);
+PARTS_OF(lb_egress_parts, struct __sk_buff) = {
+	.values = { [PART_IPV4] = lb_egress4,
+		    [PART_IPV6] = lb_egress6,
+		    [PART_ICMP4] = lb_egress_icmp4,
+		    [PART_ICMP6] = lb_egress_icmp6 },
+};
+
+SEC("xdp")
+int lb_xdp4(struct xdp_md *ctx)
+{
+	return balance(ctx, HOOK_XDP, LB_AF_INET);
+}
+
+SEC("xdp")
+int lb_xdp6(struct xdp_md *ctx)
+{
+	return balance(ctx, HOOK_XDP, LB_AF_INET6);
+}
+
 SEC("xdp")
 int lb_xdp(struct xdp_md *ctx)
 {
 	enum lb_af af = frame_family(ctx, HOOK_XDP);
 
 	if (af == LB_AF_INET)
-		return balance(ctx, HOOK_XDP, LB_AF_INET);
-	if (af == LB_AF_INET6)
-		return balance(ctx, HOOK_XDP, LB_AF_INET6);
+		bpf_tail_call(ctx, &lb_xdp_parts, PART_IPV4);
+	else if (af == LB_AF_INET6)
+		bpf_tail_call(ctx, &lb_xdp_parts, PART_IPV6);
 	return XDP_PASS;
 }
 
-/* On tcx each family, and ICMP, is a function of its own: together they would not fit a program's stack. */
-#define TC_PART(NAME, CALL)                                                                        \
-	static __noinline int NAME(struct __sk_buff *skb)                                          \
+/* What a part of ingress or egress decided; ICMP is a part of its own. */
+#define TC_PART(NAME, CALL, PARTS_MAP, ICMP)                                                       \
+	SEC("tc")                                                                                  \
+	int NAME(struct __sk_buff *skb)                                                            \
 	{                                                                                          \
-		return CALL;                                                                       \
+		int act = CALL;                                                                    \
+                                                                                                   \
+		if (unlikely(act == ICMP_NEXT))                                                    \
+			bpf_tail_call(skb, &PARTS_MAP, ICMP);                                      \
+		return act == NOT_OURS || act == ICMP_NEXT ? act_pass(HOOK_INGRESS) : act;         \
 	}
 
-TC_PART(ingress4, balance(skb, HOOK_INGRESS, LB_AF_INET))
-TC_PART(ingress6, balance(skb, HOOK_INGRESS, LB_AF_INET6))
-TC_PART(ingress_icmp4, icmp_handle(skb, false, LB_AF_INET))
-TC_PART(ingress_icmp6, icmp_handle(skb, false, LB_AF_INET6))
-TC_PART(egress4, balance(skb, HOOK_EGRESS, LB_AF_INET))
-TC_PART(egress6, balance(skb, HOOK_EGRESS, LB_AF_INET6))
-TC_PART(egress_icmp4, icmp_handle(skb, true, LB_AF_INET))
-TC_PART(egress_icmp6, icmp_handle(skb, true, LB_AF_INET6))
+TC_PART(lb_ingress4, balance(skb, HOOK_INGRESS, LB_AF_INET), lb_ingress_parts, PART_ICMP4)
+TC_PART(lb_ingress6, balance(skb, HOOK_INGRESS, LB_AF_INET6), lb_ingress_parts, PART_ICMP6)
+TC_PART(lb_egress4, balance(skb, HOOK_EGRESS, LB_AF_INET), lb_egress_parts, PART_ICMP4)
+TC_PART(lb_egress6, balance(skb, HOOK_EGRESS, LB_AF_INET6), lb_egress_parts, PART_ICMP6)
+
+#define TC_ICMP(NAME, EGRESS, AF)                                                                  \
+	SEC("tc")                                                                                  \
+	int NAME(struct __sk_buff *skb)                                                            \
+	{                                                                                          \
+		int act = icmp_handle(skb, EGRESS, AF);                                            \
+                                                                                                   \
+		return act == NOT_OURS ? act_pass(HOOK_INGRESS) : act;                             \
+	}
+
+TC_ICMP(lb_ingress_icmp4, false, LB_AF_INET)
+TC_ICMP(lb_ingress_icmp6, false, LB_AF_INET6)
+TC_ICMP(lb_egress_icmp4, true, LB_AF_INET)
+TC_ICMP(lb_egress_icmp6, true, LB_AF_INET6)
 
 /* Only what is addressed to this host: in promiscuous mode an interface shows others' packets too. What has a VLAN tag is
  * for the hooks of the VLAN's own interface. */
@@ -53,28 +123,28 @@ SEC("tc")
 int lb_tc_ingress(struct __sk_buff *skb)
 {
 	enum lb_af af = frame_family(skb, HOOK_INGRESS);
-	int act;
 
 	if (!af || skb->vlan_present || skb->pkt_type != 0 /* PACKET_HOST */)
 		return act_pass(HOOK_INGRESS);
-	act = af == LB_AF_INET ? ingress4(skb) : ingress6(skb);
-	if (unlikely(act == ICMP_NEXT))
-		act = af == LB_AF_INET ? ingress_icmp4(skb) : ingress_icmp6(skb);
-	return act == NOT_OURS ? act_pass(HOOK_INGRESS) : act;
+	if (af == LB_AF_INET)
+		bpf_tail_call(skb, &lb_ingress_parts, PART_IPV4);
+	else
+		bpf_tail_call(skb, &lb_ingress_parts, PART_IPV6);
+	return act_pass(HOOK_INGRESS);
 }
 
 SEC("tc")
 int lb_tc_egress(struct __sk_buff *skb)
 {
 	enum lb_af af = frame_family(skb, HOOK_EGRESS);
-	int act;
 
 	if (!af || skb->vlan_present)
 		return act_pass(HOOK_EGRESS);
-	act = af == LB_AF_INET ? egress4(skb) : egress6(skb);
-	if (unlikely(act == ICMP_NEXT))
-		act = af == LB_AF_INET ? egress_icmp4(skb) : egress_icmp6(skb);
-	return act == NOT_OURS ? act_pass(HOOK_EGRESS) : act;
+	if (af == LB_AF_INET)
+		bpf_tail_call(skb, &lb_egress_parts, PART_IPV4);
+	else
+		bpf_tail_call(skb, &lb_egress_parts, PART_IPV6);
+	return act_pass(HOOK_EGRESS);
 }
 
 /* Fills lb_clock, for user space, whose clock has no jiffies. */

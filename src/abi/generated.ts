@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '6440015ef05a'
+export const layoutVersion = '4faa649d2708'
 
 /** enum lb_af */
 export const LbAf = {
@@ -1652,7 +1652,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_links', 'lb_new_conns', 'lb_sweepers', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_ingress_parts', 'lb_links', 'lb_new_conns', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2003,6 +2003,14 @@ export const layout = {
     lb_stats_base: { struct: 'lb_counters', valueSize: 64 },
     lb_verdicts: { struct: '__u64', valueSize: 8 },
   },
-  opaqueMaps: ['lb_links', 'lb_new_conns', 'lb_sweepers', 'lb_xdp_ports'],
+  opaqueMaps: [
+    'lb_egress_parts',
+    'lb_ingress_parts',
+    'lb_links',
+    'lb_new_conns',
+    'lb_sweepers',
+    'lb_xdp_parts',
+    'lb_xdp_ports',
+  ],
   hashes: { lb_links: { struct: 'lb_link', valueSize: 12 } },
 } as const

@@ -138,7 +138,7 @@ function mapDefinitions(btf: Btf): MapDefinition[] {
       const id = members.get(member)
       return id === undefined ? undefined : expectKind(btf.resolve(id), 'ptr').type
     }
-    const valueType = target('value')
+    const valueType = target('value') ?? (members.has('values') ? 0 : undefined) /* a map of programs has void */
     if (valueType === undefined) throw new LbError('LAYOUT', `BTF: map ${name} has no value type`)
     const number = (member: string): number => {
       const id = target(member)
