@@ -99,13 +99,23 @@ int bpvs_clsact_attach(int prog_fd, int ifindex, int egress)
 	return bpf_tc_attach(&hook, &opts);
 }
 
-/* The clsact qdisc itself stays: others may have filters on it. */
 int bpvs_clsact_detach(int ifindex, int egress)
 {
 	struct bpf_tc_hook hook = clsact_hook(ifindex, egress);
 	struct bpf_tc_opts opts = clsact_opts();
 
 	return bpf_tc_detach(&hook, &opts);
+}
+
+int bpvs_clsact_tidy(int ifindex)
+{
+	struct bpf_tc_hook hook = clsact_hook(ifindex, 0);
+	int ingress = bpvs_clsact_filters(ifindex, 0), egress = bpvs_clsact_filters(ifindex, 1);
+
+	if (ingress || egress)
+		return ingress < 0 ? ingress : egress < 0 ? egress : 0;
+	hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
+	return bpf_tc_hook_destroy(&hook);
 }
 
 int bpvs_clsact_query(int ifindex, int egress, uint32_t *id)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <linux/if_link.h>
 #include <linux/netlink.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include "shim.h"
 
@@ -199,6 +200,24 @@ int bpvs_local_routes(uint32_t family, struct bpvs_prefix *out, uint32_t room)
 			     .size = sizeof(*out),
 			     .room = room,
 			     .type = RTM_NEWROUTE };
+
+	return run_dump(&request, sizeof(request), &dump);
+}
+
+int bpvs_clsact_filters(int ifindex, int egress)
+{
+	struct {
+		struct nlmsghdr head;
+		struct tcmsg tc;
+	} request = {
+		.head = { .nlmsg_len = sizeof(request),
+			  .nlmsg_type = RTM_GETTFILTER,
+			  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+		.tc = { .tcm_ifindex = ifindex,
+			.tcm_parent =
+				TC_H_MAKE(TC_H_CLSACT, egress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS) },
+	};
+	struct dump dump = { .type = RTM_NEWTFILTER };
 
 	return run_dump(&request, sizeof(request), &dump);
 }

@@ -57,6 +57,8 @@ int bpvs_prog_id(int prog_fd, uint32_t *id);
 /* The ways without links, for kernels before 6.6: filters of ours on clsact, told by handle and priority. */
 int bpvs_clsact_attach(int prog_fd, int ifindex, int egress);
 int bpvs_clsact_detach(int ifindex, int egress);
+/* Removes the clsact qdisc if there is no filter on it, neither ours nor anybody's. */
+int bpvs_clsact_tidy(int ifindex);
 /* *id: the program's, 0 if there is none of ours. */
 int bpvs_clsact_query(int ifindex, int egress, uint32_t *id);
 
@@ -138,6 +140,8 @@ struct bpvs_prefix {
 int bpvs_local_routes(uint32_t family, struct bpvs_prefix *out, uint32_t room);
 /* 1 if the address (4 or 16 bytes by `family` 4 or 6) is one of this namespace's own, else 0. `fd` of bpvs_rtnl(). */
 int bpvs_is_local(int fd, uint32_t family, const uint8_t *address);
+/* How many filters there are on clsact, whoever's (one may count as two); 0 too where there is no clsact. */
+int bpvs_clsact_filters(int ifindex, int egress);
 /* A netlink socket of the calling thread's namespace. */
 int bpvs_rtnl(void);
 /* Starts a thread that writes a byte to the returned stream socket when an interface or address has changed. It ends

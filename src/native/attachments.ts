@@ -16,6 +16,7 @@ import {
   pin,
   programId,
   queryClsact,
+  tidyClsact,
   updateLink,
 } from './shim.ts'
 import { Links, XdpPorts } from './link-maps.ts'
@@ -136,7 +137,7 @@ export class Attachments {
     for (const link of this.#links()) {
       if (link.ifindex === ifindex) this.#unpin(link)
     }
-    for (const hook of ['ingress', 'egress'] as const) detachClsact(ifindex, hook)
+    removeFilters(ifindex)
   }
 
   /** Makes the attachments of this thread's namespace what the policy wants. One bad interface does not stop the rest. */
@@ -148,7 +149,7 @@ export class Attachments {
         .map(({ ifindex }) => ifindex)
         .filter((ifindex) => !keep.has(ifindex)),
     )
-    for (const { ifindex } of present) if (!keep.has(ifindex) && this.#hasClsact(ifindex)) stale.add(ifindex)
+    for (const { ifindex } of present) if (!keep.has(ifindex) && hasFilter(ifindex)) stale.add(ifindex)
     for (const ifindex of stale) this.detach(ifindex)
     for (const link of this.#links()) {
       const device = keep.get(link.ifindex)
@@ -187,10 +188,7 @@ export class Attachments {
   /** Takes everything off, links and filters. */
   removeAll(): void {
     for (const link of this.#links()) this.#unpin(link)
-    for (const { ifindex } of listInterfaces()) {
-      for (const hook of ['ingress', 'egress'] as const)
-        if (queryClsact(ifindex, hook) !== 0) detachClsact(ifindex, hook)
-    }
+    for (const { ifindex } of listInterfaces()) removeFilters(ifindex)
   }
 
   /** Whether any pinned link is still on an interface, in whatever namespace. */
@@ -238,10 +236,6 @@ export class Attachments {
     return using(openPin(join(this.#dir, file)), linkInfo).ifindex === ifindex
   }
 
-  #hasClsact(ifindex: number): boolean {
-    return queryClsact(ifindex, 'ingress') !== 0 || queryClsact(ifindex, 'egress') !== 0
-  }
-
   /** Undefined: it was attached already. XDP may send to an interface from when its program is there. */
   #attachSlot(device: NetworkInterface, slot: Slot): Attachment | undefined {
     const attached = this.#attachProgram(device, slot)
@@ -281,6 +275,17 @@ export class Attachments {
     attachClsact(program, ifindex, hook)
     return { ifindex, interface: name, hook, kind: 'clsact' }
   }
+}
+
+function hasFilter(ifindex: number): boolean {
+  return queryClsact(ifindex, 'ingress') !== 0 || queryClsact(ifindex, 'egress') !== 0
+}
+
+/** Takes our filters off clsact, and clsact too if nobody else's are on it. An interface without ours stays as it is. */
+function removeFilters(ifindex: number): void {
+  if (!hasFilter(ifindex)) return
+  for (const hook of ['ingress', 'egress'] as const) detachClsact(ifindex, hook)
+  tidyClsact(ifindex)
 }
 
 function describe({ ifindex, name }: NetworkInterface, slot: Slot): Attachment {

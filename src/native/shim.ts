@@ -27,6 +27,7 @@ interface Functions {
   bpvs_prog_id(program: Fd, id: Uint32Array): number
   bpvs_clsact_attach(program: Fd, ifindex: number, egress: number): number
   bpvs_clsact_detach(ifindex: number, egress: number): number
+  bpvs_clsact_tidy(ifindex: number): number
   bpvs_clsact_query(ifindex: number, egress: number, id: Uint32Array): number
   bpvs_possible_cpus(): number
   bpvs_hash_services(
@@ -62,6 +63,7 @@ const c = bind<Functions>({
   bpvs_prog_id: ['int', 'int', 'void *'],
   bpvs_clsact_attach: ['int', 'int', 'int', 'int'],
   bpvs_clsact_detach: ['int', 'int', 'int'],
+  bpvs_clsact_tidy: ['int', 'int'],
   bpvs_clsact_query: ['int', 'int', 'int', 'void *'],
   bpvs_possible_cpus: ['int'],
   bpvs_hash_services: ['void', 'void *', 'void *', 'uint32', 'uint32', 'uint32', 'void *'],
@@ -182,10 +184,17 @@ export function attachClsact(program: Fd, ifindex: number, hook: 'ingress' | 'eg
 
 /** Removes our filter; the clsact qdisc stays. Nothing to remove is no error. */
 export function detachClsact(ifindex: number, hook: 'ingress' | 'egress'): void {
-  const result = c.bpvs_clsact_detach(ifindex, Number(hook === 'egress'))
-  if (result !== -errno.ENOENT && result !== -errno.EINVAL && result !== -errno.ENODEV) {
-    check(result, 'RTM_DELTFILTER', `interface ${ifindex}, ${hook}`)
-  }
+  checkRemoval(c.bpvs_clsact_detach(ifindex, Number(hook === 'egress')), 'RTM_DELTFILTER', `${ifindex}, ${hook}`)
+}
+
+/** Removes the clsact qdisc, unless somebody has a filter on it. Nothing to remove is no error. */
+export function tidyClsact(ifindex: number): void {
+  checkRemoval(c.bpvs_clsact_tidy(ifindex), 'RTM_DELQDISC', String(ifindex))
+}
+
+function checkRemoval(result: number, call: string, place: string): void {
+  const absent = result === -errno.ENOENT || result === -errno.EINVAL || result === -errno.ENODEV
+  if (!absent) check(result, call, `interface ${place}`)
 }
 
 /** Id of the program in our filter on clsact; 0: there is none. */

@@ -19,6 +19,7 @@ const loader = new URL('../../src/native/loader.ts', import.meta.url).href
 const interfaces = new URL('../../src/native/interfaces.ts', import.meta.url).href
 const abi = new URL('../../src/abi/generated.ts', import.meta.url).href
 const ipText = new URL('../../src/native/ip.ts', import.meta.url).href
+const shim = new URL('../../src/native/shim.ts', import.meta.url).href
 const xdpPorts = new URL('../../src/native/link-maps.ts', import.meta.url).href
 const small = '{ sizes: { services: 64, servers: 64, cells: 256, connections: 64 } }'
 let names = 0
@@ -220,18 +221,28 @@ t.test("after close() the memory can't be touched any more", { skip }, async (t)
   )
 })
 
+/** The kernel's ids of the links of a table's programs. */
+function attachedTo(ns: Netns): number[] {
+  return readdirSync(ns.dir)
+    .filter((name) => name.startsWith('link-'))
+    .map((name) => {
+      const text = execFileSync('bpftool', ['-j', 'link', 'show', 'pinned', join(ns.dir, name)], { encoding: 'utf8' })
+      return (JSON.parse(text) as { id: number }).id
+    })
+}
+
+function linkExists(id: number): boolean {
+  return spawnSync('bpftool', ['link', 'show', 'id', String(id)]).status === 0
+}
+
 t.test('unload leaves no pin, no program on an interface, and can be repeated', { skip }, async (t) => {
   const ns = netns(t)
   run(ns, `lb.openTable(${small})`)
-  const links = (): number =>
-    (
-      JSON.parse(execFileSync('ip', ['netns', 'exec', ns.name, 'bpftool', '-j', 'net'], { encoding: 'utf8' })) as {
-        tc: unknown[]
-      }[]
-    ).flatMap(({ tc }) => tc).length
+  const attached = attachedTo(ns)
+  t.equal(attached.length, 4, 'each direction of each interface')
   t.same(run(ns, 'say([lb.unloadTable(), lb.unloadTable(), lb.tableAttachments() ?? null])'), [true, false, null])
   t.notOk(existsSync(ns.dir))
-  t.equal(links(), 0)
+  await waitFor('the end of the links', () => attached.every((link) => !linkExists(link)))
 })
 
 t.test('a half-made table is not adopted, and is made anew', { skip }, async (t) => {
@@ -404,23 +415,56 @@ t.test('sweep() ends at once what has expired, and nothing else', { skip }, asyn
   )
 })
 
+/** Attaches by clsact filters, as on a kernel without tcx, on all interfaces but lo. */
+const attachFilters = `const shim = await import('${shim}')
+  const table = lb.openTable({ ...${small}, policy: { include: [], exclude: [], xdp: 'off' } })
+  const devices = nif.listInterfaces().filter(({ name }) => name !== 'lo')
+  for (const { ifindex } of devices)
+    for (const hook of ['ingress', 'egress'])
+      shim.attachClsact(shim.openPin(table.dir + '/prog-lb_tc_' + hook), ifindex, hook)`
+
+/** Interfaces with a clsact qdisc. */
+function clsactOf(ns: Netns): string[] {
+  const text = execFileSync('tc', ['-n', ns.name, '-j', 'qdisc', 'show', 'clsact'], { encoding: 'utf8' })
+  return (JSON.parse(text) as { dev: string }[]).map(({ dev }) => dev).sort()
+}
+
 t.test('on a kernel without tcx clsact filters do the same', { skip }, async (t) => {
   const ns = netns(t)
-  const shim = new URL('../../src/native/shim.ts', import.meta.url).href
   t.same(
     run(
       ns,
-      `const shim = await import('${shim}')
-    const table = lb.openTable({ ...${small}, policy: { include: [], exclude: [], xdp: 'off' } })
-    const [a0] = nif.listInterfaces().filter(({ name }) => name === 'a0')
-    const program = shim.openPin(table.dir + '/prog-lb_tc_ingress')
-    shim.attachClsact(program, a0.ifindex, 'ingress'); shim.attachClsact(program, a0.ifindex, 'ingress')
-    const filter = lb.tableAttachments().list().map(({ interface: name, hook, kind }) => [name, hook, kind])
+      `${attachFilters}
+    const [a0] = devices.filter(({ name }) => name === 'a0')
+    shim.attachClsact(shim.openPin(table.dir + '/prog-lb_tc_ingress'), a0.ifindex, 'ingress')
+    const filters = lb.tableAttachments().list().map(({ interface: name, hook, kind }) => [name, hook, kind].join(' '))
     lb.tableAttachments().detach(a0.ifindex); lb.tableAttachments().detach(a0.ifindex)
-    say([filter, lb.tableAttachments().list()])`,
+    say([filters.sort(), lb.tableAttachments().list().map(({ interface: name }) => name)])`,
     ),
-    [[['a0', 'ingress', 'clsact']], []],
+    [
+      ['a0', 'a1'].flatMap((name) => [`${name} egress clsact`, `${name} ingress clsact`]),
+      ['a1', 'a1'],
+    ],
   )
+  t.same(clsactOf(ns), ['a1'], 'detaching leaves no empty qdisc')
+})
+
+t.test('unload takes clsact away with the filters, but not where somebody else has one', { skip }, async (t) => {
+  const ns = netns(t)
+  ip('-n', ns.name, 'link', 'add', 'br0', 'type', 'bridge')
+  ip('-n', ns.name, 'link', 'add', 'br1', 'type', 'bridge')
+  /* Not `tc -n`: that has another /sys, without the pins. */
+  const tc = (...args: string[]): unknown => execFileSync('nsenter', [`--net=/run/netns/${ns.name}`, 'tc', ...args])
+  run(ns, `${attachFilters}; say(null)`)
+  t.same(clsactOf(ns), ['a0', 'a1', 'br0', 'br1'])
+  const program = join(ns.dir, 'prog-lb_tc_ingress')
+  for (const [device, direction] of [
+    ['br0', 'ingress'],
+    ['br1', 'egress'],
+  ] as const)
+    tc('filter', 'add', 'dev', device, direction, 'prio', '9', 'bpf', 'da', 'object-pinned', program)
+  t.equal(run(ns, 'say(lb.unloadTable())'), true)
+  t.same(clsactOf(ns), ['br0', 'br1'])
 })
 
 t.test('a watch tells of interfaces and addresses that come and go', { skip }, async (t) => {
