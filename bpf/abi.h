@@ -318,6 +318,7 @@ struct lb_book {
 	__u32 service_retired;           /* head of the retired services, by `next` */
 	__u32 cell_retired,
 		cells_retired; /* head of the retired ranges, by `next`; cells in them */
+	__u32 cells_used;      /* cells of lists in force */
 	__u32 cell_free[20];   /* heads of the free ranges, by order */
 	__u32 services, servers,
 		trashed; /* services in force; servers in lists; removed servers kept */
@@ -325,6 +326,7 @@ struct lb_book {
 	__u32 stale_bits;                      /* filter bits that outlived what set them */
 	__u32 sweep;   /* service whose removed servers are looked at next */
 	__u32 editing; /* an edit is under way; left set by a writer that died in it */
+	__u32 pad;
 };
 
 struct lb_clock {

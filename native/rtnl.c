@@ -214,8 +214,8 @@ int bpvs_clsact_filters(int ifindex, int egress)
 			  .nlmsg_type = RTM_GETTFILTER,
 			  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
 		.tc = { .tcm_ifindex = ifindex,
-			.tcm_parent =
-				TC_H_MAKE(TC_H_CLSACT, egress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS) },
+			.tcm_parent = TC_H_MAKE(TC_H_CLSACT,
+						egress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS) },
 	};
 	struct dump dump = { .type = RTM_NEWTFILTER };
 

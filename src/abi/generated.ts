@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '4faa649d2708'
+export const layoutVersion = 'eb9ac2a88a9c'
 
 /** enum lb_af */
 export const LbAf = {
@@ -256,7 +256,7 @@ export const lbVerdictNames: readonly string[] = [
 /** Array of lb_book. */
 export class LbBookArray extends StructArray {
   static readonly struct = 'lb_book'
-  static readonly size = 144
+  static readonly size = 152
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     serviceHigh: 0,
@@ -267,15 +267,16 @@ export class LbBookArray extends StructArray {
     serviceRetired: 20,
     cellRetired: 24,
     cellsRetired: 28,
-    cellFree: 32,
-    services: 112,
-    servers: 116,
-    trashed: 120,
-    fwmarkServices: 124,
-    port0Services: 128,
-    staleBits: 132,
-    sweep: 136,
-    editing: 140,
+    cellsUsed: 32,
+    cellFree: 36,
+    services: 116,
+    servers: 120,
+    trashed: 124,
+    fwmarkServices: 128,
+    port0Services: 132,
+    staleBits: 136,
+    sweep: 140,
+    editing: 144,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -283,139 +284,147 @@ export class LbBookArray extends StructArray {
   } as const
 
   serviceHigh(i: number): number {
-    return this.view.getUint32(i * 144, littleEndian)
+    return this.view.getUint32(i * 152, littleEndian)
   }
 
   setServiceHigh(i: number, value: number): void {
-    this.view.setUint32(i * 144, value, littleEndian)
+    this.view.setUint32(i * 152, value, littleEndian)
   }
 
   serverHigh(i: number): number {
-    return this.view.getUint32(i * 144 + 4, littleEndian)
+    return this.view.getUint32(i * 152 + 4, littleEndian)
   }
 
   setServerHigh(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 4, value, littleEndian)
+    this.view.setUint32(i * 152 + 4, value, littleEndian)
   }
 
   cellHigh(i: number): number {
-    return this.view.getUint32(i * 144 + 8, littleEndian)
+    return this.view.getUint32(i * 152 + 8, littleEndian)
   }
 
   setCellHigh(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 8, value, littleEndian)
+    this.view.setUint32(i * 152 + 8, value, littleEndian)
   }
 
   serviceFree(i: number): number {
-    return this.view.getUint32(i * 144 + 12, littleEndian)
+    return this.view.getUint32(i * 152 + 12, littleEndian)
   }
 
   setServiceFree(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 12, value, littleEndian)
+    this.view.setUint32(i * 152 + 12, value, littleEndian)
   }
 
   serverFree(i: number): number {
-    return this.view.getUint32(i * 144 + 16, littleEndian)
+    return this.view.getUint32(i * 152 + 16, littleEndian)
   }
 
   setServerFree(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 16, value, littleEndian)
+    this.view.setUint32(i * 152 + 16, value, littleEndian)
   }
 
   serviceRetired(i: number): number {
-    return this.view.getUint32(i * 144 + 20, littleEndian)
+    return this.view.getUint32(i * 152 + 20, littleEndian)
   }
 
   setServiceRetired(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 20, value, littleEndian)
+    this.view.setUint32(i * 152 + 20, value, littleEndian)
   }
 
   cellRetired(i: number): number {
-    return this.view.getUint32(i * 144 + 24, littleEndian)
+    return this.view.getUint32(i * 152 + 24, littleEndian)
   }
 
   setCellRetired(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 24, value, littleEndian)
+    this.view.setUint32(i * 152 + 24, value, littleEndian)
   }
 
   cellsRetired(i: number): number {
-    return this.view.getUint32(i * 144 + 28, littleEndian)
+    return this.view.getUint32(i * 152 + 28, littleEndian)
   }
 
   setCellsRetired(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 28, value, littleEndian)
+    this.view.setUint32(i * 152 + 28, value, littleEndian)
+  }
+
+  cellsUsed(i: number): number {
+    return this.view.getUint32(i * 152 + 32, littleEndian)
+  }
+
+  setCellsUsed(i: number, value: number): void {
+    this.view.setUint32(i * 152 + 32, value, littleEndian)
   }
 
   cellFree(i: number, n: number): number {
-    return this.view.getUint32(i * 144 + 32 + checkSlot(n, 20) * 4, littleEndian)
+    return this.view.getUint32(i * 152 + 36 + checkSlot(n, 20) * 4, littleEndian)
   }
 
   setCellFree(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 144 + 32 + checkSlot(n, 20) * 4, value, littleEndian)
+    this.view.setUint32(i * 152 + 36 + checkSlot(n, 20) * 4, value, littleEndian)
   }
 
   services(i: number): number {
-    return this.view.getUint32(i * 144 + 112, littleEndian)
+    return this.view.getUint32(i * 152 + 116, littleEndian)
   }
 
   setServices(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 112, value, littleEndian)
+    this.view.setUint32(i * 152 + 116, value, littleEndian)
   }
 
   servers(i: number): number {
-    return this.view.getUint32(i * 144 + 116, littleEndian)
+    return this.view.getUint32(i * 152 + 120, littleEndian)
   }
 
   setServers(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 116, value, littleEndian)
+    this.view.setUint32(i * 152 + 120, value, littleEndian)
   }
 
   trashed(i: number): number {
-    return this.view.getUint32(i * 144 + 120, littleEndian)
+    return this.view.getUint32(i * 152 + 124, littleEndian)
   }
 
   setTrashed(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 120, value, littleEndian)
+    this.view.setUint32(i * 152 + 124, value, littleEndian)
   }
 
   fwmarkServices(i: number): number {
-    return this.view.getUint32(i * 144 + 124, littleEndian)
+    return this.view.getUint32(i * 152 + 128, littleEndian)
   }
 
   setFwmarkServices(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 124, value, littleEndian)
+    this.view.setUint32(i * 152 + 128, value, littleEndian)
   }
 
   port0Services(i: number): number {
-    return this.view.getUint32(i * 144 + 128, littleEndian)
+    return this.view.getUint32(i * 152 + 132, littleEndian)
   }
 
   setPort0Services(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 128, value, littleEndian)
+    this.view.setUint32(i * 152 + 132, value, littleEndian)
   }
 
   staleBits(i: number): number {
-    return this.view.getUint32(i * 144 + 132, littleEndian)
+    return this.view.getUint32(i * 152 + 136, littleEndian)
   }
 
   setStaleBits(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 132, value, littleEndian)
+    this.view.setUint32(i * 152 + 136, value, littleEndian)
   }
 
   sweep(i: number): number {
-    return this.view.getUint32(i * 144 + 136, littleEndian)
+    return this.view.getUint32(i * 152 + 140, littleEndian)
   }
 
   setSweep(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 136, value, littleEndian)
+    this.view.setUint32(i * 152 + 140, value, littleEndian)
   }
 
   editing(i: number): number {
-    return this.view.getUint32(i * 144 + 140, littleEndian)
+    return this.view.getUint32(i * 152 + 144, littleEndian)
   }
 
   setEditing(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 140, value, littleEndian)
+    this.view.setUint32(i * 152 + 144, value, littleEndian)
   }
 }
 
@@ -1631,7 +1640,7 @@ export class LbServiceStateArray extends StructArray {
 
 /** The maps that user space maps into its memory. */
 export const maps = {
-  lb_book: { struct: 'lb_book', valueSize: 144 },
+  lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 16 },
   lb_config: { struct: 'lb_config', valueSize: 136 },
@@ -1666,7 +1675,7 @@ export const layout = {
       ],
     },
     lb_book: {
-      size: 144,
+      size: 152,
       fields: [
         { name: 'service_high', offset: 0, type: '__u32' },
         { name: 'server_high', offset: 4, type: '__u32' },
@@ -1676,15 +1685,16 @@ export const layout = {
         { name: 'service_retired', offset: 20, type: '__u32' },
         { name: 'cell_retired', offset: 24, type: '__u32' },
         { name: 'cells_retired', offset: 28, type: '__u32' },
-        { name: 'cell_free', offset: 32, type: '__u32[20]' },
-        { name: 'services', offset: 112, type: '__u32' },
-        { name: 'servers', offset: 116, type: '__u32' },
-        { name: 'trashed', offset: 120, type: '__u32' },
-        { name: 'fwmark_services', offset: 124, type: '__u32' },
-        { name: 'port0_services', offset: 128, type: '__u32' },
-        { name: 'stale_bits', offset: 132, type: '__u32' },
-        { name: 'sweep', offset: 136, type: '__u32' },
-        { name: 'editing', offset: 140, type: '__u32' },
+        { name: 'cells_used', offset: 32, type: '__u32' },
+        { name: 'cell_free', offset: 36, type: '__u32[20]' },
+        { name: 'services', offset: 116, type: '__u32' },
+        { name: 'servers', offset: 120, type: '__u32' },
+        { name: 'trashed', offset: 124, type: '__u32' },
+        { name: 'fwmark_services', offset: 128, type: '__u32' },
+        { name: 'port0_services', offset: 132, type: '__u32' },
+        { name: 'stale_bits', offset: 136, type: '__u32' },
+        { name: 'sweep', offset: 140, type: '__u32' },
+        { name: 'editing', offset: 144, type: '__u32' },
       ],
     },
     lb_cell: {
@@ -1984,7 +1994,7 @@ export const layout = {
     },
   },
   maps: {
-    lb_book: { struct: 'lb_book', valueSize: 144 },
+    lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 16 },
     lb_config: { struct: 'lb_config', valueSize: 136 },

@@ -8,13 +8,16 @@ import { liveServices } from './views.ts'
 export function checkCells(maps: TableMaps): string[] {
   const { book, cells, services } = maps
   const map = new RangeMap(maps)
+  let used = 0
   for (const id of liveServices(maps)) {
     for (const [i, { start, order }] of listRanges(cells, services.list(id)).entries()) {
+      used += 2 ** order
       map.add(start, order, `${i === 0 ? 'list' : 'table'} of service ${id}`)
     }
   }
   const retired = map.addRetired(book.cellRetired(0))
   for (let order = 0; order < CELL_ORDERS; order++) map.addFree(book.cellFree(0, order), order)
+  if (used !== book.cellsUsed(0)) map.found.push(`${used} cells are in use, lb_book says ${book.cellsUsed(0)}`)
   if (retired !== book.cellsRetired(0)) {
     map.found.push(`${retired} cells are retired, lb_book says ${book.cellsRetired(0)}`)
   }

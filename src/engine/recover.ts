@@ -16,7 +16,7 @@ import { zeroServiceRates } from '../maps/rates.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { countVips, makeVip, vipRecords } from '../maps/vips.ts'
-import type { Edit } from './service-edit.ts'
+import type { Edit } from './edit.ts'
 
 /** Rebuilds the book, the chains of removed servers, ranks, weights, tables, the free lists and the filter. */
 export function recoverTable({ maps, nowS }: Edit): void {

@@ -6,9 +6,9 @@
  */
 import { LbFeature, LbLimit, LbSched, LbServerStateFlag } from '../abi/generated.ts'
 import { allocateList, type ListRoom } from '../maps/cells.ts'
-import { retireCells } from '../maps/free-cells.ts'
+import { retireCells, useCells } from '../maps/free-cells.ts'
 import { writeTable } from '../maps/hash-tables.ts'
-import { freeServerId, retireServiceId, takeServiceId } from '../maps/ids.ts'
+import { freeServerId, freeServiceId, takeServiceId } from '../maps/ids.ts'
 import { readList, summarizeWeights, writeList } from '../maps/lists.ts'
 import type { ListHead, ServerList } from '../maps/lists.ts'
 import { namedMark, namedPort } from '../maps/names.ts'
@@ -18,10 +18,12 @@ import type { ServerWant, ServiceWant } from '../maps/records.ts'
 import { setFilterBit, setServerBits } from '../maps/filter.ts'
 import { findService, freeSlot, hideService, publishService } from '../maps/service-index.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
-import { lowerVip, raiseVip } from '../maps/vips.ts'
+import { claimVip, lowerVip, raiseVip, releaseVip } from '../maps/vips.ts'
+import type { VipClaim } from '../maps/vips.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import type { ServiceSpot } from '../native/handles.ts'
+import type { Edit } from './edit.ts'
 import type { ServiceChanges } from './plan.ts'
 import { leaveServer, resetCursor, serversChanged } from './cursor.ts'
 import {
@@ -33,13 +35,6 @@ import {
   trashedByName,
   zeroTrashed,
 } from './trash.ts'
-
-/** What an edit works on. */
-export interface Edit {
-  readonly maps: TableMaps
-  /** Monotonic seconds. */
-  readonly nowS: number
-}
 
 const NOTHING_REMOVED: ReadonlySet<number> = new Set()
 const NOTHING_EDITED: ReadonlyMap<number, ServerWant> = new Map()
@@ -71,14 +66,19 @@ export function createService(
   const { maps } = edit
   const entry = findService(maps, want.name, spot)
   if (entry?.live) throw new LbError('SERVICE_EXISTS')
+  const slot = entry?.slot ?? freeSlot(maps, spot)
+  if (slot < 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_service_index' })
   const id = entry?.id ?? takeServiceId(maps)
-  let slot: number
+  let vip: VipClaim | undefined
   try {
-    slot = withVip(maps, want.name, () => fillService(edit, id, want, spot, servers))
+    vip = claimVip(maps, want.name, slot)
+    fillService(edit, id, want, servers)
   } catch (error) {
-    if (entry === undefined) retireServiceId(maps, id)
+    releaseVip(maps, vip)
+    if (entry === undefined) freeServiceId(maps, id)
     throw error
   }
+  raiseVip(maps, vip)
   maps.services.setSource(id, source)
   maps.book.setServices(0, maps.book.services(0) + 1)
   countFeatures(maps, want.name, 1)
@@ -86,49 +86,23 @@ export function createService(
   publishService(maps, slot, spot, id)
 }
 
-/** Counts a service of the name's address while it is made; no longer, if that fails. */
-function withVip<T>(maps: TableMaps, name: ServiceName, make: () => T): T {
-  raiseVip(maps, name)
-  try {
-    return make()
-  } catch (error) {
-    lowerVip(maps, name)
-    throw error
-  }
-}
-
-/** Makes all of a service but what lets packets find it; returns the slot for that. TABLE_FULL. */
-function fillService(
-  edit: Edit,
-  id: number,
-  want: ServiceWant,
-  spot: ServiceSpot,
-  servers: readonly ServerWant[],
-): number {
+/** Makes all of a service but what lets packets find it. TABLE_FULL. */
+function fillService(edit: Edit, id: number, want: ServiceWant, servers: readonly ServerWant[]): void {
   const { maps } = edit
-  const slot = slotFor(maps, want.name, spot)
   maps.setServiceName(id, want.name)
   zeroServiceBase(maps, id)
   zeroTrashed(maps, id)
   changeService(edit, id, { ...additions(servers), config: want.config })
-  return slot
-}
-
-/** The slot of a name that is not in force: the one it had, else a free one. TABLE_FULL. */
-function slotFor(maps: TableMaps, name: ServiceName, spot: ServiceSpot): number {
-  const slot = findService(maps, name, spot)?.slot ?? freeSlot(maps, spot)
-  if (slot < 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_service_index' })
-  return slot
 }
 
 /** Packets no longer find the service; its servers are kept as removed ones, for their connections. */
 export function deleteService(edit: Edit, id: number, slot: number, spot: ServiceSpot): void {
-  const { maps, nowS } = edit
+  const { maps } = edit
   const { services, cells, book } = maps
   hideService(maps, slot, spot, id)
   const cell = services.list(id)
   const { ids } = readList(cells, cell)
-  for (const [i, server] of ids.entries()) putInTrash(maps, server, ids[i - 1] ?? 0, nowS)
+  for (const [i, server] of ids.entries()) putInTrash(edit, server, ids[i - 1] ?? 0)
   maps.switchList(id, 0)
   retireCells(maps, cell)
   book.setServices(0, book.services(0) - 1)
@@ -179,14 +153,14 @@ function currentList(maps: TableMaps, id: number): { readonly cell: number; read
 
 /** Finds an id for each; nothing is written to those that come back. */
 function admit(edit: Edit, service: number, added: readonly ServerWant[]): Newcomer[] {
-  const { maps, nowS } = edit
+  const { maps } = edit
   const kept = trashedByName(maps, service)
   const keep = new Set(added.flatMap(({ name }) => kept.get(name) ?? []))
   const newcomers: Newcomer[] = []
   try {
     for (const want of added) {
       const known = kept.get(want.name)
-      newcomers.push({ id: known ?? takeServer(maps, nowS, keep, service), want, revived: known !== undefined })
+      newcomers.push({ id: known ?? takeServer(edit, keep, service), want, revived: known !== undefined })
     }
   } catch (error) {
     release(maps, newcomers)
@@ -226,6 +200,7 @@ function putInForce(maps: TableMaps, room: ListRoom, head: Omit<ListHead, 'table
   const before = maps.services.list(head.service)
   writeList(maps.cells, room.cell, { ...head, table: room.table }, list)
   writeTable(maps, room.cell)
+  useCells(maps, room.cell)
   maps.switchList(head.service, room.cell)
   if (before !== 0) retireCells(maps, before)
 }
@@ -290,7 +265,7 @@ function dismiss(
   let before = 0
   for (const id of order) {
     if (removed.has(id)) {
-      putInTrash(edit.maps, id, before, edit.nowS)
+      putInTrash(edit, id, before)
       leaveServer(edit.maps, service, scheduler, id, before)
     } else {
       before = id

@@ -14,6 +14,7 @@ import { foldServer, zeroServer, zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import { leaveServer } from './cursor.ts'
+import type { Edit } from './edit.ts'
 
 /** As IP_VS_DEST_TRASH_PERIOD, seconds. */
 const KEEP_S = 120
@@ -33,7 +34,9 @@ export function trashedByName(maps: TableMaps, service: number): ReadonlyMap<Ser
 }
 
 /** A server is no longer in its service's list. `before`: the server before it there; 0: it was the head. */
-export function putInTrash(maps: TableMaps, id: number, before: number, nowS: number): void {
+export function putInTrash(edit: Edit, id: number, before: number): void {
+  const { maps, nowS } = edit
+  edit.shortage = undefined
   const { servers, services, book } = maps
   const service = servers.service(id)
   servers.setBefore(id, before)
@@ -62,20 +65,31 @@ export function takeFromTrash(maps: TableMaps, service: number, ids: ReadonlySet
  * A new server's id, not in any list yet. Under pressure removed servers without connections give way, but those in
  * `keep` and the service `editing`. TABLE_FULL.
  */
-export function takeServer(maps: TableMaps, nowS: number, keep: ReadonlySet<number>, editing: number): number {
+export function takeServer(edit: Edit, keep: ReadonlySet<number>, editing: number): number {
+  const { maps } = edit
+  const id = takeServerId(maps) || reuseServer(edit, keep, editing)
+  if (id === 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_servers', entries: maps.serverMax })
+  return id
+}
+
+/** The id of a removed server; 0: none. What was in vain is not tried again in this edit. */
+function reuseServer(edit: Edit, keep: ReadonlySet<number>, editing: number): number {
+  const { maps, nowS, shortage } = edit
+  if (maps.book.trashed(0) === 0 || (shortage !== undefined && isWithin(shortage, keep))) return 0
+  sweepAll(maps, editing, (server) => !keep.has(server) && isDue(maps, server, nowS))
   let id = takeServerId(maps)
-  if (id === 0 && maps.book.trashed(0) > 0) {
-    sweepAll(maps, editing, (server) => !keep.has(server) && isDue(maps, server, nowS))
-    id = takeServerId(maps)
-  }
-  if (id === 0 && maps.book.trashed(0) > 0) {
+  if (id === 0) {
     // Programs that run now may have chosen one of them and not counted their connection yet.
     maps.handles.gracePeriod()
     sweepAll(maps, editing, (server) => !keep.has(server))
     id = takeServerId(maps)
   }
-  if (id === 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_servers', entries: maps.serverMax })
+  if (id === 0) edit.shortage = new Set([...keep].filter((server) => !maps.isReferenced(server)))
   return id
+}
+
+function isWithin(some: ReadonlySet<number>, all: ReadonlySet<number>): boolean {
+  return [...some].every((each) => all.has(each))
 }
 
 /** Frees the removed servers of a service that nothing has referred to for 120 s. */

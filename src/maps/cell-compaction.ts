@@ -26,6 +26,10 @@ const KEPT: Owner = 0xffffffff
 export function rebuildFreeRanges(maps: TableMaps, kept: readonly CellRange[]): void {
   if (maps.book.cellRetired(0) !== 0) reclaimCells(maps)
   const owners = cellOwners(maps)
+  maps.book.setCellsUsed(
+    0,
+    owners.reduce((used, owner) => (owner === 0 ? used : used + 1), 0),
+  )
   for (const { start, order } of kept) owners.fill(KEPT, start, start + 2 ** order)
   for (let order = 0; order < CELL_ORDERS; order++) maps.book.setCellFree(0, order, 0)
   maps.book.setCellHigh(0, maps.cells.length)

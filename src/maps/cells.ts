@@ -21,6 +21,9 @@ export interface ListRoom {
 export function allocateList(maps: TableMaps, servers: number, scheduler: number): ListRoom {
   const listOrder = orderFor(servers)
   const order = tableOrder(scheduler, servers)
+  // Said at once: a full table may be asked for room a hundred thousand times in one edit. Cell 0 is no range's.
+  const wanted = 2 ** listOrder + (order === undefined ? 0 : 2 ** order)
+  if (maps.book.cellsUsed(0) + wanted > maps.cells.length - 1) throw noCells(wanted)
   if (order === undefined) return { cell: allocateCells(maps, listOrder), table: 0 }
   /* The larger one first: room for the other can then be made around it. */
   const larger = { start: allocateCells(maps, Math.max(listOrder, order)), order: Math.max(listOrder, order) }
@@ -54,8 +57,12 @@ export function allocateCells(maps: TableMaps, order: number, kept: readonly Cel
     rebuildFreeRanges(maps, kept)
     cell = takeFree(maps, order) || makeRoom(maps, order, kept)
   }
-  if (cell === 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_cells', cells: 2 ** order })
+  if (cell === 0) throw noCells(2 ** order)
   return cell
+}
+
+function noCells(cells: number): LbError {
+  return new LbError('TABLE_FULL', undefined, { map: 'lb_cells', cells })
 }
 
 /** From above `cell_high`; cells skipped for alignment become free. 0: no room. */

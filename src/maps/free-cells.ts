@@ -21,13 +21,23 @@ export function listRanges(cells: LbCellArray, cell: number): CellRange[] {
   return table === undefined ? [own] : [own, table]
 }
 
+/** Counts the cells of a list that is about to come into force. */
+export function useCells(maps: TableMaps, cell: number): void {
+  maps.book.setCellsUsed(0, maps.book.cellsUsed(0) + cellsOf(maps, cell))
+}
+
 /** Takes a list out of use that no service points at any more; its content stays until the next grace period. */
 export function retireCells(maps: TableMaps, cell: number): void {
   const { book, cells } = maps
   cells.setListNext(cell, book.cellRetired(0))
   book.setCellRetired(0, cell)
-  const freed = listRanges(cells, cell).reduce((sum, { order }) => sum + 2 ** order, 0)
+  const freed = cellsOf(maps, cell)
+  book.setCellsUsed(0, book.cellsUsed(0) - freed)
   book.setCellsRetired(0, book.cellsRetired(0) + freed)
+}
+
+function cellsOf(maps: TableMaps, cell: number): number {
+  return listRanges(maps.cells, cell).reduce((sum, { order }) => sum + 2 ** order, 0)
 }
 
 /** Waits until nobody reads retired lists and services, and frees them. */

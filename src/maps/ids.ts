@@ -20,6 +20,14 @@ export function takeServiceId(maps: TableMaps): number {
   return high
 }
 
+/** Clears the record of a service that no packet could find yet, and frees the id. */
+export function freeServiceId(maps: TableMaps, id: number): void {
+  const { book, services } = maps
+  services.clear(id)
+  services.setNext(id, book.serviceFree(0))
+  book.setServiceFree(0, id)
+}
+
 /** Clears a service's record. The id is free after the next grace period: a packet may be about to use it. */
 export function retireServiceId(maps: TableMaps, id: number): void {
   const { book, services } = maps

@@ -58,11 +58,12 @@ export function findService(maps: TableMaps, name: ServiceName, spot: ServiceSpo
   return undefined
 }
 
-/** A slot that the name may take: a free one, else one of a deleted service, which is then forgotten. -1: none. */
-export function freeSlot(maps: TableMaps, spot: ServiceSpot): number {
+/** A slot that the name may take, not `taken`: free, or of a deleted service, which is then forgotten. -1: none. */
+export function freeSlot(maps: TableMaps, spot: ServiceSpot, taken = -1): number {
   let dormant = -1
   for (const line of linesOf(spot)) {
     for (let slot = line * LINE_SLOTS; slot < (line + 1) * LINE_SLOTS; slot++) {
+      if (slot === taken) continue
       if (maps.index.u32[slot * 2 + LOW] === 0) return slot
       if (((maps.index.u32[slot * 2 + HIGH] ?? 0) & 1) === 0) dormant = slot
     }

@@ -8,20 +8,44 @@ import { LbServiceFlag } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
 import type { ServiceSpot } from '../native/handles.ts'
 import { setFilterBit } from './filter.ts'
-import { retireServiceId, takeServiceId } from './ids.ts'
+import { freeServiceId, retireServiceId, takeServiceId } from './ids.ts'
 import { vipName } from './names.ts'
 import type { ServiceName } from './names.ts'
 import { clearSlot, findService, freeSlot, publishService, serviceSpot } from './service-index.ts'
 import type { TableMaps } from './table-maps.ts'
 
-/** The service's address has one service more. TABLE_FULL. */
-export function raiseVip(maps: TableMaps, service: ServiceName): void {
+/** What the record of an address needs: it is there already, or room for it was found. */
+export interface VipClaim {
+  readonly name: ServiceName
+  readonly spot: ServiceSpot
+  readonly id: number
+  /** Where it shall be; -1: it is there. */
+  readonly slot: number
+}
+
+/**
+ * Finds room for the record of the service's address; nothing that a packet sees is written. `taken`: a slot that is
+ * free no more. Undefined: a mark has none. TABLE_FULL.
+ */
+export function claimVip(maps: TableMaps, service: ServiceName, taken: number): VipClaim | undefined {
   const name = vipName(service)
-  if (name === undefined) return
+  if (name === undefined) return undefined
   const spot = serviceSpot(maps.handles, name)
   const entry = findService(maps, name, spot)
-  if (entry === undefined) makeVip(maps, name, spot, 1)
-  else maps.services.setFwmark(entry.id, maps.services.fwmark(entry.id) + 1)
+  if (entry !== undefined) return { name, spot, id: entry.id, slot: -1 }
+  return { name, spot, ...claimRecord(maps, spot, taken) }
+}
+
+/** Gives back what was claimed. */
+export function releaseVip(maps: TableMaps, claim: VipClaim | undefined): void {
+  if (claim !== undefined && claim.slot >= 0) freeServiceId(maps, claim.id)
+}
+
+/** The address has one service more. */
+export function raiseVip(maps: TableMaps, claim: VipClaim | undefined): void {
+  if (claim === undefined) return
+  if (claim.slot >= 0) publishVip(maps, claim, 1)
+  else maps.services.setFwmark(claim.id, maps.services.fwmark(claim.id) + 1)
 }
 
 /** The service's address has one service less. */
@@ -58,9 +82,20 @@ export function* vipRecords(maps: TableMaps): Generator<number> {
 
 /** Makes a record, and then has packets find it. TABLE_FULL. */
 export function makeVip(maps: TableMaps, name: ServiceName, spot: ServiceSpot, count: number): void {
-  const slot = freeSlot(maps, spot)
+  publishVip(maps, { name, spot, ...claimRecord(maps, spot, -1) }, count)
+}
+
+function claimRecord(
+  maps: TableMaps,
+  spot: ServiceSpot,
+  taken: number,
+): { readonly id: number; readonly slot: number } {
+  const slot = freeSlot(maps, spot, taken)
   if (slot < 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_service_index' })
-  const id = takeServiceId(maps)
+  return { id: takeServiceId(maps), slot }
+}
+
+function publishVip(maps: TableMaps, { name, spot, id, slot }: VipClaim, count: number): void {
   maps.services.setFlags(id, LbServiceFlag.SERVICE_VIP)
   maps.setServiceName(id, name)
   maps.services.setFwmark(id, count)

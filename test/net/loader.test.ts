@@ -441,10 +441,7 @@ t.test('on a kernel without tcx clsact filters do the same', { skip }, async (t)
     lb.tableAttachments().detach(a0.ifindex); lb.tableAttachments().detach(a0.ifindex)
     say([filters.sort(), lb.tableAttachments().list().map(({ interface: name }) => name)])`,
     ),
-    [
-      ['a0', 'a1'].flatMap((name) => [`${name} egress clsact`, `${name} ingress clsact`]),
-      ['a1', 'a1'],
-    ],
+    [['a0', 'a1'].flatMap((name) => [`${name} egress clsact`, `${name} ingress clsact`]), ['a1', 'a1']],
   )
   t.same(clsactOf(ns), ['a1'], 'detaching leaves no empty qdisc')
 })

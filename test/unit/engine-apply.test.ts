@@ -203,3 +203,41 @@ t.test('a service wanted twice stays as it was wanted first, each time everythin
   t.same(codes(new KernelTable(handles)), ['TCP 10.9.0.1:80 is wanted twice'])
   t.same(serversOf(table, 1).map(numberOf), [1])
 })
+
+/** Tables that lack one thing each for the 1,000 services that a source wants. */
+const tooSmall = [
+  { lacks: 'ids of services', sizes: { services: 9, lines: 512, servers: 4096 } },
+  { lacks: 'ids of servers', sizes: { services: 4096, lines: 512, servers: 9 } },
+  { lacks: 'cells', sizes: { services: 4096, lines: 512, servers: 4096, cells: 64 } },
+] as const
+
+for (const { lacks, sizes } of tooSmall) {
+  t.test(`once ${lacks} are used up, a thousand refusals wait for no grace period`, async (t) => {
+    const { table, handles, maps } = memoryTable(sizes)
+    // Removed servers that connections refer to: they can't be reused, however often one looks.
+    table.apply('manifest', [wanted(5000, [1, 2])])
+    for (const n of [1, 2]) maps.serverStates.setActive(idOf(table, 5000, n), 1)
+    const many = Array.from({ length: 1000 }, (_, i) => wanted(i + 1, [1, 2]))
+    const before = handles.graces
+    const { added, failed } = table.apply('manifest', many)
+    t.equal(added + failed.length, 1000)
+    t.ok(added > 0 && failed.length > 900)
+    t.ok(
+      failed.every(({ error }) => error instanceof LbError && error.code === 'TABLE_FULL'),
+      'each is told why',
+    )
+    t.ok(handles.graces - before <= 3, `${handles.graces - before} grace periods`)
+    t.same(checkTable(handles), [])
+  })
+}
+
+t.test('a server removed after a refusal makes room for the next in the same edit', async (t) => {
+  const { table, maps, handles } = memoryTable({ services: 64, lines: 64, servers: 4 })
+  table.apply('manifest', [wanted(1, [1, 2]), wanted(2, [1]), wanted(3, [])])
+  maps.serverStates.setActive(idOf(table, 1, 2), 1)
+  table.apply('manifest', [wanted(1, [1]), wanted(2, [1]), wanted(3, [])])
+  const { failed } = table.apply('manifest', [wanted(1, [1, 3]), wanted(2, []), wanted(3, [4])])
+  t.match(failed, [{ key: keyOf(1), error: { code: 'TABLE_FULL' } }], 'the one removed server is in use')
+  t.same(serversOf(table, 3).map(numberOf), [4], 'the second is not')
+  t.same(checkTable(handles), [])
+})

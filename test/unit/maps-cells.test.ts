@@ -1,6 +1,6 @@
 import t from 'tap'
 import { allocateCells } from '../../src/maps/cells.ts'
-import { pushFree, reclaimCells, retireCells } from '../../src/maps/free-cells.ts'
+import { pushFree, reclaimCells, retireCells, useCells } from '../../src/maps/free-cells.ts'
 import { orderFor, readList, summarizeWeights, writeList } from '../../src/maps/lists.ts'
 import type { TableMaps } from '../../src/maps/table-maps.ts'
 import { checkCells } from '../../src/engine/check-cells.ts'
@@ -13,6 +13,7 @@ function setList(maps: TableMaps, id: number, servers: number): void {
   const ids = Array.from({ length: servers }, (_, i) => id * 1000 + i)
   writeList(maps.cells, cell, { service: id, scheduler: 1, flags: 0, table: 0 }, { ids, weights: ids.map(() => 1) })
   const old = maps.services.list(id)
+  useCells(maps, cell)
   maps.switchList(id, cell)
   if (old !== 0) retireCells(maps, old)
   maps.book.setServiceHigh(0, Math.max(maps.book.serviceHigh(0), id + 1))
