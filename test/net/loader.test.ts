@@ -223,16 +223,11 @@ t.test("after close() the memory can't be touched any more", { skip }, async (t)
 
 /** The kernel's ids of the links of a table's programs. */
 function attachedTo(ns: Netns): number[] {
-  return readdirSync(ns.dir)
-    .filter((name) => name.startsWith('link-'))
-    .map((name) => {
-      const text = execFileSync('bpftool', ['-j', 'link', 'show', 'pinned', join(ns.dir, name)], { encoding: 'utf8' })
-      return (JSON.parse(text) as { id: number }).id
-    })
-}
-
-function linkExists(id: number): boolean {
-  return spawnSync('bpftool', ['link', 'show', 'id', String(id)]).status === 0
+  const links = readdirSync(ns.dir).filter((name) => name.startsWith('link-'))
+  return links.map((name) => {
+    const text = execFileSync('bpftool', ['-j', 'link', 'show', 'pinned', join(ns.dir, name)], { encoding: 'utf8' })
+    return (JSON.parse(text) as { id: number }).id
+  })
 }
 
 t.test('unload leaves no pin, no program on an interface, and can be repeated', { skip }, async (t) => {
@@ -242,7 +237,9 @@ t.test('unload leaves no pin, no program on an interface, and can be repeated', 
   t.equal(attached.length, 4, 'each direction of each interface')
   t.same(run(ns, 'say([lb.unloadTable(), lb.unloadTable(), lb.tableAttachments() ?? null])'), [true, false, null])
   t.notOk(existsSync(ns.dir))
-  await waitFor('the end of the links', () => attached.every((link) => !linkExists(link)))
+  await waitFor('the end of the links', () =>
+    attached.every((id) => spawnSync('bpftool', ['link', 'show', 'id', `${id}`]).status !== 0),
+  )
 })
 
 t.test('a half-made table is not adopted, and is made anew', { skip }, async (t) => {
@@ -448,18 +445,14 @@ t.test('on a kernel without tcx clsact filters do the same', { skip }, async (t)
 
 t.test('unload takes clsact away with the filters, but not where somebody else has one', { skip }, async (t) => {
   const ns = netns(t)
-  ip('-n', ns.name, 'link', 'add', 'br0', 'type', 'bridge')
-  ip('-n', ns.name, 'link', 'add', 'br1', 'type', 'bridge')
-  /* Not `tc -n`: that has another /sys, without the pins. */
-  const tc = (...args: string[]): unknown => execFileSync('nsenter', [`--net=/run/netns/${ns.name}`, 'tc', ...args])
+  for (const name of ['br0', 'br1']) ip('-n', ns.name, 'link', 'add', name, 'type', 'bridge')
   run(ns, `${attachFilters}; say(null)`)
   t.same(clsactOf(ns), ['a0', 'a1', 'br0', 'br1'])
-  const program = join(ns.dir, 'prog-lb_tc_ingress')
-  for (const [device, direction] of [
-    ['br0', 'ingress'],
-    ['br1', 'egress'],
-  ] as const)
-    tc('filter', 'add', 'dev', device, direction, 'prio', '9', 'bpf', 'da', 'object-pinned', program)
+  const pinned = ['prio', '9', 'bpf', 'da', 'object-pinned', join(ns.dir, 'prog-lb_tc_ingress')]
+  for (const place of ['br0 ingress', 'br1 egress']) {
+    const filter = ['tc', 'filter', 'add', 'dev', ...place.split(' '), ...pinned]
+    execFileSync('nsenter', [`--net=/run/netns/${ns.name}`, ...filter]) /* `tc -n` has another /sys, without the pins */
+  }
   t.equal(run(ns, 'say(lb.unloadTable())'), true)
   t.same(clsactOf(ns), ['br0', 'br1'])
 })
