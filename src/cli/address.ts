@@ -103,11 +103,27 @@ function longestZeroRun(groups: readonly number[]): { start: number; length: num
 
 /** The address as 32-bit words in host order: one of IPv4, four of IPv6. Throws RangeError on text that is no address. */
 export function addressWords(address: Address): number[] {
-  if (address.family === 4) return [address.address.split('.').reduce((value, part) => value * 256 + Number(part), 0)]
+  if (address.family === 4) return [dottedNumber(address.address)]
   const bytes = parseIPv6(address.address)
   if (bytes === undefined) throw new RangeError(`not an IPv6 address: ${address.address}`)
   const view = new DataView(bytes.buffer)
   return [0, 4, 8, 12].map((offset) => view.getUint32(offset))
+}
+
+/** The number of four decimal ones with dots between them. */
+function dottedNumber(text: string): number {
+  let value = 0
+  let part = 0
+  for (let i = 0; i < text.length; i++) {
+    const character = text.charCodeAt(i)
+    if (character !== 46) {
+      part = part * 10 + character - 48
+      continue
+    }
+    value = value * 256 + part
+    part = 0
+  }
+  return value * 256 + part
 }
 
 /** False for addresses that no server can have: unspecified, multicast, broadcast, link-local or IPv4 in IPv6. */

@@ -28,23 +28,35 @@ export interface SyncDaemon {
 
 const columns = 'pro expire state       source             virtual            destination'
 
-/** Entries in the order given; with `engines` the header tells of the persistence engine's columns. */
+/** Characters in a piece of a listing: writing costs more than making a line. */
+const pieceLength = 65536
+
+/**
+ * Entries in the order given, in pieces of many lines; with `engines` the header tells of the persistence engine's
+ * columns.
+ */
 export function* formatConnections(
   connections: Iterable<ListedConnection>,
   engines: boolean,
   names: NameLookup = numericNames,
 ): Generator<string> {
-  yield `IPVS connection entries\n${columns}${engines ? '        pe name          pe_data' : ''}\n`
-  for (const connection of connections) yield connectionLine(connection, engines, names)
+  let piece = `IPVS connection entries\n${columns}${engines ? '        pe name          pe_data' : ''}\n`
+  for (const connection of connections) {
+    piece += connectionLine(connection, engines, names)
+    if (piece.length < pieceLength) continue
+    yield piece
+    piece = ''
+  }
+  yield piece
 }
 
 function connectionLine(connection: ListedConnection, engines: boolean, names: NameLookup): string {
   const { family, protocol, engine } = connection
   const minutes = String(Math.floor(connection.expiresS / 60)).padStart(2, '0')
   const seconds = String(connection.expiresS % 60).padStart(2, '0')
-  const client = formatEndpoint({ family, ...connection.client }, protocol, names)
-  const virtual = formatEndpoint({ family, ...connection.virtual }, protocol, names)
-  const server = formatEndpoint(connection.server, protocol, names)
+  const client = formatEndpoint(connection.client, family, protocol, names)
+  const virtual = formatEndpoint(connection.virtual, family, protocol, names)
+  const server = formatEndpoint(connection.server, connection.server.family, protocol, names)
   const ends =
     engines && engine !== undefined ? `${server.padEnd(18)} ${engine.name.padEnd(16)} ${engine.data}` : server
   return (

@@ -89,7 +89,7 @@ function serviceLine(service: ListedService, style: ListingStyle, names: NameLoo
 /** A mark is printed as a signed number, as ipvsadm does. */
 function serviceName(key: ServiceKey, names: NameLookup): string {
   if (key.kind === 'fwmark') return `FWM  ${key.mark | 0}${key.family === 6 ? ' IPv6' : ''}`
-  return `${key.protocol.toUpperCase().padEnd(4)} ${formatEndpoint(key, key.protocol, names)}`
+  return `${key.protocol.toUpperCase().padEnd(4)} ${formatEndpoint(key, key.family, key.protocol, names)}`
 }
 
 function serverLine(service: ListedService, server: ServerView, style: ListingStyle, names: NameLookup): string {
@@ -113,7 +113,7 @@ function serverLine(service: ListedService, server: ServerView, style: ListingSt
 
 /** An IPv4 server's name is cut at its column's width, an IPv6 one's is not. */
 function serverName(key: ServiceKey, server: ServerView, names: NameLookup): string {
-  const name = formatEndpoint(server, portProtocol(key), names)
+  const name = formatEndpoint(server, server.family, portProtocol(key), names)
   return server.family === 4 ? name.slice(0, 28) : name
 }
 

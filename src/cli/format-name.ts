@@ -16,15 +16,16 @@ export const numericNames: NameLookup = { host: () => undefined, port: () => und
 /** ipvsadm composes the text in a buffer of 60 bytes, so a longer one loses its end, port and all. */
 const longestEndpoint = 59
 
-/** `address:port` or `[address]:port`, cut at 59 characters as ipvsadm does. */
+/** `address:port` or `[address]:port`, cut at 59 characters as ipvsadm does. `family`: of the address. */
 export function formatEndpoint(
-  endpoint: { readonly family: Family; readonly address: string; readonly port: number },
+  { address, port }: { readonly address: string; readonly port: number },
+  family: Family,
   protocol: NamedProtocol,
   names: NameLookup,
 ): string {
-  const host = names.host(endpoint.address) ?? endpoint.address
-  const port = names.port(endpoint.port, protocol) ?? String(endpoint.port)
-  return `${endpoint.family === 6 ? `[${host}]` : host}:${port}`.slice(0, longestEndpoint)
+  const host = names.host(address) ?? address
+  const text = `${family === 6 ? `[${host}]` : host}:${names.port(port, protocol) ?? port}`
+  return text.length > longestEndpoint ? text.slice(0, longestEndpoint) : text
 }
 
 /** The protocol in which ports of a service's servers are named. */

@@ -12,7 +12,7 @@ const protocolOptions = { tcp: '-t', udp: '-u', sctp: '--sctp-service' } as cons
 /** The option and its argument that name a service: `-t 10.9.0.1:80`, `-f 7 -6`. */
 export function serviceArguments(key: ServiceKey, names: NameLookup = numericNames): string {
   if (key.kind === 'fwmark') return `-f ${key.mark}${key.family === 6 ? ' -6' : ''}`
-  return `${protocolOptions[key.protocol]} ${formatEndpoint(key, key.protocol, names)}`
+  return `${protocolOptions[key.protocol]} ${formatEndpoint(key, key.family, key.protocol, names)}`
 }
 
 /** All lines, each ended by a newline; services and servers in the listing's order. */
@@ -33,7 +33,7 @@ function saveService(service: ListedService, names: NameLookup): string[] {
 /** Thresholds are not saved, as ipvsadm does not save them. */
 function saveServer(key: ServiceKey, server: ServerView, names: NameLookup): string {
   const words = [
-    formatEndpoint(server, portProtocol(key), names),
+    formatEndpoint(server, server.family, portProtocol(key), names),
     methodOptions[server.method],
     '-w',
     String(server.weight),

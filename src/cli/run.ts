@@ -216,14 +216,15 @@ class Runner {
   }
 
   async #listConnections(command: ListCommand, session: Session): Promise<void> {
-    const connections = [...session.connections()]
-    if (!command.numeric) {
-      await this.#names.learnNames(
-        connections.flatMap(({ client, virtual, server }) => [client.address, virtual.address, server.address]),
-      )
+    const show = (connections: ReturnType<Session['connections']>, names: NameLookup): void => {
+      for (const text of formatConnections(connections, command.engines, names)) this.#environment.stdout(text)
     }
-    const names = command.numeric ? numericNames : this.#names
-    for (const text of formatConnections(connections, command.engines, names)) this.#environment.stdout(text)
+    if (command.numeric) return show(session.connections(), numericNames)
+    const connections = [...session.connections()]
+    await this.#names.learnNames(
+      connections.flatMap(({ client, virtual, server }) => [client.address, virtual.address, server.address]),
+    )
+    show(connections, this.#names)
   }
 
   async #save(numeric: boolean, session: Session): Promise<void> {

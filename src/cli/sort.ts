@@ -61,20 +61,38 @@ function compareWords(one: readonly number[], two: readonly number[]): number {
 
 /** Sorts by what `rank` makes of each item, once. */
 function sortBy<T, R>(items: readonly T[], rank: (item: T) => R, compare: (one: R, two: R) => number): T[] {
-  const ranked = items.map((item) => ({ item, rank: rank(item) }))
-  return mergeSort(ranked, (one, two) => compare(one.rank, two.rank)).map(({ item }) => item)
+  const ranks = items.map(rank)
+  const order = Uint32Array.from(items.keys())
+  mergeSort(order, 0, order.length, new Uint32Array(order.length >> 1), (one, two) =>
+    compare(ranks[one] as R, ranks[two] as R),
+  )
+  return Array.from(order, (index) => items[index] as T)
 }
 
-function mergeSort<T>(items: readonly T[], compare: (one: T, two: T) => number): T[] {
-  if (items.length < 2) return [...items]
-  const middle = items.length >> 1
-  const left = mergeSort(items.slice(0, middle), compare)
-  const right = mergeSort(items.slice(middle), compare)
-  const merged: T[] = []
-  let next = 0
-  for (const item of right) {
-    while (next < left.length && compare(left[next] as T, item) <= 0) merged.push(left[next++] as T)
-    merged.push(item)
+/** Sorts what is from `start` up to `end`. `spare` has room for half of it. */
+function mergeSort(
+  order: Uint32Array,
+  start: number,
+  end: number,
+  spare: Uint32Array,
+  compare: (one: number, two: number) => number,
+): void {
+  if (end - start < 2) return
+  const middle = start + ((end - start) >> 1)
+  mergeSort(order, start, middle, spare, compare)
+  mergeSort(order, middle, end, spare, compare)
+  spare.set(order.subarray(start, middle))
+  const lefts = middle - start
+  let left = 0
+  let right = middle
+  let to = start
+  while (left < lefts && right < end) {
+    const one = spare[left] as number
+    const two = order[right] as number
+    const first = compare(one, two) <= 0
+    order[to++] = first ? one : two
+    if (first) left++
+    else right++
   }
-  return [...merged, ...left.slice(next)]
+  while (left < lefts) order[to++] = spare[left++] as number
 }

@@ -1,12 +1,14 @@
 /** Reads the connection table as the datapath left it, without a lock and without a system call. */
-import { LbConnArray, LbState, lbStateNames } from '../abi/generated.ts'
+import { LbConnArray, LbServerArray, LbState, lbStateNames } from '../abi/generated.ts'
 import type { ConnectionState, ConnectionView, Family } from '../model/types.ts'
 import { formatAddress } from '../model/address.ts'
 import { protocolOf } from './names.ts'
 import type { TableMaps } from './table-maps.ts'
 
-/** A connection's bytes that stay while it lives: addresses, ports, protocol, family. */
-const KEY_BYTES = LbConnArray.at.expires
+const { at: offsets, size } = LbConnArray
+const WORDS = size / 4
+/** A connection's words that stay while it lives: addresses, ports, protocol, family. */
+const KEY_WORDS = offsets.expires / 4
 
 /** Connections that have not expired, in table order. One that ends or begins meanwhile may be there or not. */
 export function* readConnections(maps: TableMaps): Generator<ConnectionView> {
@@ -14,9 +16,10 @@ export function* readConnections(maps: TableMaps): Generator<ConnectionView> {
   const tick = currentTick(maps)
   // Entries from there on were never used.
   const end = Math.min(connPools.high(0), conns.length)
+  const copy = new LbConnArray(new ArrayBuffer(size))
   for (let i = 0; i < end; i++) {
     if (conns.af(i) === 0) continue
-    const view = readConnection(maps, i, tick)
+    const view = readConnection(maps, i, tick, copy)
     if (view !== undefined) yield view
   }
 }
@@ -27,15 +30,15 @@ export function currentTick(maps: TableMaps): number {
   return Number(BigInt.asUintN(32, jiffies >> BigInt(maps.handles.rodata.tickShift)))
 }
 
-/** Undefined if it has expired, or became another one as it was read. */
-function readConnection(maps: TableMaps, i: number, tick: number): ConnectionView | undefined {
+/** Undefined if it has expired, or became another one as it was read into `copy`. */
+function readConnection(maps: TableMaps, i: number, tick: number, copy: LbConnArray): ConnectionView | undefined {
   const { conns, servers } = maps
-  const at = i * LbConnArray.size
-  const copy = new LbConnArray(conns.u8.slice(at, at + LbConnArray.size).buffer)
+  const at = i * WORDS
+  for (let w = 0; w < WORDS; w++) copy.u32[w] = conns.u32[at + w] ?? 0
   const left = (copy.expires(0) - tick) | 0
   const server = copy.server(0)
   if (left <= 0 || server === 0 || server >= servers.length) return undefined
-  for (let b = 0; b < KEY_BYTES; b++) if (copy.u8[b] !== conns.u8[at + b]) return undefined
+  for (let w = 0; w < KEY_WORDS; w++) if (copy.u32[w] !== conns.u32[at + w]) return undefined
   const family = familyOf(copy.af(0))
   const serverFamily = familyOf(servers.af(server))
   return {
@@ -43,11 +46,11 @@ function readConnection(maps: TableMaps, i: number, tick: number): ConnectionVie
     protocol: protocolOf(copy.proto(0)),
     state: stateName(copy.state(0)),
     expiresS: secondsLeft(maps, left, copy.state(0)),
-    client: { address: formatAddress(copy.caddr(0), 0, family), port: copy.cport(0) },
-    virtual: { address: formatAddress(copy.vaddr(0), 0, family), port: copy.vport(0) },
+    client: { address: formatAddress(copy.u8, offsets.caddr, family), port: copy.cport(0) },
+    virtual: { address: formatAddress(copy.u8, offsets.vaddr, family), port: copy.vport(0) },
     server: {
       family: serverFamily,
-      address: formatAddress(servers.addr(server), 0, serverFamily),
+      address: formatAddress(servers.u8, server * LbServerArray.size + LbServerArray.at.addr, serverFamily),
       port: copy.dport(0),
     },
   }
@@ -80,6 +83,11 @@ const listedNames: Readonly<Record<number, ConnectionState>> = {
   [LbState.SCTP_SHUTDOWN_ACK_SENT]: 'S-ACK-SENT',
 }
 
+/** By enum lb_state. */
+const stateNames = lbStateNames.map(
+  (name, state) => listedNames[state] ?? (name.replace(/^(TCP|SCTP)_/, '') as ConnectionState),
+)
+
 function stateName(state: number): ConnectionState {
-  return listedNames[state] ?? ((lbStateNames[state]?.replace(/^(TCP|SCTP)_/, '') ?? 'NONE') as ConnectionState)
+  return stateNames[state] ?? 'NONE'
 }
