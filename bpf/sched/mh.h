@@ -26,7 +26,7 @@ static __always_inline __u32 sched_mh(struct walk *w)
 		return 0;
 	w->key = client_key(w);
 	w->start = mh_bucket(w->key);
-	if (table_take(w, w->start) == WALK_ON && w->flags & LB_SERVICE_SCHED1)
+	if (table_take(w, w->start) == WALK_ON && w->flags & LB_SERVICE_SCHED1 && walk_any(w))
 		bpf_loop(LB_MH_BUCKETS, mh_step, w, 0);
 	return w->best;
 }

@@ -17,7 +17,7 @@ static __always_inline __u32 sched_sh(struct walk *w)
 	if (!w->table)
 		return 0;
 	w->start = hash_bucket(client_key(w));
-	if (table_take(w, w->start) == WALK_ON && w->flags & LB_SERVICE_SCHED1)
+	if (table_take(w, w->start) == WALK_ON && w->flags & LB_SERVICE_SCHED1 && walk_any(w))
 		bpf_loop(LB_HASH_BUCKETS, sh_step, w, 0);
 	return w->best;
 }

@@ -23,6 +23,24 @@ static __always_inline __u32 hash_bucket(__u32 key)
 	return (key * 0x61C88647U) >> 24;
 }
 
+static long any_step(__u32 i, void *ctx)
+{
+	struct walk *w = ctx;
+
+	return walk_usable(w, i) ? walk_take(w, i) : WALK_ON;
+}
+
+/* Can any server of the list take a connection? If not, a fallback would look into all buckets in vain. */
+static __always_inline bool walk_any(struct walk *w)
+{
+	bool any;
+
+	bpf_loop(w->count, any_step, w, 0);
+	any = w->best;
+	w->best = 0;
+	return any;
+}
+
 /* Takes the server of a bucket; WALK_ON if it can take no connection, as is_unavailable() says. */
 static __always_inline long table_take(struct walk *w, __u32 bucket)
 {
