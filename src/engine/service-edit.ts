@@ -4,7 +4,7 @@
  * Everything that can fail (ids, cells, slots) is done before anything that a packet can see. All functions are called
  * with the table's lock held.
  */
-import { LbFeature, LbLimit, LbSched, LbServerStateFlag } from '../abi/generated.ts'
+import { LbFeature, LbLimit, LbSched } from '../abi/generated.ts'
 import { allocateList, type ListRoom } from '../maps/cells.ts'
 import { retireCells, useCells } from '../maps/free-cells.ts'
 import { writeTable } from '../maps/hash-tables.ts'
@@ -226,7 +226,7 @@ function nextList(old: ServerList, changes: ServiceChanges, newcomers: readonly 
 function writeNewcomer(maps: TableMaps, service: number, { id, want, revived }: Newcomer): void {
   const { servers, book } = maps
   if (revived) {
-    relieve(maps, id, want)
+    weighLoad(maps, id, want)
   } else {
     maps.setServerName(id, want.name)
     servers.setService(id, service)
@@ -238,15 +238,23 @@ function writeNewcomer(maps: TableMaps, service: number, { id, want, revived }: 
 }
 
 function writeEdited(maps: TableMaps, id: number, want: ServerWant): void {
-  relieve(maps, id, want)
+  weighLoad(maps, id, want)
   writeServerConfig(maps, id, want.config)
   if (want.config.weight !== 0) maps.servers.setLastWeight(id, want.config.weight)
 }
 
-/** No upper threshold, or a higher one, ends an overload at once, as __ip_vs_update_dest(). */
-function relieve(maps: TableMaps, id: number, want: ServerWant): void {
-  const { upper } = want.config
-  if (upper === 0 || upper > maps.servers.upper(id)) maps.clearServerState(id, LbServerStateFlag.SERVER_OVERLOAD)
+/**
+ * Every edit of a server compares its connections with the thresholds that it is given, as Linux 6.1.174 does; between
+ * the thresholds an overload stays as it is.
+ */
+function weighLoad(maps: TableMaps, id: number, { config: { upper, lower } }: ServerWant): void {
+  const { serverStates } = maps
+  const total = (): number => serverStates.active(id) + serverStates.inactive(id)
+  /* Of connections that are over, some may still be counted. */
+  if (upper !== 0 && total() >= upper) maps.handles.sweep()
+  const now = total()
+  if (upper !== 0 && now >= upper) maps.setOverloaded(id, true)
+  else if (lower !== 0 ? now < lower : now * 4 < upper * 3 || upper === 0) maps.setOverloaded(id, false)
 }
 
 function writeRanks(maps: TableMaps, ids: readonly number[]): void {

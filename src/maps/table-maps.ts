@@ -12,6 +12,7 @@ import {
   LbServerArray,
   LbServerFlag,
   LbServerStateArray,
+  LbServerStateFlag,
   LbServiceArray,
   LbServiceFlag,
   LbServiceStateArray,
@@ -110,9 +111,11 @@ export class TableMaps {
     else Atomics.and(this.servers.u32, at, ~LbServerFlag.SERVER_AVAILABLE)
   }
 
-  /** Clears flags that the datapath sets. */
-  clearServerState(id: number, flags: number): void {
-    Atomics.and(this.serverStates.u32, (id * LbServerStateArray.size + LbServerStateArray.at.flags) / 4, ~flags)
+  /** Whether a server has as many connections as it may. The datapath changes that too. */
+  setOverloaded(id: number, overloaded: boolean): void {
+    const at = (id * LbServerStateArray.size + LbServerStateArray.at.flags) / 4
+    if (overloaded) Atomics.or(this.serverStates.u32, at, LbServerStateFlag.SERVER_OVERLOAD)
+    else Atomics.and(this.serverStates.u32, at, ~LbServerStateFlag.SERVER_OVERLOAD)
   }
 
   /** Whether connections or templates refer to a server. */

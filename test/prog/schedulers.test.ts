@@ -51,7 +51,20 @@ t.test('schedulers choose as the kernel did', { skip: needsRoot }, async (t) => 
     { name: 'through XDP, past the stack', xdp: true, bypass: LbBypassMode.BYPASS_ALWAYS },
     { name: 'through tcx and the stack', xdp: false, bypass: LbBypassMode.BYPASS_NEVER },
   ] as const
-  for (const scheduler of ['rr', 'wrr', 'lc', 'wlc', 'sed', 'nq', 'fo', 'ovf', 'dh', 'sh', 'mh'] as const) {
+  for (const scheduler of [
+    'rr',
+    'wrr',
+    'lc',
+    'wlc',
+    'sed',
+    'nq',
+    'fo',
+    'ovf',
+    'dh',
+    'sh',
+    'mh',
+    'hash-random',
+  ] as const) {
     const { scenarios } = readJsonRecording<{ scenarios: readonly Scenario[] }>(`schedulers-${scheduler}`)
     for (const way of ways) {
       await t.test(`${scheduler} ${way.name}`, async (t) => {

@@ -181,21 +181,35 @@ t.test('--set changes three timeouts, and 0 keeps one', async (t) => {
   t.same([config.timeout(0, 1), config.timeout(0, 4), config.timeout(0, 11)], [10, 25, 30])
 })
 
-t.test('raising or lifting the upper threshold ends an overload at once; anything else leaves it', async (t) => {
+t.test('an edit compares the connections with the thresholds; between them an overload stays as it was', async (t) => {
+  const rows = [
+    // Connections, upper and lower threshold given, overloaded afterwards if it was, and if it was not.
+    [5, 5, 0, true, true],
+    [5, 4, 0, true, true],
+    [5, 6, 0, true, false],
+    [5, 7, 0, false, false],
+    [5, 8, 0, false, false],
+    [5, 0, 0, false, false],
+    [5, 8, 5, true, false],
+    [5, 8, 6, false, false],
+    [5, 6, 6, false, false],
+    [0, 1, 0, false, false],
+  ] as const
   const { table, maps } = memoryTable()
   table.addService(serviceOf(1))
   table.addServer(keyOf(1), serverOf(1, 1, { upper: 5 }))
   const id = idOf(table, 1, 1)
-  const overloaded = (): boolean => (maps.serverStates.flags(id) & LbServerStateFlag.SERVER_OVERLOAD) !== 0
-  for (const [upper, stays] of [
-    [5, true],
-    [4, true],
-    [6, false],
-    [0, false],
-  ] as const) {
-    maps.serverStates.setFlags(id, LbServerStateFlag.SERVER_OVERLOAD)
-    table.editServer(keyOf(1), serverOf(1, 1, { upper }))
-    t.equal(overloaded(), stays, `upper ${upper}`)
+  for (const [connections, upper, lower, after, otherwise] of rows) {
+    for (const before of [true, false]) {
+      maps.serverStates.setActive(id, connections - 1)
+      maps.serverStates.setInactive(id, 1)
+      if (connections === 0) maps.serverStates.clear(id)
+      maps.setOverloaded(id, before)
+      table.editServer(keyOf(1), serverOf(1, 1, { upper, lower }))
+      const overloaded = (maps.serverStates.flags(id) & LbServerStateFlag.SERVER_OVERLOAD) !== 0
+      const what = `${connections} connections, -x ${upper} -y ${lower}, ${before ? '' : 'not '}overloaded before`
+      t.equal(overloaded, before ? after : otherwise, what)
+    }
   }
 })
 
