@@ -97,6 +97,10 @@ enum lb_conn_flag {
 	LB_CONN_BYPASS = 2,   /* neither direction goes through the host's stack */
 	LB_CONN_NOOUTPUT = 4, /* replies are not seen: direct routing, tunnel */
 	LB_CONN_SPILLED = 8,  /* found by its pairs of ends; its client's line was full */
+	LB_CONN_ASSURED =
+		16, /* of a template: it had an established connection; of a connection: its template knows */
+	LB_CONN_VOID =
+		32, /* a template that no longer counts: its server was gone; listed with ports 65535 */
 };
 
 enum lb_server_flag {
@@ -240,7 +244,14 @@ struct lb_conn_line {
 	__u32 spilled; /* connections of this line's clients that did not fit in it */
 };
 
-/* A connection: one cache line for both families. */
+/* Not of any protocol of ours: set in lb_conn.proto of a template, so that no packet is taken for one of its. */
+enum lb_template { LB_TEMPLATE = 0x40 };
+
+/*
+ * A connection, one cache line for both families; or a persistence template, as in ip_vs_conn.c an entry of the same
+ * table: (LB_TEMPLATE | protocol, masked client, port 0, virtual address and port); of a service by mark with protocol 0
+ * and the mark in vaddr.w[0], in network order.
+ */
 struct lb_conn {
 	union lb_addr caddr;
 	union lb_addr vaddr;
@@ -254,8 +265,8 @@ struct lb_conn {
 	__u8 flags;    /* enum lb_conn_flag */
 	__u8 fwd; /* enum lb_fwd: as the server had it when the connection began, kept for life */
 	__u8 pad;
-	__u32 hop; /* next hop of replies, as in lb_server_state */
-	__u32 hop_token;
+	__u32 hop;       /* next hop of replies, as in lb_server_state */
+	__u32 hop_token; /* routes as they were then; of a template: its timeout, seconds */
 	__u32 control; /* index + 1 of the template it was made by; of a template: how many it made that live */
 };
 
@@ -302,6 +313,8 @@ struct lb_config {
 	__u32 expire_nodest_conn;
 	__u32 sloppy_tcp;
 	__u32 sloppy_sctp;
+	__u32 expire_quiescent_template; /* a template does not lead to a server of weight 0 */
+	__u32 pad;
 };
 
 enum lb_feature {

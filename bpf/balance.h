@@ -53,6 +53,8 @@ static __always_inline bool conn_reused(const struct conn_ref *ref, const struct
 		   state != LB_SCTP_CLOSED) {
 		return false;
 	}
+	if (ref->c->control) /* is_new_conn_expected(): its template would lead to the same server */
+		return false;
 	cfg = config_get();
 	return cfg && cfg->conn_reuse_mode;
 }
@@ -61,18 +63,19 @@ static __always_inline bool conn_reused(const struct conn_ref *ref, const struct
 static __always_inline int request_once(struct packet *p, enum lb_hook hook, enum lb_af af,
 					__u32 service)
 {
-	struct new_conn *n = new_conn_get();
+	struct new_conn *n = new_conn_get(NEW_CONN);
 	struct lb_server *srv;
 	struct rewrite r = {};
-	__u32 id;
+	int id;
 
 	if (!n)
 		return act_drop(hook, LB_DROP_TABLE_FULL);
 	new_conn_describe(n, p, af);
-	id = service_pick(service, n);
-	srv = id ? server_at(id) : NULL;
-	if (!srv || srv->service != service)
-		return refuse_unreachable(p->ctx, af);
+	id = new_conn_pick(n, service);
+	template_leave(n->control); /* as soon gone as come */
+	srv = id > 0 ? server_at(id) : NULL;
+	if (!srv)
+		return id < 0 ? act_drop(hook, -id) : refuse_unreachable(p->ctx, af);
 	if (srv->fwd != LB_FWD_MASQ)
 		return act_drop(hook, LB_DROP_METHOD);
 	count_conn(id);
@@ -80,7 +83,7 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 	r.old_addr = &p->t.daddr;
 	r.new_addr = &srv->addr;
 	r.old_port = p->t.dport;
-	r.new_port = server_port(p, service, srv);
+	r.new_port = new_conn_port(n, srv);
 	return packet_rewrite(p, hook, af, &r) ? act_pass(hook) : act_drop(hook, LB_DROP_REWRITE);
 }
 
@@ -138,7 +141,7 @@ static __always_inline int request_in(struct packet *p, enum lb_hook hook, enum 
 	struct conn_ref ref = conn_find(p, DIR_IN, af);
 
 	if (unlikely(ref.c && conn_reused(&ref, p))) {
-		conn_end(ref.index, ref.c->expires);
+		conn_end(ref.index, ref.c->expires, p->now);
 		ref.c = NULL;
 	}
 	if (unlikely(!ref.c)) {

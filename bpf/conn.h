@@ -9,14 +9,9 @@
  * they need, and look at the reference again, so an entry that was taken over in between is not used.
  */
 #pragma once
-#include "pool.h"
+#include "template.h"
 
 enum { STEP_TRIES = 4 };
-
-static __always_inline bool tick_past(__u32 now, __u32 when)
-{
-	return (__s32)(now - when) >= 0;
-}
 
 static __always_inline struct lb_conn_line *conn_line_at(__u32 i)
 {
@@ -147,10 +142,15 @@ static __always_inline void conn_step(struct lb_conn *c, const struct packet *p,
 			if (__sync_val_compare_and_swap(word, was.word, now.word) == was.word) {
 				if ((now.flags ^ was.flags) & LB_CONN_INACTIVE)
 					server_recount(c->server, now.flags & LB_CONN_INACTIVE);
+				if (c->control && state_established(now.state))
+					template_assure(c);
 				break;
 			}
 			was.word = READ_ONCE(*word);
 		}
+	} else if (p->t.proto == IPPROTO_UDP && dir == DIR_OUT &&
+		   unlikely(c->control && !(was.flags & LB_CONN_ASSURED))) {
+		template_assure(c);
 	}
 	conn_touch(c, now.state, p->now);
 }

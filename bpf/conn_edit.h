@@ -78,7 +78,7 @@ static __always_inline void spill_remove(const struct lb_conn *c, const struct c
 		pair_swap(e->server, e->client, index, false);
 }
 
-/* Ends a connection: references, counts, entry. Its client's line must be locked. (Not static, like all that only new and
+/* Ends a connection, or a template without any: references, counts, entry. Its client's line must be locked. (Not static, like all that only new and
  * ending connections need: the verifier then looks at it once, not once for every caller.) */
 __noinline int conn_release(__u32 index)
 {
@@ -87,7 +87,7 @@ __noinline int conn_release(__u32 index)
 	struct conn_ends e;
 	struct lb_spot spot;
 
-	if (!c || !c->af || !conn_ends(c, &e))
+	if (!c || !c->af || conn_held(c) || !conn_ends(c, &e))
 		return 0;
 	spot = hash_spot(e.client, lb_conn_line_mask);
 	home = conn_line_at(spot.first);
@@ -100,13 +100,16 @@ __noinline int conn_release(__u32 index)
 		line_replace(home, (__u64)spot.tag << 32 | (index + 1), 0);
 	}
 	c->af = 0;
-	server_unload(c->server, c->flags & LB_CONN_INACTIVE);
+	server_unload(c->server, c->proto, c->flags);
+	if (!conn_is_template(c))
+		template_leave(c->control);
 	pool_push(index);
 	return 1;
 }
 
-/* Ends a connection now, if it is still `expires`' (a look at it from outside the lock). */
-__noinline int conn_end(__u32 index, __u32 expires)
+/* Ends a connection now, if it is still `expires`' (a look at it from outside the lock). A template that has connections
+ * does not end, but begins anew if it is due. */
+__noinline int conn_end(__u32 index, __u32 expires, __u32 now)
 {
 	struct lb_conn *c = conn_at(index);
 	struct lb_conn_line *home;
@@ -120,8 +123,11 @@ __noinline int conn_end(__u32 index, __u32 expires)
 	if (!home || !line_lock(home))
 		return 0;
 	if (c->expires == expires &&
-	    hash == hash_endpoint(lb_hash_key, &c->caddr, c->cport, c->proto, c->af))
+	    hash == hash_endpoint(lb_hash_key, &c->caddr, c->cport, c->proto, c->af)) {
 		done = conn_release(index);
+		if (conn_held(c) && tick_past(now, expires))
+			template_rearm(c, now);
+	}
 	line_unlock(home);
 	return done;
 }
@@ -137,7 +143,7 @@ static long evict_step(__u32 i, void *ctx)
 	__u32 at = (ev->start + i) % lb_conn_max;
 	struct lb_conn *c = conn_at(at);
 
-	if (c && c->af && c->expires - ev->now <= ev->left) {
+	if (c && c->af && c->expires - ev->now <= ev->left && !conn_held(c)) {
 		ev->left = c->expires - ev->now;
 		ev->expires = c->expires;
 		ev->victim = at;
@@ -153,13 +159,13 @@ __noinline __u32 pool_evict(__u32 now, __u32 seed)
 	if (!lb_conn_max)
 		return 0;
 	bpf_loop(EVICT_LOOKS, evict_step, &ev, 0);
-	if (ev.left == 0x7fffffff || !conn_end(ev.victim, ev.expires))
+	if (ev.left == 0x7fffffff || !conn_end(ev.victim, ev.expires, now))
 		return 0;
 	count_verdict(LB_EVICTED);
 	return pool_take();
 }
 
-/* A connection to be put into the table: who asks for what, and what the scheduler said. */
+/* A connection, or a template, to be put into the table: who asks for what, and what the scheduler said. */
 struct new_conn {
 	struct tuple t; /* as the client sends; addresses whole */
 	__u8 af;
@@ -169,9 +175,11 @@ struct new_conn {
 	__u32 now;
 	__u32 server;
 	__be16 dport;
-	__u16 pad;
+	__u16 own_port;        /* the server is asked at the port that the client asked for */
 	__u32 entry;           /* a free entry, index + 1 */
 	__u32 control;         /* as in lb_conn */
+	__u32 expires;         /* tick */
+	__u32 timeout;         /* of a template, seconds; else 0 */
 	__u64 client, service; /* hashes of the two ends */
 };
 
@@ -185,17 +193,17 @@ static __always_inline void conn_fill(struct lb_conn *c, const struct new_conn *
 	c->af = n->af;
 	c->dport = n->dport;
 	c->server = n->server;
-	c->expires = n->now + state_timeout_ticks(n->state);
+	c->expires = n->expires;
 	c->state = n->state;
 	c->flags = n->flags;
 	c->fwd = n->fwd;
 	c->pad = 0;
 	c->hop = 0;
-	c->hop_token = 0;
+	c->hop_token = n->timeout;
 	c->control = n->control;
 }
 
-/* The connection is there already, made by another CPU: its index + 1; 0: no. */
+/* The connection is there already: its index + 1; 0: no. */
 static __always_inline __u32 line_present(struct lb_conn_line *line, __u32 tag,
 					  const struct new_conn *n)
 {
@@ -206,8 +214,8 @@ static __always_inline __u32 line_present(struct lb_conn_line *line, __u32 tag,
 		if (c && c->cport == n->t.sport && c->vport == n->t.dport &&
 		    c->proto == n->t.proto && c->af == n->af &&
 		    addr_equal(&c->caddr, &n->t.saddr, LB_AF_INET6) &&
-		    addr_equal(&c->vaddr, &n->t.daddr, LB_AF_INET6) &&
-		    !tick_past(n->now, c->expires))
+		    addr_equal(&c->vaddr, &n->t.daddr, LB_AF_INET6) && !(c->flags & LB_CONN_VOID) &&
+		    !conn_over(c, n->now))
 			return slot;
 	}
 	return 0;
@@ -233,37 +241,27 @@ static __always_inline bool line_owns(const struct lb_conn *c)
 	return c && c->af && !(c->flags & LB_CONN_SPILLED);
 }
 
-/* The client's line is full: makes room in it by ending what has expired there. */
-static __always_inline bool line_tidy(struct lb_conn_line *line, __u32 now)
+/* Who may give way in a full line, which is locked: a connection that is over, or the one of its own that is nearest its end.
+ * Index + 1; 0: nobody. (It ends in the caller's frame: the stack is short.) */
+__noinline __u32 line_victim(__u32 index, __u32 now, bool live)
 {
-	for (int i = 0; i < LB_LINE_WAYS; i++) {
-		__u32 at = (__u32)line->slot[i] - 1;
-		struct lb_conn *c = conn_at(at);
-
-		if (line_owns(c) && tick_past(now, c->expires) && conn_release(at))
-			return !line->slot[i];
-	}
-	return false;
-}
-
-/* The last resort: of the line's own connections, the one nearest its end gives way. */
-static __always_inline bool line_evict(struct lb_conn_line *line, __u32 now)
-{
+	struct lb_conn_line *line = conn_line_at(index);
 	__u32 victim = 0, left = ~0U;
 
-	for (int i = 0; i < LB_LINE_WAYS; i++) {
-		__u32 at = (__u32)line->slot[i] - 1;
-		struct lb_conn *c = conn_at(at);
+	for (int i = 0; line && i < LB_LINE_WAYS; i++) {
+		__u32 at = (__u32)line->slot[i];
+		struct lb_conn *c = conn_at(at - 1);
 
-		if (line_owns(c) && c->expires - now < left) {
+		if (!line_owns(c) || conn_held(c))
+			continue;
+		if (conn_over(c, now))
+			return at;
+		if (live && c->expires - now < left) {
 			left = c->expires - now;
 			victim = at;
 		}
 	}
-	if (left == ~0U || !conn_release(victim))
-		return false;
-	count_verdict(LB_EVICTED);
-	return true;
+	return victim;
 }
 
 /* References a connection by its pairs of ends. */
@@ -280,39 +278,65 @@ __noinline int conn_spill(__u32 index)
 	return 0;
 }
 
-/* Makes a filled entry findable; its client's line is locked. */
-static __always_inline bool conn_publish(struct lb_conn_line *line, __u32 tag, struct lb_conn *c,
-					 __u32 index, __u32 now)
+/* The same connection in its client's line, which is locked, or spilled from it: its index + 1; 0: there is none. */
+__noinline __u32 conn_present(struct new_conn *n)
 {
-	__u64 slot = (__u64)tag << 32 | (index + 1);
+	struct lb_conn_line *line;
+	struct lb_spot spot;
+	__u32 there;
+
+	if (!n)
+		return 0;
+	spot = hash_spot(n->client, lb_conn_line_mask);
+	line = conn_line_at(spot.first);
+	if (!line)
+		return 0;
+	there = line_present(line, spot.tag, n);
+	return unlikely(!there && line->spilled) ? spill_present(n) : there;
+}
+
+/* Makes a filled entry findable; its client's line is locked. The last resort is that one of the line's connections gives way. */
+static __always_inline bool conn_publish(struct lb_conn_line *line, struct lb_spot spot,
+					 struct lb_conn *c, __u32 index, __u32 now)
+{
+	__u64 slot = (__u64)spot.tag << 32 | (index + 1);
+	__u32 victim;
 
 	if (likely(line_replace(line, 0, slot)))
 		return true;
-	if (line_tidy(line, now) && line_replace(line, 0, slot))
-		return true;
-	c->flags |= LB_CONN_SPILLED;
-	WRITE_ONCE(line->spilled, line->spilled + 1);
-	if (conn_spill(index))
-		return true;
-	c->flags &= ~LB_CONN_SPILLED;
-	WRITE_ONCE(line->spilled, line->spilled - 1);
-	return line_evict(line, now) && line_replace(line, 0, slot);
+	victim = line_victim(spot.first, now, false);
+	if (!victim) {
+		c->flags |= LB_CONN_SPILLED;
+		WRITE_ONCE(line->spilled, line->spilled + 1);
+		if (conn_spill(index))
+			return true;
+		c->flags &= ~LB_CONN_SPILLED;
+		WRITE_ONCE(line->spilled, line->spilled - 1);
+		victim = line_victim(spot.first, now, true);
+		if (victim)
+			count_verdict(LB_EVICTED);
+	}
+	return victim && conn_release(victim - 1) && line_replace(line, 0, slot);
 }
 
 /* Writes the connection into its entry and makes it findable; its client's line is locked. 0, or the index + 1 of the same
- * connection made by another CPU meanwhile, or -verdict. */
-static __always_inline int conn_insert(struct lb_conn_line *line, __u32 tag,
-				       const struct new_conn *n)
+ * connection made by another CPU meanwhile (of a template: it is then used once more), or -verdict. */
+static __always_inline int conn_insert(struct lb_conn_line *line, struct lb_spot spot,
+				       struct new_conn *n)
 {
-	struct lb_conn *c = conn_at(n->entry - 1);
-	__u32 there = line_present(line, tag, n);
+	struct lb_conn *c = conn_at(n->entry - 1), *other;
+	__u32 there = conn_present(n);
 
-	if (unlikely(!there && line->spilled))
-		there = spill_present(n);
-	if (there || !c)
+	if (unlikely(there)) {
+		other = conn_at(there - 1);
+		if (other && conn_is_template(other))
+			template_renew(other, n->now);
 		return there;
+	}
+	if (!c)
+		return 0;
 	conn_fill(c, n);
-	if (conn_publish(line, tag, c, n->entry - 1, n->now))
+	if (conn_publish(line, spot, c, n->entry - 1, n->now))
 		return 0;
 	c->af = 0;
 	return -LB_DROP_TABLE_FULL;
@@ -335,7 +359,7 @@ __noinline int conn_add(struct new_conn *n)
 		return -LB_DROP_TABLE_FULL;
 	other = -LB_DROP_BUSY;
 	if (line_lock(line)) {
-		other = conn_insert(line, spot.tag, n);
+		other = conn_insert(line, spot, n);
 		line_unlock(line);
 	}
 	if (unlikely(other)) {
@@ -345,7 +369,8 @@ __noinline int conn_add(struct new_conn *n)
 	srv = server_at(n->server);
 	st = server_state_at(n->server);
 	if (srv && st)
-		server_load(srv, st, n->flags & LB_CONN_INACTIVE);
-	count_conn(n->server);
+		server_load(srv, st, n->t.proto, n->flags);
+	if (!(n->t.proto & LB_TEMPLATE))
+		count_conn(n->server);
 	return n->entry;
 }

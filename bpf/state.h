@@ -4,10 +4,26 @@
 #include "tables.h"
 #include "transition.h"
 
+static __always_inline bool state_established(__u8 state)
+{
+	return state == LB_TCP_ESTABLISHED || state == LB_SCTP_ESTABLISHED;
+}
+
 static __always_inline bool state_active(__u8 state)
 {
-	return state == LB_TCP_ESTABLISHED || state == LB_TCP_SYN_SENT ||
-	       state == LB_TCP_SYN_RECV || state == LB_TCP_SYNACK || state == LB_SCTP_ESTABLISHED;
+	return state_established(state) || state == LB_TCP_SYN_SENT || state == LB_TCP_SYN_RECV ||
+	       state == LB_TCP_SYNACK;
+}
+
+static __always_inline bool tick_past(__u32 now, __u32 when)
+{
+	return (__s32)(now - when) >= 0;
+}
+
+/* Ticks of so many seconds, rounded up. */
+static __always_inline __u32 seconds_ticks(__u32 seconds)
+{
+	return ((__u64)seconds * lb_hz >> lb_tick_shift) + 1;
 }
 
 static __always_inline __u32 state_timeout_ticks(__u32 state)
@@ -17,7 +33,7 @@ static __always_inline __u32 state_timeout_ticks(__u32 state)
 	HIDE(state);
 	if (!cfg || state >= LB_STATES)
 		return 1;
-	return ((__u64)cfg->timeout[state] * lb_hz >> lb_tick_shift) + 1;
+	return seconds_ticks(cfg->timeout[state]);
 }
 
 /* The server has room again? As ip_vs_unbind_dest(). */
@@ -35,22 +51,30 @@ static __always_inline void server_relieve(struct lb_server_state *st, __u32 id)
 		st->flags &= ~LB_SERVER_OVERLOAD;
 }
 
-/* The server took a connection. As ip_vs_bind_dest(). */
-static __always_inline void server_load(struct lb_server *srv, struct lb_server_state *st,
-					bool inactive)
+/* Which of a server's counts an entry of the connection table is in. */
+static __always_inline __s32 *server_count(struct lb_server_state *st, __u8 proto, __u8 flags)
 {
-	__sync_fetch_and_add(inactive ? &st->inactive : &st->active, 1);
+	if (proto & LB_TEMPLATE)
+		return &st->persistent;
+	return flags & LB_CONN_INACTIVE ? &st->inactive : &st->active;
+}
+
+/* The server took a connection, or a template. As ip_vs_bind_dest(). */
+static __always_inline void server_load(struct lb_server *srv, struct lb_server_state *st,
+					__u8 proto, __u8 flags)
+{
+	__sync_fetch_and_add(server_count(st, proto, flags), 1);
 	if (unlikely(srv->upper) && (__u32)(st->active + st->inactive) >= srv->upper)
 		st->flags |= LB_SERVER_OVERLOAD;
 }
 
-static __always_inline void server_unload(__u32 id, bool inactive)
+static __always_inline void server_unload(__u32 id, __u8 proto, __u8 flags)
 {
 	struct lb_server_state *st = server_state_at(id);
 
 	if (!st)
 		return;
-	__sync_fetch_and_add(inactive ? &st->inactive : &st->active, -1);
+	__sync_fetch_and_add(server_count(st, proto, flags), -1);
 	server_relieve(st, id);
 }
 

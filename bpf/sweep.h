@@ -24,7 +24,7 @@ static long sweep_step(__u32 i, void *ctx)
 	struct lb_conn *c = conn_at(s->at + i);
 
 	if (c && c->af && tick_past(s->now, c->expires))
-		conn_end(s->at + i, c->expires);
+		conn_end(s->at + i, c->expires, s->now);
 	return 0;
 }
 

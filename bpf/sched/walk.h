@@ -14,11 +14,11 @@ struct walk {
 	__s32 weight; /* its weight */
 	__u64 load;   /* its load */
 	__s32 least;  /* wrr: the least weight that counts now */
+	__u32 raced;  /* another CPU moved the scheduler's state meanwhile: pick again */
 	__s64 left;   /* twos: what the weights have yet to add up to */
 	__u32 max_weight, gcd;
-	__u32 table; /* sh, dh, mh: cell of the first bucket; 0: none has a server */
-	__u32 key;   /* sh, mh: what is hashed of who asks */
-	__u32 raced; /* another CPU moved the scheduler's state meanwhile: pick again */
+	__u32 table;              /* sh, dh, mh: cell of the first bucket; 0: none has a server */
+	__u32 key;                /* sh, mh: what is hashed of who asks */
 	const struct tuple *flow; /* who asks for what */
 	__u8 af;                  /* enum lb_af, of the flow */
 	__u8 flags;               /* enum lb_service_flag: SCHED1 to SCHED3 */

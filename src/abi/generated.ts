@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = 'eb9ac2a88a9c'
+export const layoutVersion = '17d06c3f7079'
 
 /** enum lb_af */
 export const LbAf = {
@@ -35,6 +35,8 @@ export const LbConnFlag = {
   CONN_BYPASS: 2,
   CONN_NOOUTPUT: 4,
   CONN_SPILLED: 8,
+  CONN_ASSURED: 16,
+  CONN_VOID: 32,
 } as const
 export type LbConnFlag = (typeof LbConnFlag)[keyof typeof LbConnFlag]
 
@@ -215,6 +217,12 @@ export const lbStateNames: readonly string[] = [
   'SCTP_REJECTED',
   'SCTP_CLOSED',
 ]
+
+/** enum lb_template */
+export const LbTemplate = {
+  TEMPLATE: 64,
+} as const
+export type LbTemplate = (typeof LbTemplate)[keyof typeof LbTemplate]
 
 /** enum lb_verdict */
 export const LbVerdict = {
@@ -590,7 +598,7 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 136
+  static readonly size = 144
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
@@ -601,6 +609,7 @@ export class LbConfigArray extends StructArray {
     expireNodestConn: 124,
     sloppyTcp: 128,
     sloppySctp: 132,
+    expireQuiescentTemplate: 136,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -608,67 +617,75 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 136, littleEndian)
+    return this.view.getBigUint64(i * 144, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 136, value, littleEndian)
+    this.view.setBigUint64(i * 144, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 136 + 8, littleEndian)
+    return this.view.getUint32(i * 144 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 136 + 8, value, littleEndian)
+    this.view.setUint32(i * 144 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 136 + 12, littleEndian)
+    return this.view.getUint32(i * 144 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 136 + 12, value, littleEndian)
+    this.view.setUint32(i * 144 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 136 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 144 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 136 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 144 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 136 + 120, littleEndian)
+    return this.view.getUint32(i * 144 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 136 + 120, value, littleEndian)
+    this.view.setUint32(i * 144 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 136 + 124, littleEndian)
+    return this.view.getUint32(i * 144 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 136 + 124, value, littleEndian)
+    this.view.setUint32(i * 144 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 136 + 128, littleEndian)
+    return this.view.getUint32(i * 144 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 136 + 128, value, littleEndian)
+    this.view.setUint32(i * 144 + 128, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 136 + 132, littleEndian)
+    return this.view.getUint32(i * 144 + 132, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 136 + 132, value, littleEndian)
+    this.view.setUint32(i * 144 + 132, value, littleEndian)
+  }
+
+  expireQuiescentTemplate(i: number): number {
+    return this.view.getUint32(i * 144 + 136, littleEndian)
+  }
+
+  setExpireQuiescentTemplate(i: number, value: number): void {
+    this.view.setUint32(i * 144 + 136, value, littleEndian)
   }
 }
 
@@ -1643,7 +1660,7 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 16 },
-  lb_config: { struct: 'lb_config', valueSize: 136 },
+  lb_config: { struct: 'lb_config', valueSize: 144 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -1713,7 +1730,7 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 136,
+      size: 144,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
@@ -1723,6 +1740,7 @@ export const layout = {
         { name: 'expire_nodest_conn', offset: 124, type: '__u32' },
         { name: 'sloppy_tcp', offset: 128, type: '__u32' },
         { name: 'sloppy_sctp', offset: 132, type: '__u32' },
+        { name: 'expire_quiescent_template', offset: 136, type: '__u32' },
       ],
     },
     lb_conn: {
@@ -1904,6 +1922,8 @@ export const layout = {
       LB_CONN_BYPASS: 2,
       LB_CONN_NOOUTPUT: 4,
       LB_CONN_SPILLED: 8,
+      LB_CONN_ASSURED: 16,
+      LB_CONN_VOID: 32,
     },
     lb_feature: { LB_FEATURE_FWMARK: 1, LB_FEATURE_PORT0: 2 },
     lb_fwd: { LB_FWD_MASQ: 0, LB_FWD_LOCAL: 1, LB_FWD_TUNNEL: 2, LB_FWD_DROUTE: 3 },
@@ -1975,6 +1995,7 @@ export const layout = {
       LB_SCTP_CLOSED: 25,
       LB_STATES: 26,
     },
+    lb_template: { LB_TEMPLATE: 64 },
     lb_verdict: {
       LB_OK: 0,
       LB_REFUSE_NO_SERVER: 1,
@@ -1997,7 +2018,7 @@ export const layout = {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 16 },
-    lb_config: { struct: 'lb_config', valueSize: 136 },
+    lb_config: { struct: 'lb_config', valueSize: 144 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },

@@ -1,8 +1,8 @@
 /** Address and port as text: numbers, or the names that the host knows. */
-import type { Family, Protocol, ServiceKey } from '../model/types.ts'
+import type { ConnectionProtocol, Family, ServiceKey } from '../model/types.ts'
 
-/** The protocol of an entry; `ip` is that of a persistence template of a firewall mark. */
-export type NamedProtocol = Protocol | 'ip'
+/** A protocol whose ports may have names. */
+export type NamedProtocol = ConnectionProtocol
 
 /** What names the host has. Asked for every address and port of an output, so it answers from memory. */
 export interface NameLookup {

@@ -1,6 +1,6 @@
 /** Reads the connection table as the datapath left it, without a lock and without a system call. */
-import { LbConnArray, LbServerArray, LbState, lbStateNames } from '../abi/generated.ts'
-import type { ConnectionState, ConnectionView, Family } from '../model/types.ts'
+import { LbConnArray, LbConnFlag, LbServerArray, LbState, lbStateNames, LbTemplate } from '../abi/generated.ts'
+import type { ConnectionProtocol, ConnectionState, ConnectionView, Family } from '../model/types.ts'
 import { formatAddress } from '../model/address.ts'
 import { protocolOf } from './names.ts'
 import type { TableMaps } from './table-maps.ts'
@@ -9,8 +9,13 @@ const { at: offsets, size } = LbConnArray
 const WORDS = size / 4
 /** A connection's words that stay while it lives: addresses, ports, protocol, family. */
 const KEY_WORDS = offsets.expires / 4
+/** Ports of a template whose server was removed: no client's and no service's, as in ip_vs_check_template(). */
+const VOID_PORT = 65535
 
-/** Connections that have not expired, in table order. One that ends or begins meanwhile may be there or not. */
+/**
+ * Connections, and persistence templates, that have not expired, in table order. One that ends or begins meanwhile may be
+ * there or not.
+ */
 export function* readConnections(maps: TableMaps): Generator<ConnectionView> {
   const { conns, connPools } = maps
   const tick = currentTick(maps)
@@ -41,19 +46,30 @@ function readConnection(maps: TableMaps, i: number, tick: number, copy: LbConnAr
   for (let w = 0; w < KEY_WORDS; w++) if (copy.u32[w] !== conns.u32[at + w]) return undefined
   const family = familyOf(copy.af(0))
   const serverFamily = familyOf(servers.af(server))
+  const gone = (copy.flags(0) & LbConnFlag.CONN_VOID) !== 0
   return {
     family,
-    protocol: protocolOf(copy.proto(0)),
-    state: stateName(copy.state(0)),
-    expiresS: secondsLeft(maps, left, copy.state(0)),
+    protocol: protocolName(copy.proto(0)),
+    state: stateName(copy),
+    expiresS: secondsLeft(maps, left, timeoutOf(maps, copy)),
     client: { address: formatAddress(copy.u8, offsets.caddr, family), port: copy.cport(0) },
-    virtual: { address: formatAddress(copy.u8, offsets.vaddr, family), port: copy.vport(0) },
+    virtual: { address: formatAddress(copy.u8, offsets.vaddr, family), port: gone ? VOID_PORT : copy.vport(0) },
     server: {
       family: serverFamily,
       address: formatAddress(servers.u8, server * LbServerArray.size + LbServerArray.at.addr, serverFamily),
-      port: copy.dport(0),
+      port: gone ? VOID_PORT : copy.dport(0),
     },
   }
+}
+
+/** Whether the entry is a persistence template. */
+function isTemplate(conn: LbConnArray): boolean {
+  return (conn.proto(0) & LbTemplate.TEMPLATE) !== 0
+}
+
+function protocolName(proto: number): ConnectionProtocol {
+  const number = proto & ~LbTemplate.TEMPLATE
+  return number === 0 ? 'ip' : protocolOf(number)
 }
 
 function familyOf(af: number): Family {
@@ -64,11 +80,17 @@ function familyOf(af: number): Family {
  * Whole seconds of `left` ticks. The kernel shows 14:59 at once for 15 minutes, because a jiffy has always passed;
  * ticks are rounded up when a connection is kept alive, so the full timeout is shown as one second less.
  */
-function secondsLeft(maps: TableMaps, left: number, state: number): number {
+function secondsLeft(maps: TableMaps, left: number, timeoutS: number): number {
   const { tickShift, hz } = maps.handles.rodata
   const seconds = Math.floor((left * 2 ** tickShift) / hz)
-  const timeout = state < LbState.STATES ? maps.config.timeout(0, state) : 0
-  return seconds > 0 && seconds === timeout ? seconds - 1 : seconds
+  return seconds > 0 && seconds === timeoutS ? seconds - 1 : seconds
+}
+
+/** Seconds that the entry was given when it was kept alive last, unless its state's timeout was changed since. */
+function timeoutOf(maps: TableMaps, conn: LbConnArray): number {
+  const state = conn.state(0)
+  if (isTemplate(conn)) return conn.hopToken(0)
+  return state < LbState.STATES ? maps.config.timeout(0, state) : 0
 }
 
 /** States that the kernel names otherwise in its listings than in its source. */
@@ -88,6 +110,7 @@ const stateNames = lbStateNames.map(
   (name, state) => listedNames[state] ?? (name.replace(/^(TCP|SCTP)_/, '') as ConnectionState),
 )
 
-function stateName(state: number): ConnectionState {
-  return stateNames[state] ?? 'NONE'
+function stateName(conn: LbConnArray): ConnectionState {
+  if (isTemplate(conn)) return (conn.flags(0) & LbConnFlag.CONN_ASSURED) === 0 ? 'NONE' : 'ASSURED'
+  return stateNames[conn.state(0)] ?? 'NONE'
 }

@@ -66,13 +66,14 @@ export function readServiceConfig(maps: TableMaps, id: number): ServiceConfig {
   }
 }
 
-/** All but the scheduler, which is in the list. */
+/** All but the scheduler, which is in the list. A packet that finds the flag of persistence finds a timeout and mask too. */
 export function writeServiceConfig(maps: TableMaps, id: number, config: ServiceConfig): void {
   const { services } = maps
-  services.setFlags(id, config.flags)
+  services.setFlags(id, config.flags & services.flags(id))
   services.setTimeout(id, config.timeoutS)
   if (serviceFamily(maps.serviceName(id)) === 6) services.u32[netmaskWord(id)] = config.netmask
   else services.setNetmask(id, config.netmask)
+  services.setFlags(id, config.flags)
 }
 
 export function readServerConfig(maps: TableMaps, id: number): ServerConfig {

@@ -111,7 +111,10 @@ export interface ServiceView extends ServiceSpec {
   readonly servers: readonly ServerView[]
 }
 
-/** TCP, UDP and SCTP states as `-L -c` prints them. */
+/** The protocol of an entry of the connection table; `ip`: a persistence template of a firewall mark. */
+export type ConnectionProtocol = Protocol | 'ip'
+
+/** States as `-L -c` prints them: of TCP, UDP and SCTP; NONE and ASSURED of persistence templates. */
 export type ConnectionState =
   | 'NONE'
   | 'ESTABLISHED'
@@ -137,11 +140,15 @@ export type ConnectionState =
   | 'S-ACK-SENT'
   | 'REJECTED'
   | 'CLOSED'
+  | 'ASSURED'
 
-/** One entry of the connection table. */
+/**
+ * One entry of the connection table: a connection, or a persistence template, whose client has port 0. The template of a
+ * firewall mark has the mark for a virtual address, one whose server was removed has ports 65535.
+ */
 export interface ConnectionView {
   readonly family: Family
-  readonly protocol: Protocol
+  readonly protocol: ConnectionProtocol
   readonly state: ConnectionState
   /** Whole seconds until it expires. */
   readonly expiresS: number

@@ -1,5 +1,5 @@
 /** What must hold of the connection table whatever happened: an independent reading of lb_conns and lb_conn_index. */
-import { LbConnFlag, LbLimit } from '../../src/abi/generated.ts'
+import { LbConnFlag, LbLimit, LbTemplate } from '../../src/abi/generated.ts'
 import type { Datapath } from './prog.ts'
 
 const mask64 = (1n << 64n) - 1n
@@ -64,6 +64,7 @@ export interface TableShape {
   /** Contradictions, a sentence each. */
   readonly problems: readonly string[]
   readonly connections: number
+  readonly templates: number
   readonly spilled: number
   /** References that are in the second of their two lines. */
   readonly inSecond: number
@@ -78,17 +79,17 @@ function takeReferences(
   problems: string[],
 ): number {
   const ends = model.ends(i)
+  const flags = datapath.maps.conns.flags(i)
   const take = (line: number, tag: number) => references.delete(`${line} ${tag} ${i + 1}`)
   const home = model.spot(ends.client)
-  if ((datapath.maps.conns.flags(i) & LbConnFlag.CONN_SPILLED) === 0) {
+  if ((flags & LbConnFlag.CONN_SPILLED) === 0) {
     if (!take(home.first, home.tag)) problems.push(`connection ${i} is not in its client's line`)
     return 0
   }
   let inSecond = 0
-  for (const [from, to] of [
-    [ends.client, ends.service],
-    [ends.server, ends.client],
-  ] as const) {
+  const pairs: (readonly [bigint, bigint])[] = [[ends.client, ends.service]]
+  if ((flags & LbConnFlag.CONN_NOOUTPUT) === 0) pairs.push([ends.server, ends.client])
+  for (const [from, to] of pairs) {
     const spot = model.spot(model.pair(from, to))
     if (take(spot.first, spot.tag)) continue
     if (take(spot.second, spot.tag)) inSecond++
@@ -130,17 +131,48 @@ function freeEntries({ maps }: Datapath, problems: string[]): Set<number> {
 /** What the servers' counts should be, by what their connections say of themselves. */
 function checkCounts(datapath: Datapath, entries: readonly number[], problems: string[]): void {
   const { conns, serverStates, serverMax } = datapath.maps
-  const counts = new Map<number, { active: number; inactive: number }>()
+  const counts = new Map<number, { active: number; inactive: number; persistent: number }>()
+  const none = { active: 0, inactive: 0, persistent: 0 }
   for (const i of entries) {
-    const count = counts.get(conns.server(i)) ?? { active: 0, inactive: 0 }
-    count[(conns.flags(i) & LbConnFlag.CONN_INACTIVE) === 0 ? 'active' : 'inactive']++
+    const count = counts.get(conns.server(i)) ?? { ...none }
+    if (isTemplate(datapath, i)) count.persistent++
+    else count[(conns.flags(i) & LbConnFlag.CONN_INACTIVE) === 0 ? 'active' : 'inactive']++
     counts.set(conns.server(i), count)
   }
+  const text = (of: typeof none) => `${of.active}/${of.inactive}/${of.persistent}`
   for (let server = 1; server < Math.min(serverMax, serverStates.length); server++) {
-    const want = counts.get(server) ?? { active: 0, inactive: 0 }
-    const [active, inactive] = [serverStates.active(server), serverStates.inactive(server)]
-    if (active !== want.active || inactive !== want.inactive) {
-      problems.push(`server ${server} counts ${active}/${inactive}, has ${want.active}/${want.inactive}`)
+    const want = text(counts.get(server) ?? none)
+    const is = text({
+      active: serverStates.active(server),
+      inactive: serverStates.inactive(server),
+      persistent: serverStates.persistent(server),
+    })
+    if (is !== want) problems.push(`server ${server} counts ${is}, has ${want}`)
+  }
+}
+
+function isTemplate({ maps }: Datapath, i: number): boolean {
+  return (maps.conns.proto(i) & LbTemplate.TEMPLATE) !== 0
+}
+
+/** Each connection's template is one, and counts it. */
+function checkControls(datapath: Datapath, entries: readonly number[], problems: string[]): void {
+  const { conns } = datapath.maps
+  const controlled = new Map<number, number>()
+  for (const i of entries) {
+    if (isTemplate(datapath, i) || conns.control(i) === 0) continue
+    const template = conns.control(i) - 1
+    controlled.set(template, (controlled.get(template) ?? 0) + 1)
+    if (conns.af(template) === 0 || !isTemplate(datapath, template)) {
+      problems.push(`connection ${i} has entry ${template} for its template`)
+    } else if (conns.server(template) !== conns.server(i)) {
+      problems.push(`connection ${i} is not at the server of its template ${template}`)
+    }
+  }
+  for (const i of entries) {
+    const due = controlled.get(i) ?? 0
+    if (isTemplate(datapath, i) && conns.control(i) !== due) {
+      problems.push(`template ${i} counts ${conns.control(i)} connections, has ${due}`)
     }
   }
 }
@@ -170,5 +202,7 @@ export function tableShape(datapath: Datapath): TableShape {
   }
   for (const i of entries) if (free.has(i)) problems.push(`entry ${i} is in use and free`)
   checkCounts(datapath, entries, problems)
-  return { problems, connections: entries.length, spilled: spilled.length, inSecond }
+  checkControls(datapath, entries, problems)
+  const templates = entries.filter((i) => isTemplate(datapath, i)).length
+  return { problems, connections: entries.length - templates, templates, spilled: spilled.length, inSecond }
 }

@@ -2,6 +2,7 @@
  * A host around the programs under BPF_PROG_RUN: a packet comes in, meets XDP and tcx ingress, goes through a stack that
  * forwards, and meets tcx egress, as far as it gets. TCP and UDP clients and servers speak through it in segments.
  */
+import { LbTemplate } from '../../src/abi/generated.ts'
 import { decode } from './decode.ts'
 import type { Datapath, Place, Side } from './prog.ts'
 import { macs } from './prog.ts'
@@ -51,6 +52,8 @@ function receiver(packet: Uint8Array): Arrival['at'] {
 
 export class Host {
   readonly datapath: Datapath
+  /** Seconds that connections were aged by. */
+  agedS = 0
   /** The firewall mark of packets to an address, when they come to tcx ingress. */
   markOf: (to: string) => number = () => 0
   readonly #options: HostOptions
@@ -96,6 +99,11 @@ export class Host {
     return this.travel('clients', datagram({ from, to, payload: Uint8Array.of(0x78) }))
   }
 
+  /** A datagram of one byte from a server to a client. */
+  answer(from: string, to: string): Arrival {
+    return this.travel('servers', datagram({ leg: 'from server', from, to, payload: Uint8Array.of(0x79) }))
+  }
+
   /** The server that an arrived packet is for, as "address:port"; undefined if it did not get to one. */
   static server({ at, packet }: Arrival): string | undefined {
     if (at !== 'server') return undefined
@@ -105,12 +113,23 @@ export class Host {
     return to.includes(':') ? `[${to}]:${port}` : `${to}:${port}`
   }
 
-  /** Lets time pass for connections: entries are that much nearer their end, and those beyond it are swept. */
+  /**
+   * Lets time pass for connections: entries are that much nearer their end, and those beyond it are swept. Templates ask
+   * whether their connections ended before them, so with them it passes by the second, as sweeps do.
+   */
   age(seconds: number): void {
     const { maps, handles } = this.datapath
-    const ticks = Math.round((seconds * handles.rodata.hz) / 2 ** handles.rodata.tickShift)
-    for (const i of this.datapath.entries()) maps.conns.setExpires(i, (maps.conns.expires(i) - ticks) >>> 0)
-    handles.sweep()
+    this.agedS += seconds
+    const all = Math.round((seconds * handles.rodata.hz) / 2 ** handles.rodata.tickShift)
+    const templates = this.datapath.entries().some((i) => (maps.conns.proto(i) & LbTemplate.TEMPLATE) !== 0)
+    const step = templates ? Math.ceil(handles.rodata.hz / 2 ** handles.rodata.tickShift) : all
+    let left = all
+    do {
+      const ticks = Math.min(left, step)
+      for (const i of this.datapath.entries()) maps.conns.setExpires(i, (maps.conns.expires(i) - ticks) >>> 0)
+      handles.sweep()
+      left -= ticks
+    } while (left > 0)
   }
 }
 

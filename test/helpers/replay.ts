@@ -91,7 +91,7 @@ function operationsOn(datapath: Datapath): Operations {
 function comparable(args: string, out: string): string {
   const text = out.replace(/\n$/, '').replace(/\(size=\d+\)/, '(size=)')
   if (/(^|\s)-\w*c/.test(args)) {
-    const lines = text.split('\n').map((line) => line.replace(/^(TCP|UDP) \d+:\d+/, '$1'))
+    const lines = text.split('\n').map((line) => line.replace(/^(TCP|UDP|IP ) \d+:\d+/, '$1'))
     return lines.sort().join('\n')
   }
   return text
@@ -149,6 +149,11 @@ export class Replay {
     this.host.tcp('s:SA', open)
     this.host.tcp('c:A', open)
     return arrival
+  }
+
+  /** Lets the server that a datagram reached answer it. */
+  answer(step: FlowStep): void {
+    if (step.got !== null) this.host.answer(step.got, step.src)
   }
 
   close(step: CloseStep): void {

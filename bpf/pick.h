@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a new connection needs, whoever picks its server: where it is described, the scheduler's choice, an entry. */
+#pragma once
+#include "sched.h"
+
+enum { PICK_TRIES = 4 };
+
+enum { NEW_CONN, NEW_TEMPLATE };
+
+/* Where a new connection, and its template, are described: the stack has no room for it. For each CPU; not for user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct new_conn);
+} lb_new_conns SEC(".maps");
+
+static __always_inline struct new_conn *new_conn_get(__u32 which)
+{
+	return bpf_map_lookup_elem(&lb_new_conns, &which);
+}
+
+/* The scheduler's choice among the list in force, for the flow of `n`; 0: no usable server. */
+__noinline __u32 service_pick(__u32 service, struct new_conn *n)
+{
+	struct lb_service *svc = service_at(service);
+	struct walk w = {};
+	union lb_cell *head;
+	__u32 id = 0;
+	__u8 sched;
+
+	if (!n)
+		return 0;
+	w.af = n->af;
+	for (int i = 0; i < PICK_TRIES && svc; i++) {
+		w.list = READ_ONCE(svc->list);
+		head = cell_at(w.list);
+		if (!head || head->list.service != service)
+			continue; /* the list was replaced as we looked */
+		w.count = head->list.count;
+		w.max_weight = head->list.max_weight;
+		w.gcd = head->list.gcd;
+		w.flags = head->list.flags;
+		w.table = head->list.table;
+		w.service = service;
+		w.flow = &n->t; /* here, as the verifier forgets it in sched_walk() */
+		w.best = 0;
+		w.raced = 0;
+		sched = head->list.sched;
+		id = sched_pick(sched, &w);
+		if (!w.raced)
+			break;
+	}
+	return id;
+}
+
+/* Takes an entry for a described connection and adds it. As conn_add(). */
+static __always_inline int conn_enter(struct new_conn *n)
+{
+	int added;
+
+	n->entry = pool_take();
+	if (unlikely(!n->entry))
+		n->entry = pool_evict(n->now, bpf_get_prandom_u32());
+	if (!n->entry)
+		return -LB_DROP_TABLE_FULL;
+	added = conn_add(n);
+	return added ? added : -LB_DROP_TABLE_FULL;
+}
