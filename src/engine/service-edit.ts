@@ -244,8 +244,8 @@ function writeEdited(maps: TableMaps, id: number, want: ServerWant): void {
 }
 
 /**
- * Every edit of a server compares its connections with the thresholds that it is given, as Linux 6.1.174 does; between
- * the thresholds an overload stays as it is.
+ * Every edit of a server compares its connections with the thresholds that it is given, as Linux 6.1.192 does (6.1.174
+ * only ended an overload, when the upper one was raised or lifted); between the thresholds an overload stays as it is.
  */
 function weighLoad(maps: TableMaps, id: number, { config: { upper, lower } }: ServerWant): void {
   const { serverStates } = maps

@@ -17,16 +17,19 @@ type Row = readonly [
   after: number,
 ]
 
-const key: ServiceKey = { kind: 'address', family: 4, protocol: 'udp', address: '10.9.0.1', port: 80 }
+/** A service for each row: 10.9.0.1, 10.9.0.2 ... */
+function serviceKey(row: number): ServiceKey {
+  return { kind: 'address', family: 4, protocol: 'udp', address: `10.9.0.${row + 1}`, port: 80 }
+}
 
 function server(upper: number, lower: number): ServerSpec {
   return { family: 4, address: '10.2.0.11', port: 80, weight: 1, method: 'masq', upper, lower }
 }
 
 /** How many of `count` new clients' datagrams get to the server. */
-function taken(host: Host, count: number, firstPort: number): number {
+function taken(host: Host, row: number, count: number, firstPort: number): number {
   const ports = Array.from({ length: count }, (_, i) => firstPort + i)
-  return ports.filter((port) => host.udp(`10.1.0.1:${port}`, '10.9.0.1:80').at === 'server').length
+  return ports.filter((port) => host.udp(`10.1.0.1:${port}`, `10.9.0.${row + 1}:80`).at === 'server').length
 }
 
 t.test(
@@ -37,15 +40,16 @@ t.test(
   async (t) => {
     const datapath = await Datapath.open(t)
     const host = new Host(datapath, { xdp: false })
-    for (const row of readJsonRecording<{ rows: readonly Row[] }>('thresholds').rows) {
+    const { rows } = readJsonRecording<{ rows: readonly Row[] }>('thresholds')
+    for (const [i, row] of rows.entries()) {
       const [upper, lower, sent, newUpper, newLower, before, after] = row
-      datapath.clear()
+      const key = serviceKey(i)
       datapath.table.addService({ key, scheduler: 'rr', schedulerFlags: [], onePacket: false })
       datapath.table.addServer(key, server(upper, lower))
-      const first = taken(host, sent, 1000)
+      const first = taken(host, i, sent, 1000)
       datapath.table.editServer(key, server(newUpper, newLower))
       t.same(
-        [first, taken(host, 4, 2000)],
+        [first, taken(host, i, 4, 2000)],
         [before, after],
         `-x ${upper} -y ${lower}, ${sent} sent, then -x ${newUpper} -y ${newLower}`,
       )
