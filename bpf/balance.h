@@ -7,6 +7,12 @@
 #pragma once
 #include "icmp.h"
 
+/* Gives a translated request to the stack. */
+static __always_inline int act_stack(const struct packet *p, enum lb_hook hook)
+{
+	return hook == HOOK_MARKED ? marked_restart(p->ctx) : act_pass(hook);
+}
+
 /* Counts, keeps alive, translates and sends one request. XDP touches nothing that it can't send itself. */
 static __always_inline int request_forward(struct packet *p, enum lb_hook hook, enum lb_af af,
 					   struct conn_ref ref)
@@ -19,7 +25,7 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 
 	if (unlikely(!srv || !st || !(srv->flags & LB_SERVER_AVAILABLE)))
 		return act_drop(hook, LB_DROP_SERVER_GONE);
-	direct = ref.c->flags & LB_CONN_BYPASS &&
+	direct = hook != HOOK_MARKED && ref.c->flags & LB_CONN_BYPASS &&
 		 hop_find(p, hook, af, &ref.c->caddr, &srv->addr, &st->hop, &st->hop_token, &hop) &&
 		 hop_usable(p, hook, af, &hop, st->hop);
 	if (hook == HOOK_XDP && !direct)
@@ -33,7 +39,7 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 	if (!packet_rewrite(p, hook, af, &r))
 		return act_drop(hook, LB_DROP_REWRITE);
 	if (!direct)
-		return act_pass(hook);
+		return act_stack(p, hook);
 	if (!packet_age(p, hook, af))
 		return act_drop(hook, LB_DROP_REWRITE);
 	return hop_send(p, hook, &hop, st->hop);
@@ -75,7 +81,7 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 	template_leave(n->control); /* as soon gone as come */
 	srv = id > 0 ? server_at(id) : NULL;
 	if (!srv)
-		return id < 0 ? act_drop(hook, -id) : refuse_unreachable(p->ctx, af);
+		return id < 0 ? act_drop(hook, -id) : refuse_unreachable(p->ctx, hook, af);
 	if (srv->fwd != LB_FWD_MASQ)
 		return act_drop(hook, LB_DROP_METHOD);
 	count_conn(id);
@@ -84,7 +90,8 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 	r.new_addr = &srv->addr;
 	r.old_port = p->t.dport;
 	r.new_port = new_conn_port(n, srv);
-	return packet_rewrite(p, hook, af, &r) ? act_pass(hook) : act_drop(hook, LB_DROP_REWRITE);
+	return packet_rewrite(p, hook, af, &r) ? act_stack(p, hook)
+					       : act_drop(hook, LB_DROP_REWRITE);
 }
 
 static __always_inline bool service_once(const struct packet *p, __u32 service)
@@ -132,7 +139,7 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 		return 0;
 	if (hook == HOOK_XDP)
 		return XDP_PASS; /* tcx refuses and counts */
-	return v == LB_REFUSE_NO_SERVER ? refuse_unreachable(p->ctx, af) : act_drop(hook, v);
+	return v == LB_REFUSE_NO_SERVER ? refuse_unreachable(p->ctx, hook, af) : act_drop(hook, v);
 }
 
 /* A packet that comes in for an endpoint that may be a virtual service. */
@@ -140,6 +147,8 @@ static __always_inline int request_in(struct packet *p, enum lb_hook hook, enum 
 {
 	struct conn_ref ref = conn_find(p, DIR_IN, af);
 
+	if (hook == HOOK_MARKED && !ref.c && conn_translated(p, af))
+		return act_pass(hook);
 	if (unlikely(ref.c && conn_reused(&ref, p))) {
 		conn_end(ref.index, ref.c->expires, p->now);
 		ref.c = NULL;
@@ -211,7 +220,7 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af)
 	transport_read(&p, af, l4);
 	p.kinds = service_kinds();
 	to_service = hook != HOOK_EGRESS && filter_to_service(&p);
-	from_server = filter_from_server(&p);
+	from_server = hook != HOOK_MARKED && filter_from_server(&p);
 	if (likely(!to_service && !from_server))
 		return act_pass(hook);
 	p.mark = packet_mark(&p, hook);

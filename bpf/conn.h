@@ -97,6 +97,19 @@ static __always_inline struct conn_ref conn_find(const struct packet *p, enum lb
 	return line ? line_find(line, spot.tag, p, dir, af) : r;
 }
 
+/* Is the packet one that a connection's server gets? It is if an answer to it would be the connection's. */
+static __always_inline bool conn_translated(const struct packet *p, enum lb_af af)
+{
+	struct packet answer = { .now = p->now, .src = p->dst, .dst = p->src };
+
+	answer.t.saddr = p->t.daddr;
+	answer.t.daddr = p->t.saddr;
+	answer.t.sport = p->t.dport;
+	answer.t.dport = p->t.sport;
+	answer.t.proto = p->t.proto;
+	return conn_find(&answer, DIR_OUT, af).c != NULL;
+}
+
 /* Keeps a connection alive for `state`'s time from now on. Written at most once a tick. */
 static __always_inline void conn_touch(struct lb_conn *c, __u8 state, __u32 now)
 {

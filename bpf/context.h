@@ -3,7 +3,8 @@
 #pragma once
 #include "maps.h"
 
-enum lb_hook { HOOK_XDP, HOOK_INGRESS, HOOK_EGRESS };
+/* HOOK_MARKED: egress of the interface that takes marked packets (marked.h). */
+enum lb_hook { HOOK_XDP, HOOK_INGRESS, HOOK_EGRESS, HOOK_MARKED };
 
 static __always_inline void *packet_data(void *ctx, enum lb_hook hook)
 {

@@ -62,6 +62,13 @@ PARTS_OF(lb_egress_parts, struct __sk_buff) = {
 		    [PART_ICMP6] = lb_egress_icmp6 },
 };
 
+/* ICMP that is marked is the stack's: errors about connections were translated at ingress. */
+int lb_marked4(struct __sk_buff *skb);
+int lb_marked6(struct __sk_buff *skb);
+PARTS_OF(lb_marked_parts, struct __sk_buff) = {
+	.values = { [PART_IPV4] = lb_marked4, [PART_IPV6] = lb_marked6 },
+};
+
 SEC("xdp")
 int lb_xdp4(struct xdp_md *ctx)
 {
@@ -102,6 +109,8 @@ TC_PART(lb_ingress4, balance(skb, HOOK_INGRESS, LB_AF_INET), lb_ingress_parts, P
 TC_PART(lb_ingress6, balance(skb, HOOK_INGRESS, LB_AF_INET6), lb_ingress_parts, PART_ICMP6)
 TC_PART(lb_egress4, balance(skb, HOOK_EGRESS, LB_AF_INET), lb_egress_parts, PART_ICMP4)
 TC_PART(lb_egress6, balance(skb, HOOK_EGRESS, LB_AF_INET6), lb_egress_parts, PART_ICMP6)
+TC_PART(lb_marked4, balance(skb, HOOK_MARKED, LB_AF_INET), lb_marked_parts, PART_ICMP4)
+TC_PART(lb_marked6, balance(skb, HOOK_MARKED, LB_AF_INET6), lb_marked_parts, PART_ICMP6)
 
 #define TC_ICMP(NAME, EGRESS, AF)                                                                  \
 	SEC("tc")                                                                                  \
@@ -118,13 +127,18 @@ TC_ICMP(lb_egress_icmp4, true, LB_AF_INET)
 TC_ICMP(lb_egress_icmp6, true, LB_AF_INET6)
 
 /* Only what is addressed to this host: in promiscuous mode an interface shows others' packets too. What has a VLAN tag is
- * for the hooks of the VLAN's own interface. */
+ * for the hooks of the VLAN's own interface; what begins its way anew (marked.h) is for the stack. */
 SEC("tc")
 int lb_tc_ingress(struct __sk_buff *skb)
 {
 	enum lb_af af = frame_family(skb, HOOK_INGRESS);
 
-	if (!af || skb->vlan_present || skb->pkt_type != 0 /* PACKET_HOST */)
+	if (unlikely(skb->pkt_type != PACKET_HOST)) {
+		if (marked_frame(skb))
+			bpf_skb_change_type(skb, PACKET_HOST);
+		return act_pass(HOOK_INGRESS);
+	}
+	if (!af || skb->vlan_present)
 		return act_pass(HOOK_INGRESS);
 	if (af == LB_AF_INET)
 		bpf_tail_call(skb, &lb_ingress_parts, PART_IPV4);
@@ -145,6 +159,21 @@ int lb_tc_egress(struct __sk_buff *skb)
 	else
 		bpf_tail_call(skb, &lb_egress_parts, PART_IPV6);
 	return act_pass(HOOK_EGRESS);
+}
+
+/* Marked packets, on their way out of the interface that takes them. */
+SEC("tc")
+int lb_tc_marked(struct __sk_buff *skb)
+{
+	enum lb_af af = frame_family(skb, HOOK_MARKED);
+
+	if (!af || skb->vlan_present || !marked_renew(skb, af))
+		return act_pass(HOOK_MARKED);
+	if (af == LB_AF_INET)
+		bpf_tail_call(skb, &lb_marked_parts, PART_IPV4);
+	else
+		bpf_tail_call(skb, &lb_marked_parts, PART_IPV6);
+	return act_pass(HOOK_MARKED);
 }
 
 /* Fills lb_clock, for user space, whose clock has no jiffies. */

@@ -9,6 +9,7 @@
  */
 #pragma once
 #include "forward.h"
+#include "marked.h"
 
 enum {
 	ICMP_HDR = 8,
@@ -147,7 +148,7 @@ static __always_inline bool refusal_of(struct __sk_buff *skb, enum lb_af af, str
 }
 
 /* Answers a request that no server can take. The tcx action. */
-static __noinline int refuse_unreachable(struct __sk_buff *skb, enum lb_af af)
+static __noinline int refuse_unreachable(struct __sk_buff *skb, __u32 hook, enum lb_af af)
 {
 	__u32 most = af == LB_AF_INET ? ICMP4_QUOTE : ICMP6_QUOTE,
 	      room = af == LB_AF_INET ? ICMP4_ROOM : ICMP6_ROOM;
@@ -164,7 +165,7 @@ static __noinline int refuse_unreachable(struct __sk_buff *skb, enum lb_af af)
 	if (!write_unreachable(skb, &r, af))
 		goto failed;
 	count_verdict(LB_REFUSE_NO_SERVER);
-	return bpf_redirect(skb->ifindex, 0);
+	return hook == HOOK_MARKED ? marked_answer(skb) : bpf_redirect(skb->ifindex, 0);
 failed:
 	count_verdict(LB_DROP_REFUSE_FAILED);
 	return 2; /* TC_ACT_SHOT */

@@ -13,11 +13,12 @@
 #include <linux/netlink.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include "rtnl.h"
 #include "shim.h"
 
 enum { BUFFER = 32768 }; /* the kernel fills at most this much of a dump at a time */
 
-static int rtnl_open(__u32 groups)
+int rtnl_open(__u32 groups)
 {
 	struct sockaddr_nl self = { .nl_family = AF_NETLINK, .nl_groups = groups };
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), err;
@@ -46,12 +47,17 @@ static ssize_t rtnl_receive(int fd, void *buffer)
 	return got < 0 ? -errno : got;
 }
 
+void rtnl_text(char *out, size_t room, const void *data, size_t length)
+{
+	size_t size = length < room - 1 ? length : room - 1;
+
+	memcpy(out, data, size);
+	out[size] = 0;
+}
+
 static void copy_text(char *out, size_t room, const struct rtattr *attr)
 {
-	size_t size = RTA_PAYLOAD(attr) < room - 1 ? RTA_PAYLOAD(attr) : room - 1;
-
-	memcpy(out, RTA_DATA(attr), size);
-	out[size] = 0;
+	rtnl_text(out, room, RTA_DATA(attr), RTA_PAYLOAD(attr));
 }
 
 static void read_kind(struct bpvs_interface *out, struct rtattr *info)
@@ -110,15 +116,6 @@ static void read_prefix(void *record, const struct nlmsghdr *msg)
 			memcpy(out->addr, RTA_DATA(a), RTA_PAYLOAD(a));
 }
 
-/* What is asked for: messages of a type, each read into a record. */
-struct dump {
-	void (*read)(void *record, const struct nlmsghdr *msg);
-	char *out;
-	size_t size; /* of a record */
-	uint32_t room;
-	__u16 type;
-};
-
 /* Reads one dump to its end; returns the number of records. */
 static int read_dump(int fd, void *buffer, const struct dump *dump)
 {
@@ -143,8 +140,7 @@ static int read_dump(int fd, void *buffer, const struct dump *dump)
 	}
 }
 
-/* Sends a request on a socket of its own; returns the number of records. */
-static int run_dump(const void *request, size_t size, const struct dump *dump)
+int rtnl_dump(const void *request, size_t size, const struct dump *dump)
 {
 	void *buffer = malloc(BUFFER);
 	int fd = rtnl_open(0), yes = 1, result;
@@ -181,7 +177,7 @@ int bpvs_interfaces(struct bpvs_interface *out, uint32_t room)
 			     .room = room,
 			     .type = RTM_NEWLINK };
 
-	return run_dump(&request, sizeof(request), &dump);
+	return rtnl_dump(&request, sizeof(request), &dump);
 }
 
 int bpvs_local_routes(uint32_t family, struct bpvs_prefix *out, uint32_t room)
@@ -201,7 +197,7 @@ int bpvs_local_routes(uint32_t family, struct bpvs_prefix *out, uint32_t room)
 			     .room = room,
 			     .type = RTM_NEWROUTE };
 
-	return run_dump(&request, sizeof(request), &dump);
+	return rtnl_dump(&request, sizeof(request), &dump);
 }
 
 int bpvs_clsact_filters(int ifindex, int egress)
@@ -219,7 +215,7 @@ int bpvs_clsact_filters(int ifindex, int egress)
 	};
 	struct dump dump = { .type = RTM_NEWTFILTER };
 
-	return run_dump(&request, sizeof(request), &dump);
+	return rtnl_dump(&request, sizeof(request), &dump);
 }
 
 /* As the kernel's inet_addr_type(): ask how a packet to the address would be routed. */

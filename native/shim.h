@@ -147,3 +147,29 @@ int bpvs_rtnl(void);
 /* Starts a thread that writes a byte to the returned stream socket when an interface or address has changed. It ends
  * when the socket is closed. */
 int bpvs_watch(void);
+
+/* ---- steering.c: the veth for marked packets, and the policy routing that sends them there ---- */
+
+/* A rule of policy routing. */
+struct bpvs_rule {
+	__u32 pref;
+	__u32 table;
+	__u32 mark, mask; /* mask 0: any mark */
+	__u32 target;     /* of a goto */
+	__u8 family;      /* 4 or 6 */
+	__u8 action;      /* FR_ACT_* */
+	__u8 protocol;    /* who made it: RTPROT_* */
+	__u8 more;        /* it has selectors that are not told of here */
+	char iif[16];
+};
+
+/* Lists the rules of `family` (4 or 6) in their order; returns how many there are, of which at most `room` are in `out`. */
+int bpvs_rules(uint32_t family, struct bpvs_rule *out, uint32_t room);
+/* Adds a rule behind those of its preference, or removes the first that is the same. */
+int bpvs_rule_change(const struct bpvs_rule *rule, int add);
+/* Makes the veth `name`, whose other end `peer` is in the same namespace; both ends have the address `mac`, are up and
+ * do no ARP; the peer has a dummy IPv4 address. */
+int bpvs_veth_make(const char *name, const char *peer, const uint8_t *mac);
+int bpvs_link_delete(int ifindex);
+/* Makes the default route of `family` in a table lead out of an interface. */
+int bpvs_route_default(uint32_t family, uint32_t table, int ifindex);

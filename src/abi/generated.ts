@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '17d06c3f7079'
+export const layoutVersion = '2c5f0dbf64b6'
 
 /** enum lb_af */
 export const LbAf = {
@@ -1678,7 +1678,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_ingress_parts', 'lb_links', 'lb_new_conns', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2038,6 +2038,7 @@ export const layout = {
     'lb_egress_parts',
     'lb_ingress_parts',
     'lb_links',
+    'lb_marked_parts',
     'lb_new_conns',
     'lb_sweepers',
     'lb_xdp_parts',

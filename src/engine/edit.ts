@@ -11,4 +11,6 @@ export interface Edit {
    * Not tried again until another server is removed or one of these is wanted no more.
    */
   shortage?: ReadonlySet<number> | undefined
+  /** Set by what removes services by mark: at the edit's end their packets are no longer asked for. */
+  unsteered?: boolean
 }

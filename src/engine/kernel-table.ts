@@ -28,6 +28,7 @@ import type { Applied } from './apply.ts'
 import { recoverTable } from './recover.ts'
 import { additions, announceServers, changeService, createService, deleteService } from './service-edit.ts'
 import type { Edit } from './edit.ts'
+import { steerLive } from './marks.ts'
 import { checkTimeouts, encodeServer, encodeService } from './specs.ts'
 import type { ApplyResult, DesiredService, ReconcilingTable, Totals } from './table.ts'
 import { sweepSome, zeroTrashed } from './trash.ts'
@@ -221,8 +222,10 @@ export class KernelTable implements ReconcilingTable {
       if (maps.book.editing(0) !== 0) this.#recover(nowS)
       maps.book.setEditing(0, 1)
       let result: T
+      const edit: Edit = { maps, nowS }
       try {
-        result = change({ maps, nowS })
+        result = change(edit)
+        if (edit.unsteered) steerLive(maps)
       } catch (error) {
         // A refusal comes before anything is written. After any other error the next edit begins with a recovery.
         if (error instanceof LbError && error.code !== 'NATIVE') maps.book.setEditing(0, 0)

@@ -17,6 +17,7 @@ import { zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { countVips, makeVip, vipRecords } from '../maps/vips.ts'
 import type { Edit } from './edit.ts'
+import { steerLive } from './marks.ts'
 
 /** Rebuilds the book, the chains of removed servers, ranks, weights, tables, the free lists and the filter. */
 export function recoverTable({ maps, nowS }: Edit): void {
@@ -30,6 +31,7 @@ export function recoverTable({ maps, nowS }: Edit): void {
   recoverCells(maps)
   for (const [name, count] of missing) makeVip(maps, name, serviceSpot(maps.handles, name), count)
   rebuildFilter(maps)
+  steerLive(maps)
 }
 
 /** Services that packets find and that have a list. */

@@ -24,6 +24,7 @@ import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import type { ServiceSpot } from '../native/handles.ts'
 import type { Edit } from './edit.ts'
+import { steerAlso } from './marks.ts'
 import type { ServiceChanges } from './plan.ts'
 import { leaveServer, resetCursor, serversChanged } from './cursor.ts'
 import {
@@ -78,6 +79,7 @@ export function createService(
     if (entry === undefined) freeServiceId(maps, id)
     throw error
   }
+  if (namedMark(want.name) !== 0) steerAlso(maps, want.name)
   raiseVip(maps, vip)
   maps.services.setSource(id, source)
   maps.book.setServices(0, maps.book.services(0) + 1)
@@ -108,6 +110,7 @@ export function deleteService(edit: Edit, id: number, slot: number, spot: Servic
   book.setServices(0, book.services(0) - 1)
   const name = maps.serviceName(id)
   countFeatures(maps, name, -1)
+  if (namedMark(name) !== 0) edit.unsteered = true
   lowerVip(maps, name)
   if (services.next(id) === 0) freeService(maps, id)
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { LbError } from '../model/errors.ts'
 import { listInterfaces, type NetworkInterface } from './interfaces.ts'
 import { errno } from './library.ts'
+import { isMarkVeth, markVeth } from './mark-veth.ts'
 import type { ProgramName } from './programs.ts'
 import {
   attachClsact,
@@ -47,7 +48,7 @@ export interface SyncResult {
   readonly failed: readonly { readonly interface: string; readonly error: LbError }[]
 }
 
-type Slot = 'ingress' | 'egress' | 'xdpdrv' | 'xdpskb'
+type Slot = 'ingress' | 'egress' | 'marked' | 'xdpdrv' | 'xdpskb'
 
 /** A pinned link. */
 interface PinnedLink {
@@ -56,10 +57,11 @@ interface PinnedLink {
   readonly slot: Slot
 }
 
-const LINK = /^link-(\d+)-(ingress|egress|xdpdrv|xdpskb)$/
+const LINK = /^link-(\d+)-(ingress|egress|marked|xdpdrv|xdpskb)$/
 const PROGRAM_OF: Readonly<Record<Slot, ProgramName>> = {
   ingress: 'lb_tc_ingress',
   egress: 'lb_tc_egress',
+  marked: 'lb_tc_marked',
   xdpdrv: 'lb_xdp',
   xdpskb: 'lb_xdp',
 }
@@ -88,10 +90,17 @@ function xdpSlot(policy: AttachPolicy, { kind, loopback, mac }: NetworkInterface
   }
 }
 
-/** The slots that the policy wants filled. */
+/** The slots that the policy wants filled; the veth for marked packets has a program of its own, whatever the policy. */
 function wantedSlots(policy: AttachPolicy, device: NetworkInterface): Slot[] {
+  if (isMarkVeth(device)) return device.name === markVeth.name ? ['marked'] : []
   const xdp = xdpSlot(policy, device)
   return xdp === undefined ? ['ingress', 'egress'] : ['ingress', 'egress', xdp]
+}
+
+/** Where in the kernel a slot is. */
+function hookOf(slot: Slot): Attachment['hook'] {
+  if (isXdp(slot)) return 'xdp'
+  return slot === 'marked' ? 'egress' : slot
 }
 
 function isXdp(slot: Slot): slot is 'xdpdrv' | 'xdpskb' {
@@ -143,7 +152,8 @@ export class Attachments {
   /** Makes the attachments of this thread's namespace what the policy wants. One bad interface does not stop the rest. */
   sync(policy: AttachPolicy = defaultPolicy): SyncResult {
     const present = listInterfaces()
-    const keep = new Map(present.filter(({ name }) => wanted(policy, name)).map((device) => [device.ifindex, device]))
+    const chosen = present.filter((device) => isMarkVeth(device) || wanted(policy, device.name))
+    const keep = new Map(chosen.map((device) => [device.ifindex, device]))
     const stale = new Set(
       this.#links()
         .map(({ ifindex }) => ifindex)
@@ -205,10 +215,11 @@ export class Attachments {
         })
       })
     }
-    for (const { ifindex } of listInterfaces()) {
+    for (const device of listInterfaces()) {
+      const { ifindex } = device
       for (const hook of ['ingress', 'egress'] as const) {
         if (queryClsact(ifindex, hook) === 0) continue
-        this.#withProgram(hook, (program) => {
+        this.#withProgram(isMarkVeth(device) ? 'marked' : hook, (program) => {
           attachClsact(program, ifindex, hook)
         })
       }
@@ -254,7 +265,7 @@ export class Attachments {
       }) /* of an interface that is gone; its number has been given to another */
     }
     return this.#withProgram(slot, (program) => {
-      const hook = isXdp(slot) ? 'xdp' : slot
+      const hook = hookOf(slot)
       try {
         const flags = isXdp(slot) ? XDP_FLAGS[slot] : 0
         using(createLink(program, device.ifindex, hook, flags), (link) => {
@@ -295,6 +306,6 @@ function describe({ ifindex, name }: NetworkInterface, slot: Slot): Attachment {
     case 'xdpskb':
       return { ifindex, interface: name, hook: 'xdp', kind: 'xdp-generic' }
     default:
-      return { ifindex, interface: name, hook: slot, kind: 'tcx' }
+      return { ifindex, interface: name, hook: hookOf(slot), kind: 'tcx' }
   }
 }

@@ -1,5 +1,6 @@
 /** What a table's users hold: the pinned maps of one network namespace, mapped, and the calls that go with them. */
 import type { MapName } from '../abi/generated.ts'
+import type { Mark } from './steering.ts'
 
 /** Load-time constants of the programs in force. Masks are counts - 1. */
 export interface TableConstants {
@@ -51,5 +52,7 @@ export interface TableHandles {
   gracePeriod(): void
   /** A way to ask which addresses (16 bytes at `at`) are this namespace's own, as its routes are now. */
   localLookup(): LocalLookup
+  /** Has exactly the packets that netfilter gives these marks come to the programs. NATIVE, PERMISSION. */
+  steer(marks: readonly Mark[]): void
   close(): void
 }

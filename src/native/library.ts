@@ -11,7 +11,17 @@ export type Signature = readonly [result: string, ...parameters: readonly string
 /** Errno numbers that this layer tells apart. */
 export const errno = koffi.os.errno as Readonly<
   Record<
-    'EPERM' | 'ENOENT' | 'EAGAIN' | 'EACCES' | 'EBUSY' | 'EEXIST' | 'ENODEV' | 'EINVAL' | 'EOPNOTSUPP' | 'ENOMEM',
+    | 'EPERM'
+    | 'ENOENT'
+    | 'EAGAIN'
+    | 'EACCES'
+    | 'EBUSY'
+    | 'EEXIST'
+    | 'ENODEV'
+    | 'EINVAL'
+    | 'EOPNOTSUPP'
+    | 'EAFNOSUPPORT'
+    | 'ENOMEM',
     number
   >
 >

@@ -29,6 +29,7 @@ import { runProgram } from './run.ts'
 import { closeFd, type Fd, openPin, pin } from './shim.ts'
 import { defaultSizes, type TableSizes } from './sizes.ts'
 import { removeStaleTables } from './stale.ts'
+import { unsteer } from './steering.ts'
 
 export interface LoadOptions {
   /** Sizes of a table that has to be made; one that exists keeps its own. */
@@ -174,6 +175,7 @@ function startSweeper(object: LoadedObject): void {
 /** Takes down whatever is in a pin directory. */
 function discard(dir: string): void {
   if (!existsSync(dir)) return
+  unsteer(dir)
   new Attachments(dir).removeAll()
   removePins(dir)
 }

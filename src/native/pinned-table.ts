@@ -1,4 +1,5 @@
 /** An open table: the implementation of TableHandles. */
+import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { LbClockArray, LbRodataArray, type MapName, maps } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
@@ -7,6 +8,7 @@ import type { LocalLookup, ServiceSpot, TableConstants, TableHandles } from './h
 import { LocalAddresses } from './local-addresses.ts'
 import type { ProgramName } from './programs.ts'
 import { runProgram } from './run.ts'
+import { withNamespace } from './setns.ts'
 import {
   closeFd,
   type Fd,
@@ -19,6 +21,7 @@ import {
   openPin,
   unlock,
 } from './shim.ts'
+import { type Mark, steer } from './steering.ts'
 
 const EMPTY_PACKET = new Uint8Array(64)
 
@@ -46,6 +49,8 @@ export class PinnedTable implements TableHandles {
   readonly rodata: TableConstants
   readonly #maps: OpenMaps
   readonly #directory: Fd
+  /** Of the thread that opened the table: whoever uses it later may be elsewhere. */
+  readonly #namespace: number
   readonly #clock: LbClockArray
   #locks = 0
   readonly #programs = new Map<ProgramName, Fd>()
@@ -56,10 +61,12 @@ export class PinnedTable implements TableHandles {
   constructor(dir: string) {
     this.dir = dir
     this.#directory = openDirectory(dir)
+    this.#namespace = openSync('/proc/thread-self/ns/net', 'r')
     try {
       this.#maps = new OpenMaps(dir, [...Object.keys(maps), 'lb_rodata'])
     } catch (error) {
       closeFd(this.#directory)
+      closeSync(this.#namespace)
       throw error
     }
     this.rodata = readConstants(this.#maps.buffer('lb_rodata'))
@@ -125,11 +132,18 @@ export class PinnedTable implements TableHandles {
     return (family, bytes, at) => local.has(family, bytes, at)
   }
 
+  steer(marks: readonly Mark[]): void {
+    withNamespace(`/proc/self/fd/${this.#namespace}`, () => {
+      steer(this.dir, marks)
+    })
+  }
+
   close(): void {
     if (this.#closed) return
     this.#closed = true
     this.#maps.close()
     closeFd(this.#directory)
+    closeSync(this.#namespace)
     for (const program of this.#programs.values()) closeFd(program)
     this.#local?.close()
   }

@@ -31,6 +31,7 @@ import { planGeometry, type TableSizes } from './sizes.ts'
 export const programNames = [
   'lb_tc_ingress',
   'lb_tc_egress',
+  'lb_tc_marked',
   'lb_xdp',
   'lb_read_clock',
   'lb_start_sweeper',

@@ -7,6 +7,7 @@ import type { MapName } from '../../src/abi/generated.ts'
 import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
 import { formatAddress } from '../../src/model/address.ts'
 import type { LocalLookup, TableConstants, TableHandles } from '../../src/native/handles.ts'
+import type { Mark } from '../../src/native/steering.ts'
 
 /** How much the table holds. Powers of two where the kernel's are. */
 export interface MemorySizes {
@@ -37,6 +38,8 @@ export class MemoryHandles implements TableHandles {
   nowS = 1000
   jiffies = 5_000_000_000n
   graces = 0
+  /** Marks whose packets come to the programs. */
+  steered: readonly Mark[] = []
   readonly localAddresses = new Set<string>()
 
   constructor(sizes: Partial<MemorySizes> = {}) {
@@ -121,6 +124,10 @@ export class MemoryHandles implements TableHandles {
 
   localLookup(): LocalLookup {
     return (family, bytes, at) => this.localAddresses.has(formatAddress(bytes, at, family))
+  }
+
+  steer(marks: readonly Mark[]): void {
+    this.steered = marks
   }
 
   close(): void {

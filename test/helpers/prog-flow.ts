@@ -20,13 +20,14 @@ import {
 import { macs } from './prog.ts'
 
 /** Which leg of its way a packet is on, and so its MAC addresses. */
-export type Leg = 'from client' | 'to server' | 'from server' | 'to client'
+export type Leg = 'from client' | 'to server' | 'from server' | 'to client' | 'marked'
 
 const legs: Readonly<Record<Leg, { readonly from: string; readonly to: string }>> = {
   'from client': { from: macs.client, to: macs.cl0 },
   'to server': { from: macs.sv0, to: macs.server },
   'from server': { from: macs.server, to: macs.sv0 },
   'to client': { from: macs.cl0, to: macs.client },
+  marked: { from: macs.marked, to: macs.marked },
 }
 
 /** An address and a port. */

@@ -4,6 +4,7 @@
  */
 import { LbTemplate } from '../../src/abi/generated.ts'
 import { decode } from './decode.ts'
+import { concat, mac, onesSum, setWord } from './packet.ts'
 import type { Datapath, Place, Side } from './prog.ts'
 import { macs } from './prog.ts'
 import { datagram, end, segment } from './prog-flow.ts'
@@ -21,6 +22,8 @@ export interface Arrival {
 export interface HostOptions {
   /** XDP is on the interfaces too. */
   readonly xdp: boolean
+  /** When packets get their marks: before tcx ingress, as a rule, or from netfilter, which comes after that. */
+  readonly marked?: 'before' | 'by netfilter'
 }
 
 /** The side that an address is on; undefined: neither. */
@@ -41,6 +44,18 @@ export function endsOf(packet: Uint8Array): { from: string; to: string; macTo: s
   }
 }
 
+/** The frame as the stack forwards it to the veth for marked packets. */
+function toVeth(packet: Uint8Array): Uint8Array {
+  const frame = concat(mac(macs.marked), mac(macs.marked), packet.subarray(12))
+  const isIpv4 = (frame[14] ?? 0) >> 4 === 4
+  frame[isIpv4 ? 22 : 21]!--
+  if (!isIpv4) return frame
+  const header = frame.subarray(14, 14 + ((frame[14] ?? 0) & 15) * 4)
+  setWord(header, 10, 0)
+  setWord(header, 10, 0xffff - onesSum(header))
+  return frame
+}
+
 /** Whose MAC address a frame has; where the kernel is to write that (bpf_redirect_neigh), it is still the director's. */
 function receiver(packet: Uint8Array): Arrival['at'] {
   const { to, macTo } = endsOf(packet)
@@ -54,7 +69,7 @@ export class Host {
   readonly datapath: Datapath
   /** Seconds that connections were aged by. */
   agedS = 0
-  /** The firewall mark of packets to an address, when they come to tcx ingress. */
+  /** The firewall mark that packets to an address get. */
   markOf: (to: string) => number = () => 0
   readonly #options: HostOptions
 
@@ -65,14 +80,27 @@ export class Host {
 
   /** Lets a packet come in on one side. */
   travel(side: Side, packet: Uint8Array): Arrival {
-    const mark = this.markOf(endsOf(packet).to)
+    const late = this.#options.marked === 'by netfilter'
+    const mark = late ? 0 : this.markOf(endsOf(packet).to)
     for (const at of this.#options.xdp ? (['xdp', 'ingress'] as const) : (['ingress'] as const)) {
       const out = this.datapath.run({ at, side, packet, mark })
       if (out.action === 'drop') return { at: 'nobody', by: at, packet: out.packet }
       if (out.action === 'send') return { at: receiver(out.packet), by: at, packet: out.packet }
       packet = out.packet
     }
-    return this.#forward(packet)
+    return late && this.markOf(endsOf(packet).to) !== 0 ? this.#steer(side, packet) : this.#forward(packet)
+  }
+
+  /** Policy routing sends the packet out of the veth for marked ones. */
+  #steer(side: Side, packet: Uint8Array): Arrival {
+    const mark = this.markOf(endsOf(packet).to)
+    const out = this.datapath.run({ at: 'marked', side, packet: toVeth(packet), mark })
+    if (out.action === 'drop') return { at: 'nobody', by: 'marked', packet: out.packet }
+    if (out.action === 'pass') return this.#forward(out.packet)
+    if (endsOf(out.packet).macTo !== macs.marked) return { at: receiver(out.packet), by: 'marked', packet: out.packet }
+    const again = this.datapath.run({ at: 'ingress', side, packet: out.packet })
+    if (again.action !== 'pass') throw new Error(`what begins anew is the stack's, not to be ${again.exactly}`)
+    return this.#forward(again.packet)
   }
 
   #forward(packet: Uint8Array): Arrival {

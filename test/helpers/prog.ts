@@ -27,7 +27,7 @@ import { closeFd, type Fd, openPin } from '../../src/native/shim.ts'
 import type { TableSizes } from '../../src/native/sizes.ts'
 
 /** Where a packet meets the datapath: hook and interface. */
-export type Place = 'ingress' | 'egress' | 'xdp'
+export type Place = 'ingress' | 'egress' | 'xdp' | 'marked'
 export type Side = 'clients' | 'servers'
 
 /** MAC addresses, named by who owns them. */
@@ -36,6 +36,8 @@ export const macs = {
   cl0: '02:00:00:00:01:01',
   sv0: '02:00:00:00:02:01',
   server: '02:00:00:00:02:02',
+  /** Both ends of the veth that takes marked packets. */
+  marked: '02:62:70:76:73:00',
 } as const
 
 export interface Input {
@@ -46,6 +48,8 @@ export interface Input {
   readonly gso?: { readonly segments: number; readonly size: number }
   /** Firewall mark that it has; tcx only. */
   readonly mark?: number
+  /** At "marked": it is the director's own, and came in by no interface. */
+  readonly own?: boolean
 }
 
 /** What hooks answer, under one name: `send` is TX or a redirect. */
@@ -61,6 +65,7 @@ export interface Output {
 const programs: Readonly<Record<Place, ProgramName>> = {
   ingress: 'lb_tc_ingress',
   egress: 'lb_tc_egress',
+  marked: 'lb_tc_marked',
   xdp: 'lb_xdp',
 }
 const tcActions: ReadonlyMap<number, readonly [Action, string]> = new Map([
@@ -76,7 +81,7 @@ const xdpActions: ReadonlyMap<number, readonly [Action, string]> = new Map([
 ])
 
 /** Offsets in struct __sk_buff and struct xdp_md (linux/bpf.h). */
-const skBuff = { size: 192, mark: 8, ifindex: 40, gsoSegs: 164, gsoSize: 176 } as const
+const skBuff = { size: 192, mark: 8, ingressIfindex: 36, ifindex: 40, gsoSegs: 164, gsoSize: 176 } as const
 const xdpMd = { size: 24, dataEnd: 4, ifindex: 12 } as const
 
 /** As much of a tap test as is needed. */
@@ -160,8 +165,9 @@ export class Datapath {
   }
 
   /** Runs one program on one packet. */
-  run({ at, side, packet, gso, mark }: Input): Output {
-    const context = at === 'xdp' ? this.#xdpContext(side, packet) : this.#skbContext(side, gso, mark)
+  run(input: Input): Output {
+    const { at, side, packet } = input
+    const context = at === 'xdp' ? this.#xdpContext(side, packet) : this.#skbContext(input)
     const { result, packet: after } = runProgram(this.#program(at), { packet, context })
     const known = (at === 'xdp' ? xdpActions : tcActions).get(result)
     if (known === undefined) throw new Error(`${programs[at]} returned ${result}`)
@@ -224,10 +230,11 @@ export class Datapath {
     return program
   }
 
-  #skbContext(side: Side, gso: Input['gso'], mark = 0): Uint8Array {
+  #skbContext({ at, side, gso, mark = 0, own = false }: Input): Uint8Array {
     const context = new DataView(new ArrayBuffer(skBuff.size))
     context.setUint32(skBuff.mark, mark, true)
     context.setUint32(skBuff.ifindex, this.#interfaces[side], true)
+    if (at === 'marked' && !own) context.setUint32(skBuff.ingressIfindex, this.#interfaces[side], true)
     if (gso !== undefined) {
       context.setUint32(skBuff.gsoSegs, gso.segments, true)
       context.setUint32(skBuff.gsoSize, gso.size, true)

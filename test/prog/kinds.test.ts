@@ -2,65 +2,9 @@
 import t from 'tap'
 import { Datapath } from '../helpers/prog.ts'
 import { datagram, message, quote, segment } from '../helpers/prog-flow.ts'
-import { type Expectation, type GivenService, type Row, type Step, testRows } from '../helpers/prog-rows.ts'
+import { answers, asks, bare, families, type Family, opens, syn, untouched } from '../helpers/prog-kinds.ts'
+import { type GivenService, type Row, type Step, testRows } from '../helpers/prog-rows.ts'
 import { needsRoot } from '../helpers/topology.ts'
-
-const families = {
-  IPv4: {
-    client: '10.1.0.1:1000',
-    mark: 'mark 7',
-    virtual: (port: number) => `10.9.0.1:${port}`,
-    foreign: (port: number) => `10.9.0.2:${port}`,
-    /** An address of the director's own. */
-    local: (port: number) => `10.10.0.1:${port}`,
-    server: (port: number) => `10.2.0.11:${port}`,
-    other: (port: number) => `10.2.0.12:${port}`,
-    frag: { type: 3, code: 4, rest: 1400 },
-  },
-  IPv6: {
-    client: '[fd00:1::1]:1000',
-    mark: 'mark6 7',
-    virtual: (port: number) => `[fd00:9::1]:${port}`,
-    foreign: (port: number) => `[fd00:9::2]:${port}`,
-    local: (port: number) => `[fd00:10::1]:${port}`,
-    server: (port: number) => `[fd00:2::11]:${port}`,
-    other: (port: number) => `[fd00:2::12]:${port}`,
-    frag: { type: 2, code: 0, rest: 1400 },
-  },
-} as const
-type Family = keyof typeof families
-type Net = (typeof families)[Family]
-
-const syn = { flags: 'S' } as const
-const untouched: Expectation = { action: 'pass' }
-
-interface Way {
-  readonly at: Step['at']
-  readonly mark?: number
-}
-
-/** A SYN from the client, and where it has to go: "server address:port", or nowhere of ours. */
-function opens(way: Way, net: Net, to: string, server?: string): Step {
-  const packet = segment({ from: net.client, to, ...syn })
-  if (server === undefined) return { ...way, side: 'clients', packet, expect: untouched }
-  const sent = segment({ leg: 'to server', from: net.client, to: server, ttl: 63, ...syn })
-  return { ...way, side: 'clients', packet, expect: { action: 'send', packet: sent } }
-}
-
-/** The server's answer to that, and as whose it has to reach the client. */
-function answers(at: Step['at'], net: Net, server: string, virtual?: string): Step {
-  const packet = segment({ leg: 'from server', from: server, to: net.client, flags: 'SA' })
-  if (virtual === undefined) return { at, side: 'servers', packet, expect: untouched }
-  const sent = segment({ leg: 'to client', from: virtual, to: net.client, ttl: 63, flags: 'SA' })
-  return { at, side: 'servers', packet, expect: { action: 'send', packet: sent } }
-}
-
-/** The same for a datagram. */
-function asks(way: Way, net: Net, to: string, server: string): Step {
-  const packet = datagram({ from: net.client, to })
-  const sent = datagram({ leg: 'to server', from: net.client, to: server, ttl: 63 })
-  return { ...way, side: 'clients', packet, expect: { action: 'send', packet: sent } }
-}
 
 function portZero(family: Family, at: 'xdp' | 'ingress'): Row[] {
   const net = families[family]
@@ -306,7 +250,6 @@ function refused(family: Family): Row {
 /** An error of the client's about a packet of the server's, of a connection that no filter bit of an endpoint tells of. */
 function errors(family: Family): Row {
   const net = families[family]
-  const bare = (text: string) => text.replace(/\]?:\d+$/, '').replace('[', '')
   /* As much as a router has to quote; of the rest IPVS changes no checksum either. */
   const quoted = (from: string) => quote(segment({ from, to: net.client, flags: 'A' }), family === 'IPv4' ? 28 : 48)
   const { type, code } = net.frag

@@ -49,7 +49,7 @@ t.test('schedulers choose as the kernel did', { skip: needsRoot }, async (t) => 
   const datapath = await Datapath.open(t)
   const ways = [
     { name: 'through XDP, past the stack', xdp: true, bypass: LbBypassMode.BYPASS_ALWAYS },
-    { name: 'through tcx and the stack', xdp: false, bypass: LbBypassMode.BYPASS_NEVER },
+    { name: 'through tcx and the stack', xdp: false, bypass: LbBypassMode.BYPASS_NEVER, marked: 'by netfilter' },
   ] as const
   for (const scheduler of [
     'rr',
