@@ -15,6 +15,8 @@ enum lb_limit {
 	LB_CELL_BUCKETS = 16,  /* buckets of a cell */
 	LB_HASH_BUCKETS = 256, /* buckets of sh and dh: CONFIG_IP_VS_SH_TAB_BITS is 8 */
 	LB_MH_BUCKETS = 4093,  /* buckets of mh: CONFIG_IP_VS_MH_TAB_INDEX is 12 */
+	LB_MEMO_SERVERS = 5,   /* servers in a record of lb_memos */
+	LB_MEMO_SHARE = 4,     /* so many servers in the table for each record of lb_memos */
 	LB_VERDICTS = 64,      /* counters of one lane of lb_verdicts */
 	LB_MAX_SERVERS_PER_SERVICE = 65536,
 };
@@ -37,6 +39,7 @@ enum lb_verdict {
 	LB_ENTRY_LOST,         /* an entry could not be given back to the pool */
 	LB_ECHO,               /* an ICMP echo to a VIP was answered */
 	LB_ICMP_FORWARD,       /* an ICMP error was translated */
+	LB_MEMO_FULL, /* lblc, lblcr: no room to remember where an address was sent; it was sent all the same */
 	LB_VERDICT_MAX,
 };
 
@@ -207,14 +210,45 @@ struct lb_server_state {
 	__u32 flags;     /* enum lb_server_state_flag */
 	__u32 hop;       /* next hop: lb_next_hop index << 16 | its generation; 0: none */
 	__u32 hop_token; /* routes as they were then */
-	__u32 pad[2];
+	__s32 memos;     /* lblc, lblcr: addresses remembered as its */
+	__u32 pad;
 };
 
 /* A scheduler's state. Writer: the datapath; user space by compare-and-exchange.
  * rr: id of the server used last. wrr: id of the server used last << 32 | current weight. */
 struct lb_service_state {
 	__u64 cursor;
-	__u64 pad[3];
+	__u32 epoch; /* lblc, lblcr: of what is remembered; counts each time that all is forgotten. User space's, for good */
+	__u32 pad[5];
+};
+
+/* lblc, lblcr: where the packets of a service to an address were sent. Of an entry that has more servers than fit, the rest
+ * are in records chained to it, the ones longest known last. */
+struct lb_memo {
+	union lb_addr addr;
+	__u32 service; /* 0: the record is free, or goes on with another */
+	__u32 epoch;   /* of the service then; when it is another, the entry is void */
+	__u32 used;    /* tick of the last look */
+	__u32 changed; /* lblcr: tick when a server came or went */
+	__u32 next;    /* entries in the same line; of a free record: free list */
+	__u32 more;    /* the record that goes on with this one's servers; 0: none */
+	__u16 count;
+	__u8 sched; /* enum lb_sched */
+	__u8 pad;
+	__u32 server[LB_MEMO_SERVERS]; /* ids, the newest last */
+};
+
+/* Leads to the entries of some addresses. */
+struct lb_memo_line {
+	__u32 head;
+	__u32 lock; /* held by whoever changes an entry of the line */
+};
+
+/* Free records of lb_memos. */
+struct lb_memo_pool {
+	__u64 head; /* count of changes << 32 | first free record */
+	__u32 high; /* records that were ever used */
+	__u32 used;
 };
 
 /* One lane of one server's counters. Bytes are IP lengths. */
@@ -314,6 +348,7 @@ struct lb_config {
 	__u32 sloppy_tcp;
 	__u32 sloppy_sctp;
 	__u32 expire_quiescent_template; /* a template does not lead to a server of weight 0 */
+	__u32 lblc_expiration, lblcr_expiration; /* seconds */
 	__u32 pad;
 };
 

@@ -202,5 +202,6 @@ SEC("tc")
 int lb_sweep(struct __sk_buff *skb __attribute__((unused)))
 {
 	sweep_slice(0, lb_conn_max);
+	memo_sweep(0, lb_server_max);
 	return 0;
 }

@@ -52,6 +52,12 @@ LB_ARRAY(lb_stats_base, struct lb_counters, 2);
 /* Rates, [0..server_max): by server, then by service id; of everything at service id 0. Writer: the datapath's timer; user
  * space zeroes. */
 LB_ARRAY(lb_rates, struct lb_rates, 2);
+/* What lblc and lblcr remember, and the lines that lead there; record 0 is none. Writer: the datapath, under the line's lock.
+ * Full: an address is not remembered (LB_MEMO_FULL). */
+LB_ARRAY(lb_memos, struct lb_memo, 2);
+LB_ARRAY(lb_memo_lines, struct lb_memo_line, 2);
+/* Free records. Writer: the datapath by compare-and-exchange. One entry. */
+LB_ARRAY(lb_memo_pool, struct lb_memo_pool, 1);
 /* Two bitmaps, for service and server endpoints: a clear bit says that a packet is not ours. Writer: user space,
  * which sets a bit before the entry and clears it long after. Stale bits cost time, nothing else. */
 LB_ARRAY(lb_filter, __u64, 2);
@@ -81,6 +87,8 @@ struct lb_sweeper {
 	__u64 due;    /* when the timer is to run next, ns */
 	__u32 cursor; /* next entry to look at */
 	__u32 slice;  /* of the servers and services whose rates are estimated next */
+	__u32 memo;   /* next record of lb_memos to look at */
+	__u32 pad;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -24,31 +24,31 @@ static __always_inline struct new_conn *new_conn_get(__u32 which)
 __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 {
 	struct lb_service *svc = service_at(service);
-	struct walk w = {};
-	union lb_cell *head;
-	__u32 id = 0;
-	__u8 sched;
+	__u32 zero = 0, id = 0;
+	struct walk *w = bpf_map_lookup_elem(&lb_walks, &zero);
 
-	if (!n)
+	if (!n || !w)
 		return 0;
-	w.af = n->af;
+	w->service = service;
+	w->flow = n->t;
+	w->af = n->af;
+	w->now = n->now;
 	for (int i = 0; i < PICK_TRIES && svc; i++) {
-		w.list = READ_ONCE(svc->list);
-		head = cell_at(w.list);
+		union lb_cell *head;
+
+		w->list = READ_ONCE(svc->list);
+		head = cell_at(w->list);
 		if (!head || head->list.service != service)
 			continue; /* the list was replaced as we looked */
-		w.count = head->list.count;
-		w.max_weight = head->list.max_weight;
-		w.gcd = head->list.gcd;
-		w.flags = head->list.flags;
-		w.table = head->list.table;
-		w.service = service;
-		w.flow = &n->t; /* here, as the verifier forgets it in sched_walk() */
-		w.best = 0;
-		w.raced = 0;
-		sched = head->list.sched;
-		id = sched_pick(sched, &w);
-		if (!w.raced)
+		w->count = head->list.count;
+		w->max_weight = head->list.max_weight;
+		w->gcd = head->list.gcd;
+		w->flags = head->list.flags;
+		w->table = head->list.table;
+		w->best = 0;
+		w->raced = 0;
+		id = sched_pick(head->list.sched, w);
+		if (!w->raced)
 			break;
 	}
 	return id;

@@ -13,11 +13,10 @@
 #include "sched/fo.h"
 #include "sched/ovf.h"
 #include "sched/twos.h"
+#include "sched/lblc.h"
+#include "sched/lblcr.h"
 
-/*
- * The schedulers that look at the whole list, in a function that the verifier looks at once. (Not static: what it is handed
- * is then memory of which nothing is known, see walk_all().)
- */
+/* The schedulers that look at the whole list; a function of its own, as those are slow anyway and rr is not. */
 __noinline __u32 sched_walk(__u8 sched, struct walk *w)
 {
 	if (!w)
@@ -55,6 +54,10 @@ static __always_inline __u32 sched_pick(__u8 sched, struct walk *w)
 		return sched_sh(w);
 	case LB_SCHED_MH:
 		return sched_mh(w);
+	case LB_SCHED_LBLC:
+		return sched_lblc(w);
+	case LB_SCHED_LBLCR:
+		return sched_lblcr(w);
 	default:
 		return sched_walk(sched, w);
 	}

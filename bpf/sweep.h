@@ -4,7 +4,7 @@
  * of ours alive connections end, and the servers' counts stay true. The same timer estimates rates.
  */
 #pragma once
-#include "conn_edit.h"
+#include "sched/memo_sweep.h"
 #include "estimate.h"
 
 enum {
@@ -62,6 +62,7 @@ static int sweep_tick(void *map, __u32 *key, struct lb_sweeper *sw)
 	(void)key;
 	sw->cursor = sweep_slice(sw->cursor, SWEEP_SLICE);
 	sw->slice = estimate_slice(sw->slice);
+	sw->memo = memo_sweep(sw->memo, MEMO_SLICE);
 	bpf_timer_start(&sw->timer, sweep_delay(sw, bpf_ktime_get_ns()), 0);
 	return 0;
 }
@@ -76,6 +77,7 @@ static __always_inline int sweep_start(void)
 		return -1;
 	/* A first slice at once; it also has the verifier see the callees that else only the callback has. */
 	sw->cursor = sweep_slice(0, SWEEP_SLICE);
+	sw->memo = memo_sweep(0, MEMO_SLICE);
 	bpf_timer_init(&sw->timer, &lb_sweepers, CLOCK_MONOTONIC_); /* -EBUSY: it is there already */
 	if (bpf_timer_set_callback(&sw->timer, sweep_tick))
 		return -1;

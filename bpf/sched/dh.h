@@ -6,6 +6,6 @@
 static __always_inline __u32 sched_dh(struct walk *w)
 {
 	if (w->table)
-		table_take(w, hash_bucket(addr_fold(&w->flow->daddr)));
+		table_take(w, hash_bucket(addr_fold(&w->flow.daddr)));
 	return w->best;
 }

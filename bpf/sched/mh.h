@@ -15,7 +15,7 @@ static __always_inline __u32 mh_bucket(__u32 key)
 
 static long mh_step(__u32 i, void *ctx)
 {
-	struct walk *w = ctx;
+	struct walk *w = walk_of(ctx);
 
 	return table_take(w, mh_bucket(w->key + (i + w->start) % LB_MH_BUCKETS));
 }
@@ -27,6 +27,6 @@ static __always_inline __u32 sched_mh(struct walk *w)
 	w->key = client_key(w);
 	w->start = mh_bucket(w->key);
 	if (table_take(w, w->start) == WALK_ON && w->flags & LB_SERVICE_SCHED1 && walk_any(w))
-		bpf_loop(LB_MH_BUCKETS, mh_step, w, 0);
+		walk_steps(w, LB_MH_BUCKETS, mh_step);
 	return w->best;
 }

@@ -5,7 +5,7 @@
 
 static long rr_step(__u32 i, void *ctx)
 {
-	struct walk *w = ctx;
+	struct walk *w = walk_of(ctx);
 	__u32 at = w->start + i;
 
 	if (at >= w->count)
@@ -23,8 +23,8 @@ static __always_inline __u32 sched_rr(struct walk *w)
 	last = READ_ONCE(st->cursor);
 	w->start = walk_after(w, last);
 	/* The first try is nearly always the one. An empty list has none: its cell's neighbour is another's. */
-	if (w->count && rr_step(0, w) == WALK_ON)
-		bpf_loop(w->count, rr_step, w, 0);
+	if (w->count && rr_step(0, &w) == WALK_ON)
+		walk_all(w, rr_step);
 	if (w->best)
 		w->raced = __sync_val_compare_and_swap(&st->cursor, last, (__u64)w->best) != last;
 	return w->best;

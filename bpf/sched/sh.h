@@ -7,7 +7,7 @@
 /* ip_vs_sh_get_fallback() adds the hash twice: to the offset, and as ip_vs_sh_hashkey() of that offset. */
 static long sh_step(__u32 i, void *ctx)
 {
-	struct walk *w = ctx;
+	struct walk *w = walk_of(ctx);
 
 	return table_take(w, (i + 2 * w->start) % LB_HASH_BUCKETS);
 }
@@ -18,6 +18,6 @@ static __always_inline __u32 sched_sh(struct walk *w)
 		return 0;
 	w->start = hash_bucket(client_key(w));
 	if (table_take(w, w->start) == WALK_ON && w->flags & LB_SERVICE_SCHED1 && walk_any(w))
-		bpf_loop(LB_HASH_BUCKETS, sh_step, w, 0);
+		walk_steps(w, LB_HASH_BUCKETS, sh_step);
 	return w->best;
 }

@@ -12,9 +12,9 @@ static __always_inline __u32 addr_fold(const union lb_addr *addr)
 /* Port (with the scheduler's flag for it) and address of the client. */
 static __always_inline __u32 client_key(const struct walk *w)
 {
-	__u32 port = w->flags & LB_SERVICE_SCHED2 ? bpf_ntohs(w->flow->sport) : 0;
+	__u32 port = w->flags & LB_SERVICE_SCHED2 ? bpf_ntohs(w->flow.sport) : 0;
 
-	return port + addr_fold(&w->flow->saddr);
+	return port + addr_fold(&w->flow.saddr);
 }
 
 /* hash_32() of linux/hash.h, 8 bits of it: LB_HASH_BUCKETS. */
@@ -25,7 +25,7 @@ static __always_inline __u32 hash_bucket(__u32 key)
 
 static long any_step(__u32 i, void *ctx)
 {
-	struct walk *w = ctx;
+	struct walk *w = walk_of(ctx);
 
 	return walk_usable(w, i) ? walk_take(w, i) : WALK_ON;
 }
@@ -35,7 +35,7 @@ static __always_inline bool walk_any(struct walk *w)
 {
 	bool any;
 
-	bpf_loop(w->count, any_step, w, 0);
+	walk_all(w, any_step);
 	any = w->best;
 	w->best = 0;
 	return any;

@@ -17,41 +17,61 @@ struct walk {
 	__u32 raced;  /* another CPU moved the scheduler's state meanwhile: pick again */
 	__s64 left;   /* twos: what the weights have yet to add up to */
 	__u32 max_weight, gcd;
-	__u32 table;              /* sh, dh, mh: cell of the first bucket; 0: none has a server */
-	__u32 key;                /* sh, mh: what is hashed of who asks */
-	const struct tuple *flow; /* who asks for what */
-	__u8 af;                  /* enum lb_af, of the flow */
-	__u8 flags;               /* enum lb_service_flag: SCHED1 to SCHED3 */
+	__u32 table;       /* sh, dh, mh: cell of the first bucket; 0: none has a server */
+	__u32 key;         /* sh, mh: what is hashed of who asks */
+	struct tuple flow; /* who asks for what */
+	__u32 now;         /* tick */
+	__u32 record; /* lblcr: where in a set a walk is: this record's servers before `place` are left */
+	__u32 place;
+	__u32 members; /* lblcr: how many have been met */
+	__u8 af;       /* enum lb_af, of the flow */
+	__u8 flags;    /* enum lb_service_flag: SCHED1 to SCHED3 */
 };
 
-/*
- * A walk of the whole list. A step gets the walk by walk_of(), behind a pointer: of what it holds the verifier then knows
- * nothing, and one step is to it like the next. (Kept on the stack, every choice that a step can make would be a path of
- * its own.)
- */
-#define walk_all(w, step)                                                                          \
-	({                                                                                         \
-		struct walk *__w = (w);                                                            \
-		bpf_loop(__w->count, step, &__w, 0);                                               \
-	})
+/* Walks: a step gets the walk by walk_of(), as what is handed to a loop must be on the stack. */
+static __always_inline long walk_steps(struct walk *w, __u32 count, long (*step)(__u32, void *))
+{
+	return bpf_loop(count, step, &w, 0);
+}
+
+/* A walk of the whole list, as far as the steps want. */
+static __always_inline long walk_all(struct walk *w, long (*step)(__u32, void *))
+{
+	return walk_steps(w, w->count, step);
+}
 
 static __always_inline struct walk *walk_of(void *ctx)
 {
 	return *(struct walk **)ctx;
 }
 
-/* Can the server of slot `i` take a connection? Leaves its id and weight in the arguments. */
-static __always_inline bool walk_server(const struct walk *w, __u32 i, __u32 *id, __s32 *weight,
-					struct lb_server_state **st)
+/* Where a walk is described: the stack has no room for it. One entry a CPU; not for user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct walk);
+} lb_walks SEC(".maps");
+
+/* The server of slot `i`, any: leaves its id and weight in the arguments. */
+static __always_inline struct lb_server_state *walk_slot(const struct walk *w, __u32 i, __u32 *id,
+							 __s32 *weight)
 {
 	struct lb_slot *slot = slot_at(w->list, i);
 
 	if (!slot)
-		return false;
+		return NULL;
 	*id = slot->server;
 	*weight = slot->weight;
-	*st = server_state_at(*id);
-	return *weight > 0 && *st && !((*st)->flags & LB_SERVER_OVERLOAD);
+	return server_state_at(*id);
+}
+
+/* Can the server of slot `i` take a connection? Leaves its id and weight in the arguments. */
+static __always_inline bool walk_server(const struct walk *w, __u32 i, __u32 *id, __s32 *weight,
+					struct lb_server_state **st)
+{
+	*st = walk_slot(w, i, id, weight);
+	return *st && *weight > 0 && !((*st)->flags & LB_SERVER_OVERLOAD);
 }
 
 static __always_inline bool walk_usable(const struct walk *w, __u32 i)

@@ -4,22 +4,27 @@
 #pragma once
 #include "walk.h"
 
-static long wlc_step(__u32 i, void *ctx)
+static __always_inline void wlc_weigh(struct walk *w, __u32 id, __s32 weight,
+				      const struct lb_server_state *st)
 {
-	struct walk *w = walk_of(ctx);
-	struct lb_server_state *st;
-	__s32 weight;
-	__u64 load;
-	__u32 id;
+	__u64 load = server_overhead(st);
 
-	if (!walk_server(w, i, &id, &weight, &st))
-		return WALK_ON;
-	load = server_overhead(st);
 	if (!w->best || w->load * (__u64)weight > load * (__u64)w->weight) {
 		w->best = id;
 		w->load = load;
 		w->weight = weight;
 	}
+}
+
+static long wlc_step(__u32 i, void *ctx)
+{
+	struct walk *w = walk_of(ctx);
+	struct lb_server_state *st;
+	__s32 weight;
+	__u32 id;
+
+	if (walk_server(w, i, &id, &weight, &st))
+		wlc_weigh(w, id, weight, st);
 	return WALK_ON;
 }
 

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '2c5f0dbf64b6'
+export const layoutVersion = '8d253d74cd5a'
 
 /** enum lb_af */
 export const LbAf = {
@@ -71,6 +71,8 @@ export const LbLimit = {
   CELL_BUCKETS: 16,
   HASH_BUCKETS: 256,
   MH_BUCKETS: 4093,
+  MEMO_SERVERS: 5,
+  MEMO_SHARE: 4,
   VERDICTS: 64,
   MAX_SERVERS_PER_SERVICE: 65536,
 } as const
@@ -240,7 +242,8 @@ export const LbVerdict = {
   ENTRY_LOST: 11,
   ECHO: 12,
   ICMP_FORWARD: 13,
-  VERDICT_MAX: 14,
+  MEMO_FULL: 14,
+  VERDICT_MAX: 15,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -259,6 +262,7 @@ export const lbVerdictNames: readonly string[] = [
   'ENTRY_LOST',
   'ECHO',
   'ICMP_FORWARD',
+  'MEMO_FULL',
 ]
 
 /** Array of lb_book. */
@@ -598,7 +602,7 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 144
+  static readonly size = 152
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
@@ -610,6 +614,8 @@ export class LbConfigArray extends StructArray {
     sloppyTcp: 128,
     sloppySctp: 132,
     expireQuiescentTemplate: 136,
+    lblcExpiration: 140,
+    lblcrExpiration: 144,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -617,75 +623,91 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 144, littleEndian)
+    return this.view.getBigUint64(i * 152, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 144, value, littleEndian)
+    this.view.setBigUint64(i * 152, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 144 + 8, littleEndian)
+    return this.view.getUint32(i * 152 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 8, value, littleEndian)
+    this.view.setUint32(i * 152 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 144 + 12, littleEndian)
+    return this.view.getUint32(i * 152 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 12, value, littleEndian)
+    this.view.setUint32(i * 152 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 144 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 152 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 144 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 152 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 144 + 120, littleEndian)
+    return this.view.getUint32(i * 152 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 120, value, littleEndian)
+    this.view.setUint32(i * 152 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 144 + 124, littleEndian)
+    return this.view.getUint32(i * 152 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 124, value, littleEndian)
+    this.view.setUint32(i * 152 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 144 + 128, littleEndian)
+    return this.view.getUint32(i * 152 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 128, value, littleEndian)
+    this.view.setUint32(i * 152 + 128, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 144 + 132, littleEndian)
+    return this.view.getUint32(i * 152 + 132, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 132, value, littleEndian)
+    this.view.setUint32(i * 152 + 132, value, littleEndian)
   }
 
   expireQuiescentTemplate(i: number): number {
-    return this.view.getUint32(i * 144 + 136, littleEndian)
+    return this.view.getUint32(i * 152 + 136, littleEndian)
   }
 
   setExpireQuiescentTemplate(i: number, value: number): void {
-    this.view.setUint32(i * 144 + 136, value, littleEndian)
+    this.view.setUint32(i * 152 + 136, value, littleEndian)
+  }
+
+  lblcExpiration(i: number): number {
+    return this.view.getUint32(i * 152 + 140, littleEndian)
+  }
+
+  setLblcExpiration(i: number, value: number): void {
+    this.view.setUint32(i * 152 + 140, value, littleEndian)
+  }
+
+  lblcrExpiration(i: number): number {
+    return this.view.getUint32(i * 152 + 144, littleEndian)
+  }
+
+  setLblcrExpiration(i: number, value: number): void {
+    this.view.setUint32(i * 152 + 144, value, littleEndian)
   }
 }
 
@@ -1000,6 +1022,172 @@ export class LbLinkArray extends StructArray {
 
   setMac(i: number, value: Uint8Array): void {
     this.setBytes(i, 4, 6, value)
+  }
+}
+
+/** Array of lb_memo. */
+export class LbMemoArray extends StructArray {
+  static readonly struct = 'lb_memo'
+  static readonly size = 64
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    addr: 0,
+    service: 16,
+    epoch: 20,
+    used: 24,
+    changed: 28,
+    next: 32,
+    more: 36,
+    count: 40,
+    sched: 42,
+    server: 44,
+  } as const
+  /** Lengths of arrays. */
+  static readonly count = {
+    server: 5,
+  } as const
+
+  addr(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 0, 16)
+  }
+
+  setAddr(i: number, value: Uint8Array): void {
+    this.setBytes(i, 0, 16, value)
+  }
+
+  service(i: number): number {
+    return this.view.getUint32(i * 64 + 16, littleEndian)
+  }
+
+  setService(i: number, value: number): void {
+    this.view.setUint32(i * 64 + 16, value, littleEndian)
+  }
+
+  epoch(i: number): number {
+    return this.view.getUint32(i * 64 + 20, littleEndian)
+  }
+
+  setEpoch(i: number, value: number): void {
+    this.view.setUint32(i * 64 + 20, value, littleEndian)
+  }
+
+  used(i: number): number {
+    return this.view.getUint32(i * 64 + 24, littleEndian)
+  }
+
+  setUsed(i: number, value: number): void {
+    this.view.setUint32(i * 64 + 24, value, littleEndian)
+  }
+
+  changed(i: number): number {
+    return this.view.getUint32(i * 64 + 28, littleEndian)
+  }
+
+  setChanged(i: number, value: number): void {
+    this.view.setUint32(i * 64 + 28, value, littleEndian)
+  }
+
+  next(i: number): number {
+    return this.view.getUint32(i * 64 + 32, littleEndian)
+  }
+
+  setNext(i: number, value: number): void {
+    this.view.setUint32(i * 64 + 32, value, littleEndian)
+  }
+
+  more(i: number): number {
+    return this.view.getUint32(i * 64 + 36, littleEndian)
+  }
+
+  setMore(i: number, value: number): void {
+    this.view.setUint32(i * 64 + 36, value, littleEndian)
+  }
+
+  count(i: number): number {
+    return this.view.getUint16(i * 64 + 40, littleEndian)
+  }
+
+  setCount(i: number, value: number): void {
+    this.view.setUint16(i * 64 + 40, value, littleEndian)
+  }
+
+  sched(i: number): number {
+    return this.view.getUint8(i * 64 + 42)
+  }
+
+  setSched(i: number, value: number): void {
+    this.view.setUint8(i * 64 + 42, value)
+  }
+
+  server(i: number, n: number): number {
+    return this.view.getUint32(i * 64 + 44 + checkSlot(n, 5) * 4, littleEndian)
+  }
+
+  setServer(i: number, n: number, value: number): void {
+    this.view.setUint32(i * 64 + 44 + checkSlot(n, 5) * 4, value, littleEndian)
+  }
+}
+
+/** Array of lb_memo_line. */
+export class LbMemoLineArray extends StructArray {
+  static readonly struct = 'lb_memo_line'
+  static readonly size = 8
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    head: 0,
+    lock: 4,
+  } as const
+
+  head(i: number): number {
+    return this.view.getUint32(i * 8, littleEndian)
+  }
+
+  setHead(i: number, value: number): void {
+    this.view.setUint32(i * 8, value, littleEndian)
+  }
+
+  lock(i: number): number {
+    return this.view.getUint32(i * 8 + 4, littleEndian)
+  }
+
+  setLock(i: number, value: number): void {
+    this.view.setUint32(i * 8 + 4, value, littleEndian)
+  }
+}
+
+/** Array of lb_memo_pool. */
+export class LbMemoPoolArray extends StructArray {
+  static readonly struct = 'lb_memo_pool'
+  static readonly size = 16
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    head: 0,
+    high: 8,
+    used: 12,
+  } as const
+
+  head(i: number): bigint {
+    return this.view.getBigUint64(i * 16, littleEndian)
+  }
+
+  setHead(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 16, value, littleEndian)
+  }
+
+  high(i: number): number {
+    return this.view.getUint32(i * 16 + 8, littleEndian)
+  }
+
+  setHigh(i: number, value: number): void {
+    this.view.setUint32(i * 16 + 8, value, littleEndian)
+  }
+
+  used(i: number): number {
+    return this.view.getUint32(i * 16 + 12, littleEndian)
+  }
+
+  setUsed(i: number, value: number): void {
+    this.view.setUint32(i * 16 + 12, value, littleEndian)
   }
 }
 
@@ -1469,6 +1657,7 @@ export class LbServerStateArray extends StructArray {
     flags: 12,
     hop: 16,
     hopToken: 20,
+    memos: 24,
   } as const
 
   active(i: number): number {
@@ -1517,6 +1706,14 @@ export class LbServerStateArray extends StructArray {
 
   setHopToken(i: number, value: number): void {
     this.view.setUint32(i * 32 + 20, value, littleEndian)
+  }
+
+  memos(i: number): number {
+    return this.view.getInt32(i * 32 + 24, littleEndian)
+  }
+
+  setMemos(i: number, value: number): void {
+    this.view.setInt32(i * 32 + 24, value, littleEndian)
   }
 }
 
@@ -1644,6 +1841,7 @@ export class LbServiceStateArray extends StructArray {
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     cursor: 0,
+    epoch: 8,
   } as const
 
   cursor(i: number): bigint {
@@ -1653,6 +1851,14 @@ export class LbServiceStateArray extends StructArray {
   setCursor(i: number, value: bigint): void {
     this.view.setBigUint64(i * 32, value, littleEndian)
   }
+
+  epoch(i: number): number {
+    return this.view.getUint32(i * 32 + 8, littleEndian)
+  }
+
+  setEpoch(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 8, value, littleEndian)
+  }
 }
 
 /** The maps that user space maps into its memory. */
@@ -1660,11 +1866,14 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 16 },
-  lb_config: { struct: 'lb_config', valueSize: 144 },
+  lb_config: { struct: 'lb_config', valueSize: 152 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
   lb_filter: { struct: '__u64', valueSize: 8 },
+  lb_memo_lines: { struct: 'lb_memo_line', valueSize: 8 },
+  lb_memo_pool: { struct: 'lb_memo_pool', valueSize: 16 },
+  lb_memos: { struct: 'lb_memo', valueSize: 64 },
   lb_next_hops: { struct: 'lb_next_hop', valueSize: 64 },
   lb_rates: { struct: 'lb_rates', valueSize: 56 },
   lb_server_states: { struct: 'lb_server_state', valueSize: 32 },
@@ -1678,7 +1887,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_sweepers', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -1730,7 +1939,7 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 144,
+      size: 152,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
@@ -1741,6 +1950,8 @@ export const layout = {
         { name: 'sloppy_tcp', offset: 128, type: '__u32' },
         { name: 'sloppy_sctp', offset: 132, type: '__u32' },
         { name: 'expire_quiescent_template', offset: 136, type: '__u32' },
+        { name: 'lblc_expiration', offset: 140, type: '__u32' },
+        { name: 'lblcr_expiration', offset: 144, type: '__u32' },
       ],
     },
     lb_conn: {
@@ -1809,6 +2020,36 @@ export const layout = {
         { name: 'total_weight', offset: 20, type: '__u32' },
         { name: 'next', offset: 24, type: '__u32' },
         { name: 'table', offset: 28, type: '__u32' },
+      ],
+    },
+    lb_memo: {
+      size: 64,
+      fields: [
+        { name: 'addr', offset: 0, type: 'union lb_addr' },
+        { name: 'service', offset: 16, type: '__u32' },
+        { name: 'epoch', offset: 20, type: '__u32' },
+        { name: 'used', offset: 24, type: '__u32' },
+        { name: 'changed', offset: 28, type: '__u32' },
+        { name: 'next', offset: 32, type: '__u32' },
+        { name: 'more', offset: 36, type: '__u32' },
+        { name: 'count', offset: 40, type: '__u16' },
+        { name: 'sched', offset: 42, type: '__u8' },
+        { name: 'server', offset: 44, type: '__u32[5]' },
+      ],
+    },
+    lb_memo_line: {
+      size: 8,
+      fields: [
+        { name: 'head', offset: 0, type: '__u32' },
+        { name: 'lock', offset: 4, type: '__u32' },
+      ],
+    },
+    lb_memo_pool: {
+      size: 16,
+      fields: [
+        { name: 'head', offset: 0, type: '__u64' },
+        { name: 'high', offset: 8, type: '__u32' },
+        { name: 'used', offset: 12, type: '__u32' },
       ],
     },
     lb_next_hop: {
@@ -1886,6 +2127,7 @@ export const layout = {
         { name: 'flags', offset: 12, type: '__u32' },
         { name: 'hop', offset: 16, type: '__u32' },
         { name: 'hop_token', offset: 20, type: '__u32' },
+        { name: 'memos', offset: 24, type: '__s32' },
       ],
     },
     lb_service: {
@@ -1905,7 +2147,13 @@ export const layout = {
         { name: 'edited', offset: 48, type: '__u32' },
       ],
     },
-    lb_service_state: { size: 32, fields: [{ name: 'cursor', offset: 0, type: '__u64' }] },
+    lb_service_state: {
+      size: 32,
+      fields: [
+        { name: 'cursor', offset: 0, type: '__u64' },
+        { name: 'epoch', offset: 8, type: '__u32' },
+      ],
+    },
     lb_slot: {
       size: 8,
       fields: [
@@ -1934,6 +2182,8 @@ export const layout = {
       LB_CELL_BUCKETS: 16,
       LB_HASH_BUCKETS: 256,
       LB_MH_BUCKETS: 4093,
+      LB_MEMO_SERVERS: 5,
+      LB_MEMO_SHARE: 4,
       LB_VERDICTS: 64,
       LB_MAX_SERVERS_PER_SERVICE: 65536,
     },
@@ -2011,18 +2261,22 @@ export const layout = {
       LB_ENTRY_LOST: 11,
       LB_ECHO: 12,
       LB_ICMP_FORWARD: 13,
-      LB_VERDICT_MAX: 14,
+      LB_MEMO_FULL: 14,
+      LB_VERDICT_MAX: 15,
     },
   },
   maps: {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 16 },
-    lb_config: { struct: 'lb_config', valueSize: 144 },
+    lb_config: { struct: 'lb_config', valueSize: 152 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },
     lb_filter: { struct: '__u64', valueSize: 8 },
+    lb_memo_lines: { struct: 'lb_memo_line', valueSize: 8 },
+    lb_memo_pool: { struct: 'lb_memo_pool', valueSize: 16 },
+    lb_memos: { struct: 'lb_memo', valueSize: 64 },
     lb_next_hops: { struct: 'lb_next_hop', valueSize: 64 },
     lb_rates: { struct: 'lb_rates', valueSize: 56 },
     lb_server_states: { struct: 'lb_server_state', valueSize: 32 },
@@ -2041,6 +2295,7 @@ export const layout = {
     'lb_marked_parts',
     'lb_new_conns',
     'lb_sweepers',
+    'lb_walks',
     'lb_xdp_parts',
     'lb_xdp_ports',
   ],

@@ -1,6 +1,7 @@
 /**
  * The state of a service's scheduler, which the datapath moves at any time: it compares and exchanges, and so does
- * this. rr: id of the server used last, 0: none. wrr: that id << 32 | current weight (cw). Others have none.
+ * this. rr: id of the server used last, 0: none. wrr: that id << 32 | current weight (cw). Others have none. lblc and lblcr
+ * remember where addresses were sent, in records of their own, void when the service's epoch is another.
  */
 import { LbSched, LbServiceStateArray } from '../abi/generated.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
@@ -12,6 +13,18 @@ import type { WeightSummary } from '../maps/lists.ts'
 export function resetCursor(maps: TableMaps, id: number, scheduler: number, weights: WeightSummary): void {
   const start = scheduler === LbSched.SCHED_WRR ? BigInt(weights.maxWeight) : 0n
   Atomics.store(maps.serviceStates.u64, wordOf(id), start)
+  forgetAddresses(maps, id)
+}
+
+/** A service, or its id, is free: whoever has the id next begins anew. */
+export function clearState(maps: TableMaps, id: number): void {
+  Atomics.store(maps.serviceStates.u64, wordOf(id), 0n)
+  forgetAddresses(maps, id)
+}
+
+/** Makes void all that lblc and lblcr remember of a service; the sweeper then lets go of the servers. */
+export function forgetAddresses(maps: TableMaps, id: number): void {
+  Atomics.add(maps.serviceStates.u32, (id * LbServiceStateArray.size + LbServiceStateArray.at.epoch) / 4, 1)
 }
 
 /**

@@ -16,6 +16,7 @@ import { zeroServiceRates } from '../maps/rates.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { countVips, makeVip, vipRecords } from '../maps/vips.ts'
+import { clearState } from './cursor.ts'
 import type { Edit } from './edit.ts'
 import { steerLive } from './marks.ts'
 
@@ -149,7 +150,7 @@ function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
     } else if (!maps.isVip(id) && (services.af(id) === 0 || services.next(id) === 0)) {
       zeroServiceBase(maps, id)
       zeroServiceRates(maps, id)
-      maps.serviceStates.clear(id)
+      clearState(maps, id)
       retireServiceId(maps, id)
     }
   }

@@ -26,7 +26,7 @@ import type { ServiceSpot } from '../native/handles.ts'
 import type { Edit } from './edit.ts'
 import { steerAlso } from './marks.ts'
 import type { ServiceChanges } from './plan.ts'
-import { leaveServer, resetCursor, serversChanged } from './cursor.ts'
+import { forgetAddresses, leaveServer, resetCursor, serversChanged } from './cursor.ts'
 import {
   freeService,
   putInTrash,
@@ -107,6 +107,7 @@ export function deleteService(edit: Edit, id: number, slot: number, spot: Servic
   for (const [i, server] of ids.entries()) putInTrash(edit, server, ids[i - 1] ?? 0)
   maps.switchList(id, 0)
   retireCells(maps, cell)
+  forgetAddresses(maps, id)
   book.setServices(0, book.services(0) - 1)
   const name = maps.serviceName(id)
   countFeatures(maps, name, -1)

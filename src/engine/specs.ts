@@ -36,6 +36,8 @@ export const supportedSchedulers: ReadonlySet<Scheduler> = new Set([
   'fo',
   'ovf',
   'twos',
+  'lblc',
+  'lblcr',
   'dh',
   'sh',
   'mh',

@@ -13,7 +13,7 @@ import { zeroServerRates, zeroServiceRates } from '../maps/rates.ts'
 import { foldServer, zeroServer, zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
-import { leaveServer } from './cursor.ts'
+import { clearState, forgetAddresses, leaveServer } from './cursor.ts'
 import type { Edit } from './edit.ts'
 
 /** As IP_VS_DEST_TRASH_PERIOD, seconds. */
@@ -79,8 +79,10 @@ function reuseServer(edit: Edit, keep: ReadonlySet<number>, editing: number): nu
   sweepAll(maps, editing, (server) => !keep.has(server) && isDue(maps, server, nowS))
   let id = takeServerId(maps)
   if (id === 0) {
+    const forgot = forgetRemoved(maps)
     // Programs that run now may have chosen one of them and not counted their connection yet.
     maps.handles.gracePeriod()
+    if (forgot) maps.handles.sweep()
     sweepAll(maps, editing, (server) => !keep.has(server))
     id = takeServerId(maps)
   }
@@ -122,7 +124,7 @@ export function freeService(maps: TableMaps, service: number): void {
   if (entry?.id === service) clearSlot(maps, entry.slot)
   zeroServiceBase(maps, service)
   zeroServiceRates(maps, service)
-  maps.serviceStates.clear(service)
+  clearState(maps, service)
   maps.book.setStaleBits(0, maps.book.staleBits(0) + 1)
   retireServiceId(maps, service)
 }
@@ -145,6 +147,18 @@ function hasTrash(maps: TableMaps, service: number): boolean {
 
 function freeIfOver(maps: TableMaps, service: number): void {
   if (maps.services.list(service) === 0 && maps.services.next(service) === 0) freeService(maps, service)
+}
+
+/** Makes void what lblc and lblcr remember of services whose removed servers that keeps; returns whether there were any. */
+function forgetRemoved(maps: TableMaps): boolean {
+  let forgot = false
+  for (let id = 1; id < maps.book.serviceHigh(0); id++) {
+    if (!hasTrash(maps, id)) continue
+    if (!trashedServers(maps, id).some((server) => maps.serverStates.memos(server) !== 0)) continue
+    forgetAddresses(maps, id)
+    forgot = true
+  }
+  return forgot
 }
 
 function sweepAll(maps: TableMaps, editing: number, due: (server: number) => boolean): void {

@@ -118,10 +118,10 @@ export class TableMaps {
     else Atomics.and(this.serverStates.u32, at, ~LbServerStateFlag.SERVER_OVERLOAD)
   }
 
-  /** Whether connections or templates refer to a server. */
+  /** Whether connections, templates, or what lblc and lblcr remember refer to a server. */
   isReferenced(id: number): boolean {
-    const { serverStates } = this
-    return serverStates.active(id) !== 0 || serverStates.inactive(id) !== 0 || serverStates.persistent(id) !== 0
+    const { serverStates: states } = this
+    return (states.active(id) | states.inactive(id) | states.persistent(id) | states.memos(id)) !== 0
   }
 
   generation(): bigint {

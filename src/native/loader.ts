@@ -146,9 +146,14 @@ function requireAttached({ attached, failed }: SyncResult): void {
   if (first !== undefined && attached.length === 0) throw first.error
 }
 
+/** lblc_expiration, lblcr_expiration: 24 hours. */
+const DEFAULT_MEMO_S = 24 * 60 * 60
+
 function writeDefaults(config: LbConfigArray): void {
   for (const [state, seconds] of DEFAULT_TIMEOUTS) config.setTimeout(0, state, seconds)
   config.setConnReuseMode(0, 1)
+  config.setLblcExpiration(0, DEFAULT_MEMO_S)
+  config.setLblcrExpiration(0, DEFAULT_MEMO_S)
 }
 
 /** New pins take the names of old ones atomically; programs that the object no longer has are unpinned. */

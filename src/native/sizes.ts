@@ -63,6 +63,7 @@ export function planGeometry(sizes: TableSizes, cpus: number): Geometry {
   const filterBits = Math.max(MIN_FILTER_BITS, 16 * Math.max(services, servers))
   const affordable = Math.floor(MAX_STATS_BYTES / (servers * maps.lb_stats.valueSize))
   const lanes = Math.min(powerOfTwo(cpus), Math.max(1, 2 ** Math.floor(Math.log2(Math.max(1, affordable)))))
+  const memos = Math.max(1, servers / LbLimit.MEMO_SHARE)
   const entries: Partial<Record<MapName, number>> = {
     lb_service_index: serviceLines,
     lb_services: services,
@@ -72,6 +73,8 @@ export function planGeometry(sizes: TableSizes, cpus: number): Geometry {
     lb_server_states: servers,
     lb_stats: lanes * servers,
     lb_stats_base: servers + services,
+    lb_memos: memos,
+    lb_memo_lines: memos,
     lb_rates: servers + services,
     lb_filter: (2 * filterBits) / 64,
     lb_conns: connections,

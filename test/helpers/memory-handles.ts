@@ -66,6 +66,8 @@ export class MemoryHandles implements TableHandles {
       lb_stats: all.lanes * all.servers,
       lb_stats_base: all.servers + all.services,
       lb_rates: all.servers + all.services,
+      lb_memos: all.servers / 4,
+      lb_memo_lines: all.servers / 4,
       lb_filter: (2 * all.filterBits) / 64,
       lb_conns: all.connections,
       lb_conn_pools: all.lanes,

@@ -60,6 +60,8 @@ t.test('schedulers choose as the kernel did', { skip: needsRoot }, async (t) => 
     'nq',
     'fo',
     'ovf',
+    'lblc',
+    'lblcr',
     'dh',
     'sh',
     'mh',
