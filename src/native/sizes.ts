@@ -14,7 +14,8 @@ export interface TableSizes {
 
 /**
  * Enough for a director or a small cluster. In MiB: services 2 + state 1 + index 0.5, servers 4 + state 2,
- * cells 8, counters 8 (2 lanes) + base 6, rates 5, filter 0.25, connections 16 + index 8: 61 in all.
+ * cells 8, counters 8 (2 lanes) + base 6, rates 5, filter 0.25, memos 1, connections 16 +
+ * index 8: 62 in all.
  */
 export const defaultSizes: TableSizes = { services: 32768, servers: 65536, cells: 262144, connections: 262144 }
 
