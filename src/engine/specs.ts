@@ -25,24 +25,6 @@ import type {
   Timeouts,
 } from '../model/types.ts'
 
-/** What the datapath can do so far. */
-export const supportedSchedulers: ReadonlySet<Scheduler> = new Set([
-  'rr',
-  'wrr',
-  'lc',
-  'wlc',
-  'sed',
-  'nq',
-  'fo',
-  'ovf',
-  'twos',
-  'lblc',
-  'lblcr',
-  'dh',
-  'sh',
-  'mh',
-])
-
 /** The greatest weight and threshold: a __s32 in the kernel. */
 const MAX_WEIGHT = 0x7fffffff
 /** 31 days, as ipvsadm allows for --set and -p. */
@@ -56,7 +38,7 @@ const tunnelChecksums = ['none', 'csum', 'remcsum'] as const
 /** NO_SCHEDULER; INVALID: an address, a port, a mark, persistence, or port 0 without persistence. */
 export function encodeService(spec: ServiceSpec): ServiceWant {
   const name = serviceName(spec.key)
-  if (!supportedSchedulers.has(spec.scheduler)) {
+  if (!schedulers.includes(spec.scheduler)) {
     throw new LbError('NO_SCHEDULER', undefined, { scheduler: spec.scheduler })
   }
   if (spec.key.kind === 'address' && spec.key.port === 0 && spec.persistence === undefined) {
