@@ -30,7 +30,9 @@ export class MemoModel {
   }
 
   edit(server: Known, weight: number, upper: number): void {
-    if (upper === 0 || upper > server.upper) server.overload = false
+    const total = server.active + server.inactive
+    if (upper !== 0 && total >= upper) server.overload = true
+    else if (upper === 0 || total * 4 < upper * 3) server.overload = false
     Object.assign(server, { weight, upper })
   }
 

@@ -21,6 +21,14 @@ interface Scenario {
   readonly steps: readonly Step[]
 }
 
+/**
+ * Choices of Linux 6.1.174 that 6.1.192, and so the datapath, does not make (docs/differences.md): where an upper threshold
+ * is raised a little above what a server has, the server stays closed.
+ */
+const since: ReadonlyMap<string, readonly string[]> = new Map([
+  ['lblc/threshold_all', ['connect 10.1.0.10:20009 -> 10.9.0.1:80: to nobody, recorded 10.2.0.11:80']],
+])
+
 interface Tally {
   matched: number
   unmatched: number
@@ -74,10 +82,15 @@ t.test('schedulers choose as the kernel did', { skip: needsRoot }, async (t) => 
         for (const { name, desc, steps } of scenarios) {
           datapath.clear()
           datapath.maps.config.setBypass(0, way.bypass)
-          t.same(await play(new Replay(datapath, way), steps, tally), [], `${name}: ${desc}`)
+          const differences = await play(new Replay(datapath, way), steps, tally)
+          const explained = since.get(name) ?? []
+          /* Listings after such a choice show it too. */
+          const told = differences.filter((text) => explained.length === 0 || /^(connect|send) /.test(text))
+          t.same(told, explained, `${name}: ${desc}`)
+          tally.unmatched -= explained.length
         }
         t.comment(`${scheduler}: ${tally.matched} choices matched, ${tally.unmatched} unmatched`)
-        t.equal(tally.unmatched, 0, 'every choice is the recorded one')
+        t.equal(tally.unmatched, 0, 'every choice is the recorded one, or explained')
       })
     }
   }
