@@ -121,7 +121,7 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 	enum lb_verdict v;
 
 	if (!service)
-		return NOT_OURS;
+		return act_pass(hook);
 	if (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
 		return hook == HOOK_XDP || segment_is_local(p, af, service)
 			       ? act_pass(hook)
@@ -153,15 +153,18 @@ static __always_inline int request_in(struct packet *p, enum lb_hook hook, enum 
 		conn_end(ref.index, ref.c->expires, p->now);
 		ref.c = NULL;
 	}
-	if (unlikely(!ref.c)) {
-		int act = request_open(p, hook, af, &ref);
+	return likely(ref.c) ? request_forward(p, hook, af, ref) : OPEN_NEXT;
+}
 
-		if (act)
-			return act;
-		if (!ref.c)
-			return act_pass(hook);
-	}
-	return request_forward(p, hook, af, ref);
+/* A packet for such an endpoint that belongs to no connection. */
+static __always_inline int request_new(struct packet *p, enum lb_hook hook, enum lb_af af)
+{
+	struct conn_ref ref = {};
+	int act = request_open(p, hook, af, &ref);
+
+	if (act)
+		return act;
+	return ref.c ? request_forward(p, hook, af, ref) : act_pass(hook);
 }
 
 /* A packet from an endpoint that may be a server, back to a client of ours. */
@@ -198,13 +201,17 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 	return hop_send(p, hook, &hop, ref.c->hop);
 }
 
-/* One packet of one family at one hook: the action, or ICMP_NEXT. */
-static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af)
+/*
+ * One packet of one family at one hook: the action, NOT_OURS, ICMP_NEXT or OPEN_NEXT. What belongs to no connection, and so
+ * may open one, is for a program of its own (`opening`), which reads the packet once more: it is rare, and more than all
+ * the rest.
+ */
+static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, bool opening)
 {
 	void *data, *end, *l4;
 	struct packet p; /* filled step by step; zeroing it first would cost as much as a look-up */
 	bool to_service, from_server;
-	int act;
+	int act, back;
 
 	if (!packet_pull(ctx, hook, af == LB_AF_INET ? 54 : 74))
 		return act_pass(hook);
@@ -228,8 +235,12 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af)
 		return to_service && service_find(&p, af) ? act_drop(hook, LB_DROP_MALFORMED)
 							  : act_pass(hook);
 	p.now = clock_tick();
+	if (opening)
+		return to_service ? request_new(&p, hook, af) : act_pass(hook);
 	act = to_service ? request_in(&p, hook, af) : NOT_OURS;
-	if (act == NOT_OURS && from_server)
-		act = reply_back(&p, hook, af);
-	return act == NOT_OURS ? act_pass(hook) : act;
+	if ((act != NOT_OURS && act != OPEN_NEXT) || !from_server)
+		return act;
+	/* A reply before a new connection, as ip_vs_out() is before ip_vs_in(). */
+	back = reply_back(&p, hook, af);
+	return back == NOT_OURS ? act : back;
 }

@@ -16,8 +16,8 @@ static __always_inline int act_drop(enum lb_hook hook, enum lb_verdict why)
 	return hook == HOOK_XDP ? XDP_DROP : 2 /* TC_ACT_SHOT */;
 }
 
-/* Not actions of a hook: the packet is for somebody else to look at, or for icmp.h. */
-enum { NOT_OURS = -100, ICMP_NEXT = -101 };
+/* Not actions of a hook: the packet is for somebody else to look at, or for icmp.h, or may open a connection. */
+enum { NOT_OURS = -100, ICMP_NEXT = -101, OPEN_NEXT = -102 };
 
 /* Interfaces that take packets from XDP of another one. Writer: user space, as it attaches. */
 struct {

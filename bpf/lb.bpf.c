@@ -23,7 +23,7 @@ static __always_inline enum lb_af frame_family(void *ctx, enum lb_hook hook)
  * The entry of each hook only tells the family; the rest is a program of its own that it tail-calls: each then has a whole
  * stack and the verifier's whole patience, which all of them together would exceed on Linux 6.1.
  */
-enum part { PART_IPV4, PART_IPV6, PART_ICMP4, PART_ICMP6, PARTS };
+enum part { PART_IPV4, PART_IPV6, PART_OPEN4, PART_OPEN6, PART_ICMP4, PART_ICMP6, PARTS };
 
 /* No more is known of them than that they can be called; libbpf fills them at load. */
 #define PARTS_OF(NAME, CONTEXT)                                                                    \
@@ -36,17 +36,26 @@ enum part { PART_IPV4, PART_IPV6, PART_ICMP4, PART_ICMP6, PARTS };
 
 int lb_xdp4(struct xdp_md *ctx);
 int lb_xdp6(struct xdp_md *ctx);
+int lb_xdp_open4(struct xdp_md *ctx);
+int lb_xdp_open6(struct xdp_md *ctx);
 PARTS_OF(lb_xdp_parts, struct xdp_md) = {
-	.values = { [PART_IPV4] = lb_xdp4, [PART_IPV6] = lb_xdp6 },
+	.values = { [PART_IPV4] = lb_xdp4,
+		    [PART_IPV6] = lb_xdp6,
+		    [PART_OPEN4] = lb_xdp_open4,
+		    [PART_OPEN6] = lb_xdp_open6 },
 };
 
 int lb_ingress4(struct __sk_buff *skb);
 int lb_ingress6(struct __sk_buff *skb);
+int lb_ingress_open4(struct __sk_buff *skb);
+int lb_ingress_open6(struct __sk_buff *skb);
 int lb_ingress_icmp4(struct __sk_buff *skb);
 int lb_ingress_icmp6(struct __sk_buff *skb);
 PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_ingress4,
 		    [PART_IPV6] = lb_ingress6,
+		    [PART_OPEN4] = lb_ingress_open4,
+		    [PART_OPEN6] = lb_ingress_open6,
 		    [PART_ICMP4] = lb_ingress_icmp4,
 		    [PART_ICMP6] = lb_ingress_icmp6 },
 };
@@ -65,21 +74,65 @@ PARTS_OF(lb_egress_parts, struct __sk_buff) = {
 /* ICMP that is marked is the stack's: errors about connections were translated at ingress. */
 int lb_marked4(struct __sk_buff *skb);
 int lb_marked6(struct __sk_buff *skb);
+int lb_marked_open4(struct __sk_buff *skb);
+int lb_marked_open6(struct __sk_buff *skb);
 PARTS_OF(lb_marked_parts, struct __sk_buff) = {
-	.values = { [PART_IPV4] = lb_marked4, [PART_IPV6] = lb_marked6 },
+	.values = { [PART_IPV4] = lb_marked4,
+		    [PART_IPV6] = lb_marked6,
+		    [PART_OPEN4] = lb_marked_open4,
+		    [PART_OPEN6] = lb_marked_open6 },
 };
 
-SEC("xdp")
-int lb_xdp4(struct xdp_md *ctx)
+/* Goes on in the part that `act` asks for, or is the action. */
+static __always_inline int go_on(void *ctx, enum lb_hook hook, enum lb_af af, void *parts, int act)
 {
-	return balance(ctx, HOOK_XDP, LB_AF_INET);
+	if (act == OPEN_NEXT)
+		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_OPEN4 : PART_OPEN6);
+	else if (act == ICMP_NEXT)
+		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_ICMP4 : PART_ICMP6);
+	else if (act != NOT_OURS)
+		return act;
+	return act_pass(hook);
 }
 
-SEC("xdp")
-int lb_xdp6(struct xdp_md *ctx)
-{
-	return balance(ctx, HOOK_XDP, LB_AF_INET6);
-}
+/* A program that does CALL with its context `ctx`. */
+#define PART(NAME, HOOK, AF, SECTION, CONTEXT, PARTS_MAP, CALL)                                    \
+	SEC(SECTION)                                                                               \
+	int NAME(CONTEXT *ctx)                                                                     \
+	{                                                                                          \
+		return go_on(ctx, HOOK, AF, &PARTS_MAP, CALL);                                     \
+	}
+#define TC_PART(NAME, HOOK, AF, PARTS_MAP, CALL)                                                   \
+	PART(NAME, HOOK, AF, "tc", struct __sk_buff, PARTS_MAP, CALL)
+
+/* The programs for packets of connections, and those for packets that may open one. */
+#define BALANCE_PARTS(NAME, HOOK, SECTION, CONTEXT, PARTS_MAP)                                     \
+	PART(NAME##4, HOOK, LB_AF_INET, SECTION, CONTEXT, PARTS_MAP,                               \
+	     balance(ctx, HOOK, LB_AF_INET, false))                                                \
+	PART(NAME##6, HOOK, LB_AF_INET6, SECTION, CONTEXT, PARTS_MAP,                              \
+	     balance(ctx, HOOK, LB_AF_INET6, false))
+#define OPENING_PARTS(NAME, HOOK, SECTION, CONTEXT, PARTS_MAP)                                     \
+	PART(NAME##4, HOOK, LB_AF_INET, SECTION, CONTEXT, PARTS_MAP,                               \
+	     balance(ctx, HOOK, LB_AF_INET, true))                                                 \
+	PART(NAME##6, HOOK, LB_AF_INET6, SECTION, CONTEXT, PARTS_MAP,                              \
+	     balance(ctx, HOOK, LB_AF_INET6, true))
+
+BALANCE_PARTS(lb_xdp, HOOK_XDP, "xdp", struct xdp_md, lb_xdp_parts)
+OPENING_PARTS(lb_xdp_open, HOOK_XDP, "xdp", struct xdp_md, lb_xdp_parts)
+BALANCE_PARTS(lb_ingress, HOOK_INGRESS, "tc", struct __sk_buff, lb_ingress_parts)
+OPENING_PARTS(lb_ingress_open, HOOK_INGRESS, "tc", struct __sk_buff, lb_ingress_parts)
+BALANCE_PARTS(lb_egress, HOOK_EGRESS, "tc", struct __sk_buff, lb_egress_parts)
+BALANCE_PARTS(lb_marked, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts)
+OPENING_PARTS(lb_marked_open, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts)
+
+TC_PART(lb_ingress_icmp4, HOOK_INGRESS, LB_AF_INET, lb_ingress_parts,
+	icmp_handle(ctx, false, LB_AF_INET))
+TC_PART(lb_ingress_icmp6, HOOK_INGRESS, LB_AF_INET6, lb_ingress_parts,
+	icmp_handle(ctx, false, LB_AF_INET6))
+TC_PART(lb_egress_icmp4, HOOK_EGRESS, LB_AF_INET, lb_egress_parts,
+	icmp_handle(ctx, true, LB_AF_INET))
+TC_PART(lb_egress_icmp6, HOOK_EGRESS, LB_AF_INET6, lb_egress_parts,
+	icmp_handle(ctx, true, LB_AF_INET6))
 
 SEC("xdp")
 int lb_xdp(struct xdp_md *ctx)
@@ -92,39 +145,6 @@ int lb_xdp(struct xdp_md *ctx)
 		bpf_tail_call(ctx, &lb_xdp_parts, PART_IPV6);
 	return XDP_PASS;
 }
-
-/* What a part of ingress or egress decided; ICMP is a part of its own. */
-#define TC_PART(NAME, CALL, PARTS_MAP, ICMP)                                                       \
-	SEC("tc")                                                                                  \
-	int NAME(struct __sk_buff *skb)                                                            \
-	{                                                                                          \
-		int act = CALL;                                                                    \
-                                                                                                   \
-		if (unlikely(act == ICMP_NEXT))                                                    \
-			bpf_tail_call(skb, &PARTS_MAP, ICMP);                                      \
-		return act == NOT_OURS || act == ICMP_NEXT ? act_pass(HOOK_INGRESS) : act;         \
-	}
-
-TC_PART(lb_ingress4, balance(skb, HOOK_INGRESS, LB_AF_INET), lb_ingress_parts, PART_ICMP4)
-TC_PART(lb_ingress6, balance(skb, HOOK_INGRESS, LB_AF_INET6), lb_ingress_parts, PART_ICMP6)
-TC_PART(lb_egress4, balance(skb, HOOK_EGRESS, LB_AF_INET), lb_egress_parts, PART_ICMP4)
-TC_PART(lb_egress6, balance(skb, HOOK_EGRESS, LB_AF_INET6), lb_egress_parts, PART_ICMP6)
-TC_PART(lb_marked4, balance(skb, HOOK_MARKED, LB_AF_INET), lb_marked_parts, PART_ICMP4)
-TC_PART(lb_marked6, balance(skb, HOOK_MARKED, LB_AF_INET6), lb_marked_parts, PART_ICMP6)
-
-#define TC_ICMP(NAME, EGRESS, AF)                                                                  \
-	SEC("tc")                                                                                  \
-	int NAME(struct __sk_buff *skb)                                                            \
-	{                                                                                          \
-		int act = icmp_handle(skb, EGRESS, AF);                                            \
-                                                                                                   \
-		return act == NOT_OURS ? act_pass(HOOK_INGRESS) : act;                             \
-	}
-
-TC_ICMP(lb_ingress_icmp4, false, LB_AF_INET)
-TC_ICMP(lb_ingress_icmp6, false, LB_AF_INET6)
-TC_ICMP(lb_egress_icmp4, true, LB_AF_INET)
-TC_ICMP(lb_egress_icmp6, true, LB_AF_INET6)
 
 /* Only what is addressed to this host: in promiscuous mode an interface shows others' packets too. What has a VLAN tag is
  * for the hooks of the VLAN's own interface; what begins its way anew (marked.h) is for the stack. */
