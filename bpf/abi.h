@@ -29,7 +29,6 @@ enum lb_verdict {
 	LB_REFUSE_NO_SERVER, /* no usable server: ICMP port unreachable, as ip_vs_leave() */
 	LB_REFUSE_NO_CONN, /* a TCP segment of no connection, and no socket of this host's either: reset */
 	LB_DROP_SERVER_GONE, /* the connection's server was removed: silently dropped, as ip_vs_in() */
-	LB_DROP_METHOD, /* the server picked is not reached by NAT: direct routing and tunnels are not there yet */
 	LB_DROP_MALFORMED,     /* addressed to a service, but no valid packet */
 	LB_DROP_TABLE_FULL,    /* no room for the connection, not even by eviction */
 	LB_DROP_BUSY,          /* the line of the connection index stayed locked */
@@ -40,6 +39,11 @@ enum lb_verdict {
 	LB_ECHO,               /* an ICMP echo to a VIP was answered */
 	LB_ICMP_FORWARD,       /* an ICMP error was translated */
 	LB_MEMO_FULL, /* lblc, lblcr: no room to remember where an address was sent; it was sent all the same */
+	LB_REFUSE_TTL, /* by direct routing or tunnel, at the end of its life: time exceeded */
+	LB_REFUSE_TOO_BIG, /* the same, greater than the way to the server takes: fragmentation needed, packet too big */
+	LB_DROP_NARROW,   /* the way to a tunnel's server takes less than any link must */
+	LB_DROP_SEGMENTS, /* many segments in one, for a tunnel whose checksum only one could have */
+	LB_REFUSE_NO_ROUTE, /* the same, no way to the server: host unreachable */
 	LB_VERDICT_MAX,
 };
 
@@ -321,8 +325,9 @@ struct lb_next_hop {
 	__u32 lock;
 	__u32 kicked; /* tick when a packet last went by the kernel's own neighbour code */
 	__u16 mtu;
-	__u16 flags; /* enum lb_link_flag */
-	__u32 pad[7];
+	__u16 flags;       /* enum lb_link_flag */
+	union lb_addr src; /* what the host itself sends from, that way; 0: not asked */
+	__u32 pad[3];
 };
 
 enum lb_link_flag {

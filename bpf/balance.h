@@ -25,6 +25,8 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 
 	if (unlikely(!srv || !st || !(srv->flags & LB_SERVER_AVAILABLE)))
 		return act_drop(hook, LB_DROP_SERVER_GONE);
+	if (unlikely(ref.c->fwd != LB_FWD_MASQ))
+		return transmit_later(p, ref.index + 1, ref.server, ref.c->fwd, false);
 	direct = hook != HOOK_MARKED && ref.c->flags & LB_CONN_BYPASS &&
 		 hop_find(p, hook, af, &ref.c->caddr, &srv->addr, &st->hop, &st->hop_token, &hop) &&
 		 hop_usable(p, hook, af, &hop, st->hop);
@@ -82,9 +84,9 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 	srv = id > 0 ? server_at(id) : NULL;
 	if (!srv)
 		return id < 0 ? act_drop(hook, -id) : refuse_unreachable(p->ctx, hook, af);
-	if (srv->fwd != LB_FWD_MASQ)
-		return act_drop(hook, LB_DROP_METHOD);
 	count_conn(id);
+	if (srv->fwd != LB_FWD_MASQ)
+		return transmit_later(p, 0, id, srv->fwd, false);
 	count_in(id, p->ip_len);
 	r.old_addr = &p->t.daddr;
 	r.new_addr = &srv->addr;

@@ -41,7 +41,7 @@ static __always_inline bool reply_matches(const struct lb_conn *c, const struct 
 	struct lb_server *srv;
 
 	if (c->cport != p->t.dport || c->dport != p->t.sport || c->proto != p->t.proto ||
-	    c->af != af || !addr_equal(&c->caddr, &p->t.daddr, af))
+	    c->af != af || c->fwd != LB_FWD_MASQ || !addr_equal(&c->caddr, &p->t.daddr, af))
 		return false;
 	srv = server_at(c->server);
 	return srv && addr_equal(&srv->addr, &p->t.saddr, af);

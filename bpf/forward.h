@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Sending a packet on its way: straight out of the next interface, or up to the stack. */
 #pragma once
-#include "nat.h"
+#include "tunnel.h"
 #include "schedule.h"
 
 /* Actions of both kinds of hook under one name. TCX_NEXT lets other programs of the interface run. */
@@ -16,8 +16,15 @@ static __always_inline int act_drop(enum lb_hook hook, enum lb_verdict why)
 	return hook == HOOK_XDP ? XDP_DROP : 2 /* TC_ACT_SHOT */;
 }
 
-/* Not actions of a hook: the packet is for somebody else to look at, or for icmp.h, or may open a connection. */
-enum { NOT_OURS = -100, ICMP_NEXT = -101, OPEN_NEXT = -102 };
+/* Not actions of a hook: the packet is for somebody else to look at; for icmp.h; may open a connection; is for transmit.h;
+ * for tunnel_error.h. */
+enum {
+	NOT_OURS = -100,
+	ICMP_NEXT = -101,
+	OPEN_NEXT = -102,
+	TRANSMIT_NEXT = -103,
+	TUNNEL_NEXT = -104,
+};
 
 /* Interfaces that take packets from XDP of another one. Writer: user space, as it attaches. */
 struct {
@@ -76,4 +83,48 @@ static __always_inline int hop_send(struct packet *p, enum lb_hook hook, const s
 	if (hop->ifindex == packet_ifindex(p->ctx, hook))
 		return XDP_TX;
 	return bpf_redirect_map(&lb_xdp_ports, hop->ifindex, XDP_DROP);
+}
+
+/* A packet that goes to its server by direct routing or through a tunnel: what transmit.h has to know of it. It is handed
+ * over in a map, as the function that does it starts anew, with a stack of its own. */
+struct transmit {
+	struct packet p; /* but for `ctx` */
+	__u32 conn;      /* index + 1; 0: none, one-packet scheduling */
+	__u32 server;
+	__u8 fwd;  /* enum lb_fwd */
+	__u8 icmp; /* an error about the connection: it counts, but is no part of it, and nobody is told what becomes of it */
+	__u16 pad;
+	struct tunnel t;
+};
+
+/* One entry a CPU; not for user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct transmit);
+} lb_transmits SEC(".maps");
+
+static __always_inline struct transmit *transmit_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&lb_transmits, &zero);
+}
+
+/* Hands a packet over to transmit.h. `conn` is its connection's index + 1, or 0. */
+static __always_inline int transmit_later(const struct packet *p, __u32 conn, __u32 server,
+					  __u8 fwd, bool icmp)
+{
+	struct transmit *x = transmit_get();
+
+	if (!x)
+		return NOT_OURS;
+	x->p = *p;
+	x->p.ctx = NULL;
+	x->conn = conn;
+	x->server = server;
+	x->fwd = fwd;
+	x->icmp = icmp;
+	return TRANSMIT_NEXT;
 }

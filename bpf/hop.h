@@ -16,6 +16,10 @@ enum {
 	HOP_KICK = 16,    /* ticks */
 	HOP_KICK_TC = 12, /* the same on tcx, which sends what XDP leaves to it for that */
 	KIND_IPV6 = 0x100,
+	KIND_OUTPUT = 0x200, /* as the host routes what it sends itself */
+	LOOPBACK_IFINDEX_ = 1,
+	FIB_LOOKUP_SRC = 1 << 4, /* since 6.7 */
+	EINVAL_ = 22,
 	AF_INET_ = 2,
 	AF_INET6_ = 10,
 };
@@ -41,7 +45,8 @@ static __always_inline struct lb_next_hop *hop_at(__u32 i)
 static __always_inline bool hop_same(const struct lb_next_hop *h, const struct bpf_fib_lookup *f)
 {
 	return h->generation && h->ifindex == f->ifindex && h->mtu == f->mtu_result &&
-	       !__builtin_memcmp(h->dmac, f->dmac, 6) && !__builtin_memcmp(h->smac, f->smac, 6);
+	       !__builtin_memcmp(h->dmac, f->dmac, 6) && !__builtin_memcmp(h->smac, f->smac, 6) &&
+	       !__builtin_memcmp(&h->src, f->ipv6_src, 16);
 }
 
 static __always_inline __u16 link_flags(const struct bpf_fib_lookup *f)
@@ -66,6 +71,7 @@ static __always_inline bool hop_write(struct lb_next_hop *h, const struct bpf_fi
 	__builtin_memcpy(h->smac, f->smac, 6);
 	h->mtu = f->mtu_result;
 	h->flags = link_flags(f);
+	__builtin_memcpy(&h->src, f->ipv6_src, 16);
 	h->kicked = now;
 	__sync_lock_test_and_set(&h->generation, generation ? generation : 1);
 	__sync_lock_test_and_set(&h->lock, 0);
@@ -76,7 +82,9 @@ static __always_inline bool hop_write(struct lb_next_hop *h, const struct bpf_fi
 static __always_inline __u32 hop_intern(const struct bpf_fib_lookup *f, __u32 now)
 {
 	__u32 mac = f->dmac[5] | f->dmac[4] << 8 | f->dmac[3] << 16;
-	__u32 i = (f->ifindex * 0x85ebca6b + mac * 0x9e3779b1 + f->mtu_result * 0xc2b2ae35) >> 16 &
+	__u32 i = (f->ifindex * 0x85ebca6b + mac * 0x9e3779b1 + f->mtu_result * 0xc2b2ae35 +
+		   (f->ipv6_src[0] ^ f->ipv6_src[3]) * 0x27d4eb2f) >>
+			  16 &
 		  (NEXT_HOPS - 1);
 	struct lb_next_hop *h = hop_at(i);
 
@@ -86,27 +94,45 @@ static __always_inline __u32 hop_intern(const struct bpf_fib_lookup *f, __u32 no
 	return i << 16 | (h->generation & 0xffff);
 }
 
-/* Asks the fib for the way from one address to another; 0: the packet does not leave the host, or only the stack can send
- * it. `kind` is the protocol, with KIND_IPV6 for that family. */
+/* The way of what the host sends itself, as ip_route_output() finds it: rules see the loopback interface, no source. That
+ * asks for forwarding to be on for lo, which whoever attaches the programs saw to; else the interface that the packet came
+ * by must do. The answer has the source address, where the kernel tells it. */
+static __always_inline long fib_output(void *ctx, struct bpf_fib_lookup *f, __u32 came_by)
+{
+	long ret;
+
+	f->ifindex = LOOPBACK_IFINDEX_;
+	ret = bpf_fib_lookup(ctx, f, sizeof(*f), FIB_LOOKUP_SRC);
+	if (ret == -EINVAL_)
+		ret = bpf_fib_lookup(ctx, f, sizeof(*f), 0);
+	if (ret != BPF_FIB_LKUP_RET_FWD_DISABLED)
+		return ret;
+	f->ifindex = came_by;
+	ret = bpf_fib_lookup(ctx, f, sizeof(*f), FIB_LOOKUP_SRC);
+	return ret == -EINVAL_ ? bpf_fib_lookup(ctx, f, sizeof(*f), 0) : ret;
+}
+
+/* Asks the fib for the way from one address to another (KIND_OUTPUT: from the host itself; `from` is not looked at); 0: the
+ * packet does not leave the host, or only the stack can send it. `kind` is the protocol, with KIND_IPV6 for that family. */
 static __noinline __u32 hop_ask(void *ctx, const union lb_addr *from, const union lb_addr *to,
 				__u32 ifindex, __u32 kind)
 {
 	struct bpf_fib_lookup f = {};
+	long ret;
 
 	f.family = kind & KIND_IPV6 ? AF_INET6_ : AF_INET_;
 	f.l4_protocol = kind;
 	f.ifindex = ifindex;
 	f.tot_len = 1; /* else tcx is told the MTU of the device, not that of the route */
-	if (kind & KIND_IPV6) {
-		__builtin_memcpy(f.ipv6_src, from, 16);
-		__builtin_memcpy(f.ipv6_dst, to, 16);
+	__builtin_memcpy(f.ipv6_dst, to, 16);
+	if (kind & KIND_OUTPUT) {
+		ret = fib_output(ctx, &f, ifindex);
 	} else {
-		f.ipv4_src = from->w[0];
-		f.ipv4_dst = to->w[0];
+		__builtin_memcpy(f.ipv6_src, from, 16);
+		ret = bpf_fib_lookup(ctx, &f, sizeof(f), 0);
+		__builtin_memset(f.ipv6_src, 0, 16);
 	}
-	if (bpf_fib_lookup(ctx, &f, sizeof(f), 0) != BPF_FIB_LKUP_RET_SUCCESS)
-		return 0;
-	return hop_intern(&f, clock_tick());
+	return ret == BPF_FIB_LKUP_RET_SUCCESS ? hop_intern(&f, clock_tick()) : 0;
 }
 
 /* Copies the record that `ref` names. False: it has other content by now, or was not looked at lately. */
@@ -141,6 +167,38 @@ static __always_inline bool hop_find(const struct packet *p, enum lb_hook hook, 
 	WRITE_ONCE(*ref, found); /* before the token: who reads in between asks again */
 	WRITE_ONCE(*ref_token, token);
 	return found && hop_read(found, p->now, hook, hop);
+}
+
+/* What this host sends from by the hop that `ref` names. False: that is not known. */
+static __always_inline bool hop_source(__u32 ref, union lb_addr *src)
+{
+	struct lb_next_hop *h = hop_at(ref >> 16);
+
+	if (!h)
+		return false;
+	*src = h->src;
+	return (src->d[0] || src->d[1]) && READ_ONCE(h->generation) == (ref & 0xffff);
+}
+
+/* The next hop to a server from this host itself, in the server's family; as hop_find(). With `src`, also what the host
+ * sends from: a record without it does not do. */
+static __always_inline bool hop_find_out(void *ctx, __u32 now, enum lb_hook hook,
+					 const struct lb_server *srv, struct lb_server_state *st,
+					 struct hop *hop, union lb_addr *src)
+{
+	enum lb_af af = srv->af == LB_AF_INET6 ? LB_AF_INET6 : LB_AF_INET;
+	__u32 token = route_token(ctx, hook, af, now), kind = KIND_OUTPUT, found = st->hop;
+
+	if (likely(found && st->hop_token == token && hop_read(found, now, hook, hop) &&
+		   (!src || hop_source(found, src))))
+		return true;
+	if (af == LB_AF_INET6)
+		kind |= KIND_IPV6;
+	found = hop_ask(ctx, &srv->addr, &srv->addr, packet_ifindex(ctx, hook), kind);
+	WRITE_ONCE(st->hop, found); /* before the token: who reads in between asks again */
+	WRITE_ONCE(st->hop_token, token);
+	hop->ifindex = 0;
+	return found && hop_read(found, now, hook, hop) && (!src || hop_source(found, src));
 }
 
 /* Notes that the kernel's neighbour code gets a packet for this hop now; from XDP: that tcx will see to it. */

@@ -228,6 +228,28 @@ static __always_inline struct conn_ref icmp_conn(const struct packet *q, bool eg
 	return conn_find(q, DIR_OUT, af);
 }
 
+/* A client's error about a connection that NAT does not touch goes to the server as it is, as ip_vs_icmp_xmit() sends it:
+ * the way of the connection's packets. (Nothing else of such a connection comes here.) */
+static __always_inline int icmp_transmit(struct packet *q, const struct outer *o,
+					 const struct conn_ref *ref, enum lb_af af)
+{
+	void *data = packet_data(q->ctx, HOOK_INGRESS);
+
+	if (data + INNER_OFF(af) > packet_end(q->ctx, HOOK_INGRESS))
+		return NOT_OURS;
+	q->t.proto = af == LB_AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+	q->l4 = ICMP_OFF(af);
+	q->ttl = o->ttl;
+	q->gso = 0;
+	q->tcp_flags = 0;
+	q->ip_len = af == LB_AF_INET
+			    ? bpf_ntohs(((struct iphdr *)(data + L3_OFF))->tot_len)
+			    : bpf_ntohs(((struct ipv6hdr *)(data + L3_OFF))->payload_len) + 40;
+	q->wire_len = q->ip_len;
+	count_verdict(LB_ICMP_FORWARD);
+	return transmit_later(q, ref->index + 1, ref->server, ref->c->fwd, true);
+}
+
 /* An error about a packet of a connection. At ingress from the client's side, and from the server's for connections that
  * bypass the stack; at egress to the client for the others. */
 static __always_inline int icmp_error(struct __sk_buff *skb, bool egress, enum lb_af af)
@@ -247,6 +269,8 @@ static __always_inline int icmp_error(struct __sk_buff *skb, bool egress, enum l
 	srv = ref.c ? server_at(ref.server) : NULL;
 	if (!srv)
 		return NOT_OURS;
+	if (ref.c->fwd != LB_FWD_MASQ)
+		return icmp_transmit(&q, &o, &ref, af);
 	bypass = !egress && ref.c->flags & LB_CONN_BYPASS;
 	if (!egress && w.to_client && !bypass)
 		return act_pass(HOOK_INGRESS);
@@ -270,6 +294,7 @@ static __always_inline int icmp_error(struct __sk_buff *skb, bool egress, enum l
 static __always_inline int icmp_handle(struct __sk_buff *skb, bool egress, enum lb_af af)
 {
 	__u8 *icmp, type;
+	int act;
 
 	if (!packet_pull(skb, HOOK_INGRESS, INNER_L4(af) + 8))
 		return NOT_OURS;
@@ -279,5 +304,8 @@ static __always_inline int icmp_handle(struct __sk_buff *skb, bool egress, enum 
 	type = icmp[0];
 	if (!egress && !icmp[1] && type == (af == LB_AF_INET ? ICMP4_ECHO : ICMP6_ECHO))
 		return echo_answer(skb, af);
-	return icmp_is_error(type, af) ? icmp_error(skb, egress, af) : NOT_OURS;
+	if (!icmp_is_error(type, af))
+		return NOT_OURS;
+	act = icmp_error(skb, egress, af);
+	return act == NOT_OURS && !egress && af == LB_AF_INET ? TUNNEL_NEXT : act;
 }

@@ -38,6 +38,7 @@ struct net_device {
 } __attribute__((preserve_access_index));
 struct sk_buff {
 	struct net_device *dev;
+	__u8 ip_summed; /* two bits, wherever the kernel has them */
 } __attribute__((preserve_access_index));
 struct xdp_rxq_info {
 	struct net_device *dev;
@@ -90,6 +91,17 @@ static __always_inline __u32 route_token(void *ctx, enum lb_hook hook, enum lb_a
 	if (af == LB_AF_INET)
 		return net->ipv4.rt_genid.counter;
 	return net->ipv6.fib6_sernum.counter + net->ipv6.rt6_stats->fib_discarded_routes;
+}
+
+/* Will the device fill in the transport checksum? Where that can't be read, what looks so is taken for it. */
+static __always_inline bool checksum_is_partial(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel;
+
+	if (!kernel_readable())
+		return true;
+	kernel = bpf_cast_to_kern_ctx(skb);
+	return BPF_CORE_READ_BITFIELD(kernel, ip_summed) == 3 /* CHECKSUM_PARTIAL */;
 }
 
 /* Would a forwarded packet meet a netfilter hook? Hooks of prerouting (0), forward (2) and postrouting (4) count. */

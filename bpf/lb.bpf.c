@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The programs: entry points, one for each hook, and what user space runs by BPF_PROG_RUN. */
 #include "balance.h"
+#include "transmit.h"
+#include "tunnel_error.h"
 #include "sweep.h"
 
 char _license[] SEC("license")
@@ -23,7 +25,18 @@ static __always_inline enum lb_af frame_family(void *ctx, enum lb_hook hook)
  * The entry of each hook only tells the family; the rest is a program of its own that it tail-calls: each then has a whole
  * stack and the verifier's whole patience, which all of them together would exceed on Linux 6.1.
  */
-enum part { PART_IPV4, PART_IPV6, PART_OPEN4, PART_OPEN6, PART_ICMP4, PART_ICMP6, PARTS };
+enum part {
+	PART_IPV4,
+	PART_IPV6,
+	PART_OPEN4,
+	PART_OPEN6,
+	PART_ICMP4,
+	PART_ICMP6,
+	PART_TRANSMIT4,
+	PART_TRANSMIT6,
+	PART_TUNNEL_ERROR,
+	PARTS
+};
 
 /* No more is known of them than that they can be called; libbpf fills them at load. */
 #define PARTS_OF(NAME, CONTEXT)                                                                    \
@@ -38,11 +51,15 @@ int lb_xdp4(struct xdp_md *ctx);
 int lb_xdp6(struct xdp_md *ctx);
 int lb_xdp_open4(struct xdp_md *ctx);
 int lb_xdp_open6(struct xdp_md *ctx);
+int lb_xdp_transmit4(struct xdp_md *ctx);
+int lb_xdp_transmit6(struct xdp_md *ctx);
 PARTS_OF(lb_xdp_parts, struct xdp_md) = {
 	.values = { [PART_IPV4] = lb_xdp4,
 		    [PART_IPV6] = lb_xdp6,
 		    [PART_OPEN4] = lb_xdp_open4,
-		    [PART_OPEN6] = lb_xdp_open6 },
+		    [PART_OPEN6] = lb_xdp_open6,
+		    [PART_TRANSMIT4] = lb_xdp_transmit4,
+		    [PART_TRANSMIT6] = lb_xdp_transmit6 },
 };
 
 int lb_ingress4(struct __sk_buff *skb);
@@ -51,13 +68,19 @@ int lb_ingress_open4(struct __sk_buff *skb);
 int lb_ingress_open6(struct __sk_buff *skb);
 int lb_ingress_icmp4(struct __sk_buff *skb);
 int lb_ingress_icmp6(struct __sk_buff *skb);
+int lb_transmit4(struct __sk_buff *skb);
+int lb_transmit6(struct __sk_buff *skb);
+int lb_tunnel_error(struct __sk_buff *skb);
 PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_ingress4,
 		    [PART_IPV6] = lb_ingress6,
 		    [PART_OPEN4] = lb_ingress_open4,
 		    [PART_OPEN6] = lb_ingress_open6,
 		    [PART_ICMP4] = lb_ingress_icmp4,
-		    [PART_ICMP6] = lb_ingress_icmp6 },
+		    [PART_ICMP6] = lb_ingress_icmp6,
+		    [PART_TRANSMIT4] = lb_transmit4,
+		    [PART_TRANSMIT6] = lb_transmit6,
+		    [PART_TUNNEL_ERROR] = lb_tunnel_error },
 };
 
 int lb_egress4(struct __sk_buff *skb);
@@ -76,11 +99,15 @@ int lb_marked4(struct __sk_buff *skb);
 int lb_marked6(struct __sk_buff *skb);
 int lb_marked_open4(struct __sk_buff *skb);
 int lb_marked_open6(struct __sk_buff *skb);
+int lb_marked_transmit4(struct __sk_buff *skb);
+int lb_marked_transmit6(struct __sk_buff *skb);
 PARTS_OF(lb_marked_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_marked4,
 		    [PART_IPV6] = lb_marked6,
 		    [PART_OPEN4] = lb_marked_open4,
-		    [PART_OPEN6] = lb_marked_open6 },
+		    [PART_OPEN6] = lb_marked_open6,
+		    [PART_TRANSMIT4] = lb_marked_transmit4,
+		    [PART_TRANSMIT6] = lb_marked_transmit6 },
 };
 
 /* Goes on in the part that `act` asks for, or is the action. */
@@ -90,6 +117,10 @@ static __always_inline int go_on(void *ctx, enum lb_hook hook, enum lb_af af, vo
 		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_OPEN4 : PART_OPEN6);
 	else if (act == ICMP_NEXT)
 		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_ICMP4 : PART_ICMP6);
+	else if (act == TRANSMIT_NEXT)
+		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_TRANSMIT4 : PART_TRANSMIT6);
+	else if (act == TUNNEL_NEXT)
+		bpf_tail_call(ctx, parts, PART_TUNNEL_ERROR);
 	else if (act != NOT_OURS)
 		return act;
 	return act_pass(hook);
@@ -133,6 +164,18 @@ TC_PART(lb_egress_icmp4, HOOK_EGRESS, LB_AF_INET, lb_egress_parts,
 	icmp_handle(ctx, true, LB_AF_INET))
 TC_PART(lb_egress_icmp6, HOOK_EGRESS, LB_AF_INET6, lb_egress_parts,
 	icmp_handle(ctx, true, LB_AF_INET6))
+
+/* The programs for packets that NAT does not touch, and for errors about tunnels. */
+#define TRANSMIT_PARTS(NAME, HOOK, SECTION, CONTEXT, PARTS_MAP, TRANSMIT)                          \
+	PART(NAME##4, HOOK, LB_AF_INET, SECTION, CONTEXT, PARTS_MAP,                               \
+	     TRANSMIT(ctx, HOOK, LB_AF_INET))                                                      \
+	PART(NAME##6, HOOK, LB_AF_INET6, SECTION, CONTEXT, PARTS_MAP,                              \
+	     TRANSMIT(ctx, HOOK, LB_AF_INET6))
+
+TRANSMIT_PARTS(lb_xdp_transmit, HOOK_XDP, "xdp", struct xdp_md, lb_xdp_parts, transmit_xdp)
+TRANSMIT_PARTS(lb_transmit, HOOK_INGRESS, "tc", struct __sk_buff, lb_ingress_parts, transmit_tc)
+TRANSMIT_PARTS(lb_marked_transmit, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts, transmit_tc)
+TC_PART(lb_tunnel_error, HOOK_INGRESS, LB_AF_INET, lb_ingress_parts, tunnel_error(ctx))
 
 SEC("xdp")
 int lb_xdp(struct xdp_md *ctx)

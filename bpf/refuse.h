@@ -10,6 +10,7 @@
 #pragma once
 #include "forward.h"
 #include "marked.h"
+#include "sum.h"
 
 enum {
 	ICMP_HDR = 8,
@@ -18,10 +19,17 @@ enum {
 	ICMP4_QUOTE = 576 - ICMP4_ROOM,
 	ICMP6_QUOTE = 1280 - ICMP6_ROOM, /* as icmp_send(), icmp6_send() */
 	ICMP_UNREACH = 3,
+	ICMP_HOST = 1,
 	ICMP_PORT = 3,
+	ICMP_FRAG_NEEDED = 4,
+	ICMP_TIME = 11,
 	ICMP6_UNREACH = 1,
+	ICMP6_ADDR = 3,
 	ICMP6_PORT = 4,
+	ICMP6_TOO_BIG = 2,
+	ICMP6_TIME = 3,
 	TOS_CONTROL = 0xc0,
+	TOS_ROUTED = 0x1e, /* what icmp_send() takes over of the packet's */
 };
 
 static __always_inline void mac_swap(void *data)
@@ -36,40 +44,6 @@ static __always_inline void mac_swap(void *data)
 	}
 }
 
-/* Sum of the pseudo header, folded but not inverted. */
-static __always_inline __u16 pseudo_sum(const union lb_addr *a, const union lb_addr *b, __u8 proto,
-					__u32 len, enum lb_af af)
-{
-	__u64 sum = (__u64)a->w[0] + b->w[0] + bpf_htonl(len) + bpf_htonl(proto);
-
-	if (af == LB_AF_INET6)
-		for (int i = 1; i < 4; i++)
-			sum += (__u64)a->w[i] + b->w[i];
-	return csum_fold(sum);
-}
-
-/* Sum of `words` 32-bit words from `at`, and of up to three bytes behind them. */
-static __always_inline __u64 sum_words(void *at, void *end, int words)
-{
-	__u64 sum = 0;
-	__u32 *w = at;
-	__u8 *b;
-	int i;
-
-	for (i = 0; i < words && (void *)(w + 1) <= end; i++)
-		sum += *w++;
-	if (i == words)
-		return sum;
-	b = (__u8 *)w;
-	if ((void *)(b + 1) <= end)
-		sum += b[0];
-	if ((void *)(b + 2) <= end)
-		sum += (__u32)b[1] << 8;
-	if ((void *)(b + 3) <= end)
-		sum += b[2];
-	return sum;
-}
-
 struct refusal {
 	union lb_addr saddr, daddr; /* of the packet refused */
 	__u32 quote;                /* bytes of it in the answer */
@@ -77,12 +51,17 @@ struct refusal {
 	__u16 pad;
 	__u8 partial; /* that is still to be completed */
 	__u8 header;  /* length of its IP header */
+	__u8 tos;     /* of the answer */
+	__u8 pad2[3];
+	__u32 head, rest; /* what the answer says: type and code, as ICMP_SAYS(); the second word */
 };
+
+#define ICMP_SAYS(TYPE, CODE) ((__u32)(TYPE) << 24 | (__u32)(CODE) << 16)
 
 /* The answer's headers, into the room made for them. Its checksum covers the quoted packet: of a partial one, what the
  * device will make of that, namely a transport part that sums to ~check. */
-static __always_inline bool write_unreachable(struct __sk_buff *skb, const struct refusal *r,
-					      enum lb_af af)
+static __always_inline bool write_refusal(struct __sk_buff *skb, const struct refusal *r,
+					  enum lb_af af)
 {
 	__u32 header = af == LB_AF_INET ? 20 : 40,
 	      words = (af == LB_AF_INET ? ICMP4_QUOTE : ICMP6_QUOTE) / 4;
@@ -95,13 +74,13 @@ static __always_inline bool write_unreachable(struct __sk_buff *skb, const struc
 	if (inner + header > end)
 		return false;
 	mac_swap(data);
-	header_write(data, af, &r->daddr, &r->saddr, proto, r->quote + ICMP_HDR, TOS_CONTROL, 0);
-	icmp[0] = bpf_htonl(af == LB_AF_INET ? ICMP_UNREACH << 24 | ICMP_PORT << 16
-					     : ICMP6_UNREACH << 24 | ICMP6_PORT << 16);
-	icmp[1] = 0;
-	sum = icmp[0];
-	if (r->partial)
-		sum += sum_words(inner, inner + header, header / 4) + (__u32)(__u16)~r->check;
+	header_write(data, af, &r->daddr, &r->saddr, proto, r->quote + ICMP_HDR, r->tos, 0);
+	icmp[0] = bpf_htonl(r->head);
+	icmp[1] = bpf_htonl(r->rest);
+	sum = (__u64)icmp[0] + icmp[1];
+	if (r->partial) /* and an IPv4 header, with or without options, sums to nothing */
+		sum += (af == LB_AF_INET6 ? sum_words(inner, inner + header, header / 4) : 0) +
+		       (__u32)(__u16)~r->check;
 	else
 		sum += sum_words(inner, end, words);
 	if (af == LB_AF_INET6)
@@ -123,6 +102,7 @@ static __always_inline bool refusal_of(struct __sk_buff *skb, enum lb_af af, str
 		if ((void *)(ip + 1) > end)
 			return false;
 		r->header = ip->ihl * 4;
+		r->tos = TOS_CONTROL | (ip->tos & TOS_ROUTED);
 		proto = ip->protocol;
 		len = bpf_ntohs(ip->tot_len);
 	} else {
@@ -147,12 +127,13 @@ static __always_inline bool refusal_of(struct __sk_buff *skb, enum lb_af af, str
 	return true;
 }
 
-/* Answers a request that no server can take. The tcx action. */
-static __noinline int refuse_unreachable(struct __sk_buff *skb, __u32 hook, enum lb_af af)
+/* Answers a request by an ICMP error: `says` is ICMP_SAYS() and the verdict, `rest` its second word. The tcx action. */
+static __noinline int refuse(struct __sk_buff *skb, __u32 hook, enum lb_af af, __u32 says,
+			     __u32 rest)
 {
 	__u32 most = af == LB_AF_INET ? ICMP4_QUOTE : ICMP6_QUOTE,
 	      room = af == LB_AF_INET ? ICMP4_ROOM : ICMP6_ROOM;
-	struct refusal r = {};
+	struct refusal r = { .head = says & 0xffff0000, .rest = rest };
 
 	if (!refusal_of(skb, af, &r))
 		goto failed;
@@ -162,13 +143,23 @@ static __noinline int refuse_unreachable(struct __sk_buff *skb, __u32 hook, enum
 		goto failed;
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0) || bpf_skb_pull_data(skb, 0))
 		goto failed;
-	if (!write_unreachable(skb, &r, af))
+	if (!write_refusal(skb, &r, af))
 		goto failed;
-	count_verdict(LB_REFUSE_NO_SERVER);
+	count_verdict(says & 0xff);
 	return hook == HOOK_MARKED ? marked_answer(skb) : bpf_redirect(skb->ifindex, 0);
 failed:
 	count_verdict(LB_DROP_REFUSE_FAILED);
 	return 2; /* TC_ACT_SHOT */
+}
+
+/* Answers a request that no server can take. The tcx action. */
+static __always_inline int refuse_unreachable(struct __sk_buff *skb, __u32 hook, enum lb_af af)
+{
+	return refuse(skb, hook, af,
+		      LB_REFUSE_NO_SERVER |
+			      (af == LB_AF_INET ? ICMP_SAYS(ICMP_UNREACH, ICMP_PORT)
+						: ICMP_SAYS(ICMP6_UNREACH, ICMP6_PORT)),
+		      0);
 }
 
 /* The reset that answers a segment (RFC 9293, 3.5.2), written over it; the packet is cut to headers already. */

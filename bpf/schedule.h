@@ -49,6 +49,8 @@ static __always_inline void new_conn_assign(struct new_conn *n, const struct pac
 	n->state = state_first(p->t.proto, p->tcp_flags);
 	n->flags = state_active(n->state) ? 0 : LB_CONN_INACTIVE;
 	n->expires = n->now + state_timeout_ticks(n->state);
+	if (n->fwd != LB_FWD_MASQ)
+		n->flags |= LB_CONN_NOOUTPUT;
 }
 
 /* Its server: its id; 0: there is no usable one; or -verdict. */
@@ -119,10 +121,6 @@ static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_h
 	srv = id > 0 ? server_at(id) : NULL;
 	if (!srv)
 		return id < 0 ? -id : LB_REFUSE_NO_SERVER;
-	if (srv->fwd != LB_FWD_MASQ) {
-		template_leave(n->control);
-		return LB_DROP_METHOD;
-	}
 	new_conn_assign(n, p, id, srv);
 	if (bypass_allowed(p->ctx, hook, af))
 		n->flags |= LB_CONN_BYPASS;

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { LbError } from '../model/errors.ts'
 import { listInterfaces, type NetworkInterface } from './interfaces.ts'
 import { errno } from './library.ts'
+import { openLoopback } from './loopback.ts'
 import { isMarkVeth, markVeth } from './mark-veth.ts'
 import type { ProgramName } from './programs.ts'
 import {
@@ -151,6 +152,7 @@ export class Attachments {
 
   /** Makes the attachments of this thread's namespace what the policy wants. One bad interface does not stop the rest. */
   sync(policy: AttachPolicy = defaultPolicy): SyncResult {
+    openLoopback()
     const present = listInterfaces()
     const chosen = present.filter((device) => isMarkVeth(device) || wanted(policy, device.name))
     const keep = new Map(chosen.map((device) => [device.ifindex, device]))

@@ -1,15 +1,18 @@
 /** Tables of rows for BPF_PROG_RUN: services, then packets one after the other, and what has to become of each. */
 import type { Test } from 'tap'
 import { LbBypassMode } from '../../src/abi/generated.ts'
-import type { ConnectionView, Scheduler } from '../../src/model/types.ts'
+import type { ConnectionView, Scheduler, ServerSpec } from '../../src/model/types.ts'
 import { decode } from './decode.ts'
 import { endpoint, real, service, virtual } from './director.ts'
 import type { Action, Datapath, Input, Output } from './prog.ts'
 import { end } from './prog-flow.ts'
 
+type Tunnel = NonNullable<ServerSpec['tunnel']>
+
 /**
  * A service with its servers: "tcp 10.9.0.1:80", "mark 1", "mark6 1"; a server is "10.2.0.11:8080", with its weight behind
- * a blank if not 1.
+ * a blank if not 1, and then its method if not "masq": "droute", "ipip", "gue" (to port 6080), "gre", the latter two also
+ * as "gue+csum", "gue+remcsum".
  */
 export interface GivenService {
   readonly at: string
@@ -64,6 +67,13 @@ export function keyOf(text: string): ReturnType<typeof virtual> {
   return virtual(address, port, protocol === 'udp' || protocol === 'sctp' ? protocol : 'tcp')
 }
 
+/** How a server is reached, as rows write it. */
+export function methodOf(text: string): Pick<ServerSpec, 'method' | 'tunnel'> {
+  if (text === 'masq' || text === 'droute') return { method: text }
+  const [type, checksum = 'none'] = text.split('+') as [Tunnel['type'], Tunnel['checksum']?]
+  return { method: 'tunnel', tunnel: { type, port: type === 'gue' ? 6080 : 0, checksum } }
+}
+
 /** Adds a service and its servers, the first one first. */
 export function addService({ table }: Datapath, given: GivenService): void {
   const key = keyOf(given.at)
@@ -71,9 +81,9 @@ export function addService({ table }: Datapath, given: GivenService): void {
   const persistence = { timeoutS: 300, mask: key.family === 4 ? '255.255.255.255' : 128 }
   table.addService({ ...service(key, given.scheduler), onePacket, ...(persistent ? { persistence } : {}) })
   for (const server of given.servers) {
-    const [where = '', weight = '1'] = server.split(' ')
+    const [where = '', weight = '1', method = 'masq'] = server.split(' ')
     const { address, port } = end(where)
-    table.addServer(key, real(address, port, Number(weight)))
+    table.addServer(key, { ...real(address, port, Number(weight)), ...methodOf(method) })
   }
 }
 
