@@ -18,6 +18,7 @@ import {
   summarizeAll,
 } from './packet/results.ts'
 import { Rig } from './packet/rig.ts'
+import { measureSchedulers, schedulerHead, schedulerLine, schedulerRow } from './packet/schedulers.ts'
 
 /** Rounds with one flow or none take so little time that each is made of several. */
 const SHORT_SAMPLES = 4
@@ -97,6 +98,12 @@ async function measure(run: BenchRun): Promise<Bar[]> {
   for (const floor of samples.floors) run.report.add(floorLine(floor))
   run.show('Nanoseconds per packet, and against the floor', formatTable(caseHead, results.map(caseRow)))
   run.show('Floors alone', formatTable(floorHead, samples.floors.map(floorRow)))
+  const schedulers = await measureSchedulers(run, run.options.quick)
+  for (const result of schedulers) run.report.add(schedulerLine(result))
+  run.show(
+    'A new connection, by scheduler and servers, in nanoseconds',
+    formatTable(schedulerHead, schedulers.map(schedulerRow)),
+  )
   return results.flatMap(barsOf)
 }
 

@@ -1,6 +1,7 @@
 /** A table of its own in a namespace of its own, with services, open connections, and the bench's programs on it. */
-import { LbBypassMode, LbConfigArray, LbConnArray, LbConnPoolArray } from '../../src/abi/generated.ts'
+import { LbBypassMode, LbConfigArray, LbConnArray, LbConnPoolArray, type MapName } from '../../src/abi/generated.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
+import type { DesiredService } from '../../src/engine/table.ts'
 import type { Topology } from '../../src/lab/topology.ts'
 import { readVerdicts } from '../../src/maps/verdicts.ts'
 import { LbError } from '../../src/model/errors.ts'
@@ -43,6 +44,8 @@ export interface RigOptions {
   /** Packets go up the stack in place of straight out. */
   readonly stack: boolean
   readonly families: readonly Family[]
+  /** What the table holds in place of so many services with round robin. */
+  readonly table?: readonly DesiredService[]
 }
 
 /** How one timed run went. */
@@ -89,6 +92,16 @@ function context(program: string, ifindex: number): Uint8Array {
 }
 
 const KEY = new Uint8Array(4)
+/** What new connections change, but for the entries themselves. */
+const changing = [
+  'lb_conn_index',
+  'lb_conn_pools',
+  'lb_server_states',
+  'lb_service_states',
+  'lb_memos',
+  'lb_memo_lines',
+  'lb_memo_pool',
+] as const satisfies readonly MapName[]
 
 export class Rig {
   readonly options: RigOptions
@@ -96,7 +109,7 @@ export class Rig {
   readonly #handles: TableHandles
   readonly #object: BenchObject
   readonly #ifindex: Readonly<Record<Direction, number>>
-  readonly #saved: ReadonlyMap<'lb_conn_index' | 'lb_conn_pools' | 'lb_server_states', Uint8Array>
+  readonly #saved: ReadonlyMap<MapName, Uint8Array>
   readonly #verdicts: string
 
   /** Makes the table, its services and connections, and what the floors need. */
@@ -114,7 +127,7 @@ export class Rig {
     for (const flows of this.#openSets()) this.#openFlows(flows)
     this.#verdicts = this.verdicts()
     this.#saved = new Map(
-      (['lb_conn_index', 'lb_conn_pools', 'lb_server_states'] as const).map((name) => {
+      changing.map((name) => {
         return [name, Uint8Array.from(new Uint8Array(this.#handles.buffer(name)))]
       }),
     )
@@ -180,10 +193,10 @@ export class Rig {
   }
 
   #writeTable(): void {
-    const { services, stack, role, families } = this.options
+    const { services, stack, role, families, table } = this.options
     const config = new LbConfigArray(this.#handles.buffer('lb_config'))
     config.setBypass(0, stack ? LbBypassMode.BYPASS_NEVER : LbBypassMode.BYPASS_ALWAYS)
-    const { failed } = new KernelTable(this.#handles).apply('command', describeServices(families, services))
+    const { failed } = new KernelTable(this.#handles).apply('command', table ?? describeServices(families, services))
     if (failed[0] === undefined) return
     const why = failed[0].error instanceof Error ? failed[0].error.message : String(failed[0].error)
     throw new LbError('NATIVE', `${role}: ${failed.length} services were refused: ${why}`)

@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { LbBypassMode, LbServerStateFlag } from '../../src/abi/generated.ts'
 import type { Scheduler, ServerSpec, ServiceKey } from '../../src/model/types.ts'
 import { real, virtual } from '../helpers/director.ts'
+import { MemoModel } from '../helpers/memo-model.ts'
 import { Datapath } from '../helpers/prog.ts'
 import { Host } from '../helpers/prog-host.ts'
 import { type Candidate, choose, walkSchedulers } from '../helpers/scheduler-model.ts'
@@ -32,64 +33,88 @@ function setState(datapath: Datapath, id: number, { active, inactive, overload }
   serverStates.setFlags(id, overload ? LbServerStateFlag.SERVER_OVERLOAD : 0)
 }
 
+const nameOf = ({ address, port }: { readonly address: string; readonly port: number }): string => `${address}:${port}`
+
 /** The servers of the only service, in the order of the list, each with some load or none. */
 function burden(datapath: Datapath, random: (limit: number) => number): Candidate[] {
   return (datapath.table.services()[0]?.servers ?? []).map(({ id, address, port, weight }) => {
     const busy = { active: 1 + random(6), inactive: random(300), overload: random(5) === 0 }
     setState(datapath, id, busy)
-    return { name: `${address}:${port}`, weight, ...busy }
+    return { name: nameOf({ address, port }), weight, ...busy }
   })
 }
 
-/** Opens connections one by one, each from a client of its own; says where the datapath and the model differ. */
-function compare(host: Host, servers: readonly Candidate[], scheduler: (typeof walkSchedulers)[number]): string[] {
+/** Opens connections one by one, each from a client of its own; says where the datapath and a model differ. */
+function compare(host: Host, subnet: number, choose: () => Candidate | undefined): string[] {
   const differences: string[] = []
   for (let n = 0; n < 40; n++) {
-    const flow = { client: `10.1.0.${n + 1}:1000`, virtual: '10.9.0.1:80', server: '' }
+    const flow = { client: `10.1.${subnet}.${n + 1}:1000`, virtual: '10.9.0.1:80', server: '' }
     const got = Host.server(host.tcp('c:S', flow))
-    const expected = choose(scheduler, servers)
-    if (got !== expected?.name) differences.push(`${scheduler} ${n}: ${got}, not ${expected?.name}`)
-    if (expected !== undefined) expected.active++
+    const expected = choose()
+    if (got !== expected?.name) differences.push(`${n}: ${got}, not ${expected?.name}`)
   }
   return differences
 }
 
+/** What chooses among these servers, and counts what it chose. */
+function judge(scheduler: Scheduler, servers: readonly Candidate[]): () => Candidate | undefined {
+  if (scheduler === 'lblc' || scheduler === 'lblcr') {
+    const model = new MemoModel(scheduler)
+    model.servers.push(...servers.map((server) => ({ ...server, upper: 0, listed: true })))
+    return () => model.connect('10.9.0.1')
+  }
+  const walk = walkSchedulers.find((name) => name === scheduler)
+  if (walk === undefined) throw new Error(`no model of ${scheduler}`)
+  return () => {
+    const server = choose(walk, servers)
+    if (server !== undefined) server.active++
+    return server
+  }
+}
+
 t.test('a service of thousands of servers', { skip: needsRoot }, async (t) => {
-  t.setTimeout(200_000)
+  t.setTimeout(300_000)
   const datapath = await Datapath.open(t, { servers: 16384, cells: 16384 })
   const host = new Host(datapath, { xdp: true })
   for (const count of [4096, 10_000]) {
-    for (const scheduler of walkSchedulers) {
+    const random = seeded(count)
+    const servers = Array.from({ length: count }, (_, n) => serverOf(n, random(8) === 0 ? 0 : 1 + random(2 ** 20)))
+    fill(datapath, web, 'rr', servers)
+    for (const [n, scheduler] of [...walkSchedulers, 'lblc' as const, 'lblcr' as const].entries()) {
       await t.test(`${scheduler} chooses exactly among ${count} servers of any weight and load`, async (t) => {
-        const random = seeded(count)
-        const servers = Array.from({ length: count }, (_, n) => serverOf(n, random(8) === 0 ? 0 : 1 + random(2 ** 20)))
-        fill(datapath, web, scheduler, servers)
+        datapath.table.editService({ key: web, scheduler, schedulerFlags: [], onePacket: false })
         const candidates = burden(datapath, random)
         t.equal(candidates.length, count)
-        t.same(compare(host, candidates, scheduler), [])
+        t.same(compare(host, n, judge(scheduler, candidates)), [])
       })
     }
     await t.test(`nq finds the only idle one of ${count} servers, the last of the list`, async (t) => {
-      const random = seeded(1)
-      fill(
-        datapath,
-        web,
-        'nq',
-        Array.from({ length: count }, (_, n) => serverOf(n)),
-      )
+      datapath.table.editService({ key: web, scheduler: 'nq', schedulerFlags: [], onePacket: false })
       burden(datapath, random)
-      const last = datapath.table.services()[0]?.servers.at(-1)
+      const last = datapath.table.services()[0]?.servers.findLast(({ weight }) => weight > 0)
       setState(datapath, last?.id ?? 0, { active: 0, inactive: 0, overload: false })
-      const flow = { client: '10.1.0.1:1000', virtual: '10.9.0.1:80', server: '' }
+      const flow = { client: '10.1.100.1:1000', virtual: '10.9.0.1:80', server: '' }
       t.equal(Host.server(host.tcp('c:S', flow)), `${last?.address}:${last?.port}`)
     })
+    await t.test(`rr and wrr find their next among ${count} servers`, async (t) => {
+      const names = (datapath.table.services()[0]?.servers ?? []).filter(({ weight }) => weight > 0).map(nameOf)
+      for (const { id } of datapath.table.services()[0]?.servers ?? []) {
+        setState(datapath, id, { active: 0, inactive: 0, overload: false })
+      }
+      datapath.table.editService({ key: web, scheduler: 'rr', schedulerFlags: [], onePacket: false })
+      const got = Array.from({ length: 300 }, (_, n) => {
+        const flow = { client: `10.1.${110 + (n >> 8)}.${n & 255}:1000`, virtual: '10.9.0.1:80', server: '' }
+        return Host.server(host.tcp('c:S', flow))
+      })
+      t.strictSame(got, names.slice(0, 300))
+      datapath.table.editService({ key: web, scheduler: 'wrr', schedulerFlags: [], onePacket: false })
+      const heaviest = datapath.table.services()[0]?.servers.reduce((one, two) => (two.weight > one.weight ? two : one))
+      const flow = { client: '10.1.200.1:1000', virtual: '10.9.0.1:80', server: '' }
+      t.equal(Host.server(host.tcp('c:S', flow)), heaviest && nameOf(heaviest))
+    })
     await t.test(`twos draws from all of ${count} servers`, async (t) => {
-      fill(
-        datapath,
-        dns,
-        'twos',
-        Array.from({ length: count }, (_, n) => serverOf(n)),
-      )
+      const equal = Array.from({ length: count }, (_, n) => serverOf(n))
+      fill(datapath, dns, 'twos', equal)
       const drawn = Array.from({ length: 200 }, () => draw(host))
       const half = drawn.filter((name) => Number(name.split('.')[2]) < count / 512).length
       t.ok(half > 50 && half < 150, `${half} of 200 are of the list's second half`)
