@@ -19,6 +19,7 @@ enum lb_limit {
 	LB_MEMO_SHARE = 4,     /* so many servers in the table for each record of lb_memos */
 	LB_VERDICTS = 64,      /* counters of one lane of lb_verdicts */
 	LB_MAX_SERVERS_PER_SERVICE = 65536,
+	LB_MAX_MARK_RULES = 64,
 };
 
 enum lb_af { LB_AF_INET = 4, LB_AF_INET6 = 6 };
@@ -354,12 +355,25 @@ struct lb_config {
 	__u32 sloppy_sctp;
 	__u32 expire_quiescent_template; /* a template does not lead to a server of weight 0 */
 	__u32 lblc_expiration, lblcr_expiration; /* seconds */
-	__u32 pad;
+	__u32 mark_rules; /* the list in force: its first record in lb_mark_rules << 16 | how many */
+};
+
+/* What gives packets a firewall mark, where nobody did before. */
+struct lb_mark_rule {
+	union lb_addr saddr, daddr; /* without the bits that do not count */
+	union lb_addr smask, dmask; /* bits that count */
+	__u32 mark;
+	__u32 ifindex;               /* that it comes in by; 0: any */
+	__u16 port_first, port_last; /* of the destination */
+	__u8 proto;                  /* IPPROTO_*; 0: any */
+	__u8 af;                     /* enum lb_af; 0: any */
+	__u8 pad[2];
 };
 
 enum lb_feature {
-	LB_FEATURE_FWMARK = 1, /* some service is keyed by mark */
-	LB_FEATURE_PORT0 = 2,  /* some service has port 0 */
+	LB_FEATURE_FWMARK = 1,     /* some service is keyed by mark */
+	LB_FEATURE_PORT0 = 2,      /* some service has port 0 */
+	LB_FEATURE_MARK_RULES = 4, /* there are mark rules */
 };
 
 /* User space's own book-keeping in the table; of it the datapath reads how many ids are in use, to estimate rates. "Retired": no longer in force, but free only

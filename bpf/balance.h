@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "icmp.h"
+#include "mark.h"
 
 /* Gives a translated request to the stack. */
 static __always_inline int act_stack(const struct packet *p, enum lb_hook hook)
@@ -119,9 +120,12 @@ static __always_inline int sctp_open(const struct packet *p, enum lb_hook hook)
 static __always_inline int request_open(struct packet *p, enum lb_hook hook, enum lb_af af,
 					struct conn_ref *ref)
 {
-	__u32 service = service_find(p, af);
 	enum lb_verdict v;
+	__u32 service;
 
+	if (unlikely(mark_wanted(p)))
+		packet_mark_by_rules(p, hook, af);
+	service = service_find(p, af);
 	if (!service)
 		return act_pass(hook);
 	if (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)

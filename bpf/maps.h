@@ -61,6 +61,9 @@ LB_ARRAY(lb_memo_pool, struct lb_memo_pool, 1);
 /* Two bitmaps, for service and server endpoints: a clear bit says that a packet is not ours. Writer: user space,
  * which sets a bit before the entry and clears it long after. Stale bits cost time, nothing else. */
 LB_ARRAY(lb_filter, __u64, 2);
+/* Rules that mark packets, two lists of them of which lb_config.mark_rules names the one in force. Writer: user space, the
+ * other list. Full: TABLE_FULL to the caller. */
+LB_ARRAY(lb_mark_rules, struct lb_mark_rule, 2 * LB_MAX_MARK_RULES);
 /* Connections, from a pool. Writer: the datapath. Full: the one nearest its end among some gives way (LB_EVICTED). */
 LB_ARRAY(lb_conns, struct lb_conn, 2);
 /* Client endpoint -> connections. Writer: the datapath, under the line's lock; a reference is one aligned store. */

@@ -77,7 +77,8 @@ static __always_inline bool filter_has_kind(const struct packet *p)
 {
 	if (p->kinds & LB_FEATURE_FWMARK)
 		return true;
-	return filter_has(FILTER_SERVICE, hash_any_port(lb_hash_key, p->dst, p->t.dport));
+	return p->kinds & LB_FEATURE_PORT0 &&
+	       filter_has(FILTER_SERVICE, hash_any_port(lb_hash_key, p->dst, p->t.dport));
 }
 
 /* May the packet be for a service, or of one of its connections? */
@@ -100,12 +101,6 @@ static __always_inline __u32 service_kinds(void)
 	struct lb_config *cfg = config_get();
 
 	return cfg ? cfg->features : 0;
-}
-
-/* The mark that the packet came with. */
-static __always_inline __u32 packet_mark(const struct packet *p, enum lb_hook hook)
-{
-	return hook == HOOK_XDP ? 0 : ((struct __sk_buff *)p->ctx)->mark;
 }
 
 static __always_inline __u32 service_find_in(__u32 line, __u32 tag, const struct packet *p,

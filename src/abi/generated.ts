@@ -44,6 +44,7 @@ export type LbConnFlag = (typeof LbConnFlag)[keyof typeof LbConnFlag]
 export const LbFeature = {
   FEATURE_FWMARK: 1,
   FEATURE_PORT0: 2,
+  FEATURE_MARK_RULES: 4,
 } as const
 export type LbFeature = (typeof LbFeature)[keyof typeof LbFeature]
 
@@ -75,6 +76,7 @@ export const LbLimit = {
   MEMO_SHARE: 4,
   VERDICTS: 64,
   MAX_SERVERS_PER_SERVICE: 65536,
+  MAX_MARK_RULES: 64,
 } as const
 export type LbLimit = (typeof LbLimit)[keyof typeof LbLimit]
 
@@ -624,6 +626,7 @@ export class LbConfigArray extends StructArray {
     expireQuiescentTemplate: 136,
     lblcExpiration: 140,
     lblcrExpiration: 144,
+    markRules: 148,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -716,6 +719,14 @@ export class LbConfigArray extends StructArray {
 
   setLblcrExpiration(i: number, value: number): void {
     this.view.setUint32(i * 152 + 144, value, littleEndian)
+  }
+
+  markRules(i: number): number {
+    return this.view.getUint32(i * 152 + 148, littleEndian)
+  }
+
+  setMarkRules(i: number, value: number): void {
+    this.view.setUint32(i * 152 + 148, value, littleEndian)
   }
 }
 
@@ -1030,6 +1041,105 @@ export class LbLinkArray extends StructArray {
 
   setMac(i: number, value: Uint8Array): void {
     this.setBytes(i, 4, 6, value)
+  }
+}
+
+/** Array of lb_mark_rule. */
+export class LbMarkRuleArray extends StructArray {
+  static readonly struct = 'lb_mark_rule'
+  static readonly size = 80
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    saddr: 0,
+    daddr: 16,
+    smask: 32,
+    dmask: 48,
+    mark: 64,
+    ifindex: 68,
+    portFirst: 72,
+    portLast: 74,
+    proto: 76,
+    af: 77,
+  } as const
+
+  saddr(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 0, 16)
+  }
+
+  setSaddr(i: number, value: Uint8Array): void {
+    this.setBytes(i, 0, 16, value)
+  }
+
+  daddr(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 16, 16)
+  }
+
+  setDaddr(i: number, value: Uint8Array): void {
+    this.setBytes(i, 16, 16, value)
+  }
+
+  smask(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 32, 16)
+  }
+
+  setSmask(i: number, value: Uint8Array): void {
+    this.setBytes(i, 32, 16, value)
+  }
+
+  dmask(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 48, 16)
+  }
+
+  setDmask(i: number, value: Uint8Array): void {
+    this.setBytes(i, 48, 16, value)
+  }
+
+  mark(i: number): number {
+    return this.view.getUint32(i * 80 + 64, littleEndian)
+  }
+
+  setMark(i: number, value: number): void {
+    this.view.setUint32(i * 80 + 64, value, littleEndian)
+  }
+
+  ifindex(i: number): number {
+    return this.view.getUint32(i * 80 + 68, littleEndian)
+  }
+
+  setIfindex(i: number, value: number): void {
+    this.view.setUint32(i * 80 + 68, value, littleEndian)
+  }
+
+  portFirst(i: number): number {
+    return this.view.getUint16(i * 80 + 72, littleEndian)
+  }
+
+  setPortFirst(i: number, value: number): void {
+    this.view.setUint16(i * 80 + 72, value, littleEndian)
+  }
+
+  portLast(i: number): number {
+    return this.view.getUint16(i * 80 + 74, littleEndian)
+  }
+
+  setPortLast(i: number, value: number): void {
+    this.view.setUint16(i * 80 + 74, value, littleEndian)
+  }
+
+  proto(i: number): number {
+    return this.view.getUint8(i * 80 + 76)
+  }
+
+  setProto(i: number, value: number): void {
+    this.view.setUint8(i * 80 + 76, value)
+  }
+
+  af(i: number): number {
+    return this.view.getUint8(i * 80 + 77)
+  }
+
+  setAf(i: number, value: number): void {
+    this.view.setUint8(i * 80 + 77, value)
   }
 }
 
@@ -1888,6 +1998,7 @@ export const maps = {
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
   lb_filter: { struct: '__u64', valueSize: 8 },
+  lb_mark_rules: { struct: 'lb_mark_rule', valueSize: 80 },
   lb_memo_lines: { struct: 'lb_memo_line', valueSize: 8 },
   lb_memo_pool: { struct: 'lb_memo_pool', valueSize: 16 },
   lb_memos: { struct: 'lb_memo', valueSize: 64 },
@@ -1969,6 +2080,7 @@ export const layout = {
         { name: 'expire_quiescent_template', offset: 136, type: '__u32' },
         { name: 'lblc_expiration', offset: 140, type: '__u32' },
         { name: 'lblcr_expiration', offset: 144, type: '__u32' },
+        { name: 'mark_rules', offset: 148, type: '__u32' },
       ],
     },
     lb_conn: {
@@ -2037,6 +2149,21 @@ export const layout = {
         { name: 'total_weight', offset: 20, type: '__u32' },
         { name: 'next', offset: 24, type: '__u32' },
         { name: 'table', offset: 28, type: '__u32' },
+      ],
+    },
+    lb_mark_rule: {
+      size: 80,
+      fields: [
+        { name: 'saddr', offset: 0, type: 'union lb_addr' },
+        { name: 'daddr', offset: 16, type: 'union lb_addr' },
+        { name: 'smask', offset: 32, type: 'union lb_addr' },
+        { name: 'dmask', offset: 48, type: 'union lb_addr' },
+        { name: 'mark', offset: 64, type: '__u32' },
+        { name: 'ifindex', offset: 68, type: '__u32' },
+        { name: 'port_first', offset: 72, type: '__u16' },
+        { name: 'port_last', offset: 74, type: '__u16' },
+        { name: 'proto', offset: 76, type: '__u8' },
+        { name: 'af', offset: 77, type: '__u8' },
       ],
     },
     lb_memo: {
@@ -2191,7 +2318,7 @@ export const layout = {
       LB_CONN_ASSURED: 16,
       LB_CONN_VOID: 32,
     },
-    lb_feature: { LB_FEATURE_FWMARK: 1, LB_FEATURE_PORT0: 2 },
+    lb_feature: { LB_FEATURE_FWMARK: 1, LB_FEATURE_PORT0: 2, LB_FEATURE_MARK_RULES: 4 },
     lb_fwd: { LB_FWD_MASQ: 0, LB_FWD_LOCAL: 1, LB_FWD_TUNNEL: 2, LB_FWD_DROUTE: 3 },
     lb_limit: {
       LB_LINE_WAYS: 7,
@@ -2204,6 +2331,7 @@ export const layout = {
       LB_MEMO_SHARE: 4,
       LB_VERDICTS: 64,
       LB_MAX_SERVERS_PER_SERVICE: 65536,
+      LB_MAX_MARK_RULES: 64,
     },
     lb_link_flag: { LB_LINK_PEER: 1 },
     lb_sched: {
@@ -2296,6 +2424,7 @@ export const layout = {
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },
     lb_filter: { struct: '__u64', valueSize: 8 },
+    lb_mark_rules: { struct: 'lb_mark_rule', valueSize: 80 },
     lb_memo_lines: { struct: 'lb_memo_line', valueSize: 8 },
     lb_memo_pool: { struct: 'lb_memo_pool', valueSize: 16 },
     lb_memos: { struct: 'lb_memo', valueSize: 64 },

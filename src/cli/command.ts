@@ -1,5 +1,5 @@
 /** A command line, understood: what parse.ts makes and run.ts does. */
-import type { ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
+import type { MarkRule, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
 import type { SyncDaemon } from './format-connections.ts'
 import type { ListingColumns } from './format-listing.ts'
 import type { OwnCommandName } from './options.ts'
@@ -25,6 +25,12 @@ export interface ListCommand {
   readonly sorted: boolean
 }
 
+export interface MarkRuleCommand {
+  readonly do: 'mark-rule'
+  readonly edit: 'add' | 'delete'
+  readonly rule: MarkRule
+}
+
 export type Command =
   | { readonly do: 'add-service' | 'edit-service'; readonly service: ServiceRequest }
   | { readonly do: 'delete-service'; readonly service: ServiceKey }
@@ -33,7 +39,8 @@ export type Command =
   | { readonly do: 'flush' }
   | { readonly do: 'restore' }
   | { readonly do: 'help' | 'version' | 'bpvs-help' }
-  | { readonly do: Exclude<OwnCommandName, 'bpvs-help'> }
+  | { readonly do: Exclude<OwnCommandName, 'bpvs-help' | 'mark-rule'> }
+  | MarkRuleCommand
   | ListCommand
   | { readonly do: 'save'; readonly numeric: boolean }
   | { readonly do: 'zero'; readonly service?: ServiceKey }

@@ -159,12 +159,14 @@ export const options = [
 ] as const satisfies readonly OptionRecord[]
 export type OptionName = (typeof options)[number]['long']
 
-/** Commands that ipvsadm does not have: the first word of a command line, without further words. */
+/** Commands that ipvsadm does not have: the first word of a command line, mostly without further words. */
 export const ownCommands = [
   { name: 'unload', help: "remove bpvs's programs, tables and pins from this network namespace" },
   { name: 'hooks', help: 'list what is attached to which interface' },
   { name: 'verdicts', help: 'list packets refused or dropped, by reason' },
   { name: 'check', help: 'check the table for contradictions' },
+  { name: 'mark-rules', help: "list the table's own rules that mark packets for services by mark" },
+  { name: 'mark-rule', help: 'add|delete MARK [from PREFIX] [to PREFIX] [proto tcp|udp|sctp] [port N[-M]] [dev NAME]' },
   { name: 'bpvs-help', help: 'display this help message' },
 ] as const
 export type OwnCommandName = (typeof ownCommands)[number]['name']

@@ -4,6 +4,7 @@ import type { Family, Protocol, ServerKey, ServerSpec, ServiceKey, Timeouts } fr
 import type { Command, ListCommand, ServiceRequest, SyncDaemonRequest } from './command.ts'
 import { effects, newDraft, readTimeout, type Draft } from './draft.ts'
 import { listingColumns } from './format-listing.ts'
+import { parseMarkRule } from './mark-rule.ts'
 import {
   kinds,
   options,
@@ -54,6 +55,7 @@ export function tryHelp(program: string): LbError {
 }
 
 function parseOwn(name: (typeof ownCommands)[number]['name'], rest: readonly string[]): Command {
+  if (name === 'mark-rule') return parseMarkRule(rest)
   if (rest[0] !== undefined) throw usageError(`unexpected argument ${rest[0]}`)
   return { do: name }
 }

@@ -7,6 +7,8 @@ import { numericNames, type NameLookup } from './format-name.ts'
 import { formatHooks, formatVerdicts } from './format-own.ts'
 import { formatSave } from './format-save.ts'
 import { HostWanted, NameBook, type Resolver } from './names.ts'
+import { formatMarkRules } from './mark-rule.ts'
+import type { OwnCommandName } from './options.ts'
 import { parse, tryHelp } from './parse.ts'
 import { splitLine, splitLines } from './restore.ts'
 import { Session, type Operations } from './session.ts'
@@ -54,6 +56,8 @@ function report(error: unknown, environment: Environment): number {
   return typeof error.detail.exit === 'number' ? error.detail.exit : errorCodes[error.code].exit
 }
 
+/** Commands of our own that take no words. */
+type OwnListing = Exclude<OwnCommandName, 'mark-rule' | 'bpvs-help'>
 type TableCommand = Exclude<Command, { do: 'restore' | 'help' | 'version' | 'bpvs-help' }>
 
 class Runner {
@@ -156,14 +160,18 @@ class Runner {
       case 'verdicts':
       case 'check':
       case 'unload':
+      case 'mark-rules':
         return this.#own(command.do, session.operations)
+      case 'mark-rule':
+        session.operations.markRules[command.edit](command.rule)
+        return 0
       default:
         session.change(command)
         return 0
     }
   }
 
-  #own(command: 'hooks' | 'verdicts' | 'check' | 'unload', operations: Operations): number {
+  #own(command: OwnListing, operations: Operations): number {
     const { stdout } = this.#environment
     switch (command) {
       case 'hooks':
@@ -171,6 +179,9 @@ class Runner {
         return 0
       case 'verdicts':
         stdout(formatVerdicts(operations.verdicts()))
+        return 0
+      case 'mark-rules':
+        stdout(formatMarkRules(operations.markRules.list()))
         return 0
       case 'unload':
         stdout(operations.unload() ? '' : 'nothing of bpvs is loaded in this network namespace\n')

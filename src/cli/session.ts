@@ -1,6 +1,6 @@
 /** The table as a command sees it: opened when first needed, empty where the namespace has none. */
 import { type ErrorCode, LbError } from '../model/errors.ts'
-import type { ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
+import type { MarkRule, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
 import type { Table } from '../engine/table.ts'
 import type { ChangeCommand, ServiceRequest, SyncDaemonRequest } from './command.ts'
 import type { SyncDaemon } from './format-connections.ts'
@@ -25,6 +25,15 @@ export interface SyncDaemons {
   list(): readonly SyncDaemon[]
 }
 
+/** The rules that mark packets, in their order. */
+export interface MarkRules {
+  list(): readonly MarkRule[]
+  /** Throws LbError: too many, or no such interface. */
+  add(rule: MarkRule): void
+  /** Throws LbError when there is no such rule. */
+  delete(rule: MarkRule): void
+}
+
 /** What commands act on: the current network namespace. */
 export interface Operations {
   /** Undefined when the namespace has no table and `create` is false; else LbError says why there can be none. */
@@ -35,6 +44,8 @@ export interface Operations {
   verdicts(): readonly { readonly name: string; readonly count: bigint }[]
   /** Contradictions in the table, one sentence each. */
   check(): readonly string[]
+  /** The table's own rules that mark packets. */
+  readonly markRules: MarkRules
   /** Absent where connections are not synchronised. */
   readonly syncDaemons?: SyncDaemons
   /** Names that `--pe` may have. */

@@ -1,5 +1,5 @@
 /** All that must hold in a table, checked: for tests and for operators who want to know. */
-import { LbFeature } from '../abi/generated.ts'
+import { dueFeatures } from '../maps/features.ts'
 import { TableMaps } from '../maps/table-maps.ts'
 import type { TableHandles } from '../native/handles.ts'
 import { checkCells } from './check-cells.ts'
@@ -22,9 +22,8 @@ export function checkTable(handles: TableHandles): string[] {
   })
 }
 
-function checkFeatures({ book, config }: TableMaps): string[] {
-  const due =
-    (book.fwmarkServices(0) > 0 ? LbFeature.FEATURE_FWMARK : 0) |
-    (book.port0Services(0) > 0 ? LbFeature.FEATURE_PORT0 : 0)
-  return config.features(0) === due ? [] : [`lb_config.features is ${config.features(0)}, not ${due}`]
+function checkFeatures(maps: TableMaps): string[] {
+  const due = dueFeatures(maps)
+  const is = maps.config.features(0)
+  return is === due ? [] : [`lb_config.features is ${is}, not ${due}`]
 }

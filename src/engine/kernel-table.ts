@@ -1,8 +1,10 @@
 /** The table of a network namespace in the kernel's memory: every client's way to it. */
 import { LbState } from '../abi/generated.ts'
 import { readConnections } from '../maps/connections.ts'
+import { updateFeatures } from '../maps/features.ts'
 import { refreshFilter } from '../maps/filter.ts'
 import { readList } from '../maps/lists.ts'
+import { readMarkRules, type TableMarkRule, writeMarkRules } from '../maps/mark-rules.ts'
 import { serverName, serviceName } from '../maps/names.ts'
 import type { ServerName } from '../maps/names.ts'
 import { findService, serviceSpot } from '../maps/service-index.ts'
@@ -181,6 +183,19 @@ export class KernelTable implements ReconcilingTable {
       if (tcpS > 0) maps.config.setTimeout(0, LbState.TCP_ESTABLISHED, tcpS)
       if (tcpFinS > 0) maps.config.setTimeout(0, LbState.TCP_FIN_WAIT, tcpFinS)
       if (udpS > 0) maps.config.setTimeout(0, LbState.UDP_NORMAL, udpS)
+    })
+  }
+
+  /** The rules that mark packets, in their order. */
+  markRules(): TableMarkRule[] {
+    return this.#handles.withLock(() => readMarkRules(this.#maps))
+  }
+
+  /** Replaces the rules by what `change` makes of them. TABLE_FULL, INVALID, and what `change` throws. */
+  editMarkRules(change: (rules: readonly TableMarkRule[]) => readonly TableMarkRule[]): void {
+    this.#edit(({ maps }) => {
+      writeMarkRules(maps, change(readMarkRules(maps)))
+      updateFeatures(maps)
     })
   }
 

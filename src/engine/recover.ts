@@ -3,8 +3,8 @@
  * are switched whole. Lost may be ids, cells and counts of the book, so these are found out anew from the index, the
  * lists and the records. The table's lock is held.
  */
-import { LbFeature } from '../abi/generated.ts'
 import { rebuildFreeRanges } from '../maps/cell-compaction.ts'
+import { updateFeatures } from '../maps/features.ts'
 import { rebuildFilter } from '../maps/filter.ts'
 import { freeServerId, retireServiceId } from '../maps/ids.ts'
 import { writeTable } from '../maps/hash-tables.ts'
@@ -137,7 +137,7 @@ function recoverVips(maps: TableMaps, live: ReadonlySet<number>): ReadonlyMap<Se
 
 /** Counts services; those without a list and without removed servers are free. */
 function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
-  const { book, services, config } = maps
+  const { book, services } = maps
   let marks = 0
   let port0 = 0
   book.setServiceFree(0, 0)
@@ -157,7 +157,7 @@ function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
   book.setServices(0, live.size)
   book.setFwmarkServices(0, marks)
   book.setPort0Services(0, port0)
-  config.setFeatures(0, (marks > 0 ? LbFeature.FEATURE_FWMARK : 0) | (port0 > 0 ? LbFeature.FEATURE_PORT0 : 0))
+  updateFeatures(maps)
 }
 
 /** Slots of services that are free now, and of hidden ones under a tag that packets use. */

@@ -4,8 +4,9 @@
  * Everything that can fail (ids, cells, slots) is done before anything that a packet can see. All functions are called
  * with the table's lock held.
  */
-import { LbFeature, LbLimit, LbSched } from '../abi/generated.ts'
+import { LbLimit, LbSched } from '../abi/generated.ts'
 import { allocateList, type ListRoom } from '../maps/cells.ts'
+import { updateFeatures } from '../maps/features.ts'
 import { retireCells, useCells } from '../maps/free-cells.ts'
 import { writeTable } from '../maps/hash-tables.ts'
 import { freeServerId, freeServiceId, takeServiceId } from '../maps/ids.ts'
@@ -291,12 +292,8 @@ function touchesServers(changes: ServiceChanges): boolean {
 
 /** Keeps lb_config.features true. */
 function countFeatures(maps: TableMaps, name: ServiceName, by: 1 | -1): void {
-  const { book, config } = maps
+  const { book } = maps
   if (namedMark(name) !== 0) book.setFwmarkServices(0, book.fwmarkServices(0) + by)
   else if (namedPort(name) === 0) book.setPort0Services(0, book.port0Services(0) + by)
-  config.setFeatures(
-    0,
-    (book.fwmarkServices(0) > 0 ? LbFeature.FEATURE_FWMARK : 0) |
-      (book.port0Services(0) > 0 ? LbFeature.FEATURE_PORT0 : 0),
-  )
+  updateFeatures(maps)
 }

@@ -110,6 +110,11 @@ export function readServerKey(bytes: Uint8Array, at: number): ServerKey {
   return { family, address: formatAddress(bytes, at, family), port }
 }
 
+/** IPPROTO_* of a protocol. */
+export function protocolNumber(protocol: Protocol): number {
+  return protocolNumbers[protocol]
+}
+
 /** The name of an IPPROTO_* that a service can have. */
 export function protocolOf(number: number): Protocol {
   if (number === protocolNumbers.tcp) return 'tcp'

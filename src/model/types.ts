@@ -163,3 +163,26 @@ export interface Timeouts {
   readonly tcpFinS: number
   readonly udpS: number
 }
+
+/** Addresses that share their first bits. */
+export interface Prefix {
+  readonly family: Family
+  readonly address: string
+  /** Bits that count. */
+  readonly length: number
+}
+
+/** What gives a packet of no connection a firewall mark, if nobody did before. What is absent is not asked for. */
+export interface MarkRule {
+  /** 1 to 4294967295. */
+  readonly mark: number
+  /** That of `from` and `to`; absent: both. */
+  readonly family?: Family
+  readonly from?: Prefix
+  readonly to?: Prefix
+  readonly protocol?: Protocol
+  /** Of the destination, both included. */
+  readonly ports?: { readonly first: number; readonly last: number }
+  /** Name of the interface that packets come in by. */
+  readonly interface?: string
+}

@@ -2,7 +2,7 @@
  * A table in plain memory: the same arrays as the kernel's, a hash of our own, a clock that only moves when told. Grace
  * periods take no time; what was retired stays readable until one, as in the kernel.
  */
-import { maps } from '../../src/abi/generated.ts'
+import { LbLimit, maps } from '../../src/abi/generated.ts'
 import type { MapName } from '../../src/abi/generated.ts'
 import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
 import { formatAddress } from '../../src/model/address.ts'
@@ -72,6 +72,7 @@ export class MemoryHandles implements TableHandles {
       lb_conns: all.connections,
       lb_conn_pools: all.lanes,
       lb_verdicts: all.lanes * 64,
+      lb_mark_rules: 2 * LbLimit.MAX_MARK_RULES,
     }
     for (const name of Object.keys(maps) as MapName[]) {
       this.#buffers.set(name, new ArrayBuffer((entries[name] ?? 1) * maps[name].valueSize))

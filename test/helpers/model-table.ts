@@ -2,14 +2,16 @@
  * A table in plain JavaScript with the behaviour of the kernel's IPVS (no packets, so no connections): what the command
  * line is tested against where no kernel is wanted.
  */
+import { isDeepStrictEqual } from 'node:util'
 import type { Table, Totals } from '../../src/engine/table.ts'
 import type { SyncDaemonRequest } from '../../src/cli/command.ts'
 import type { SyncDaemon } from '../../src/cli/format-connections.ts'
-import type { Operations, SyncDaemons } from '../../src/cli/session.ts'
+import type { MarkRules, Operations, SyncDaemons } from '../../src/cli/session.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type {
   ConnectionView,
   Counters,
+  MarkRule,
   ServerKey,
   ServerSpec,
   ServerView,
@@ -192,6 +194,19 @@ export class ModelSyncDaemons implements SyncDaemons {
   }
 }
 
+function modelMarkRules(): MarkRules {
+  const rules: MarkRule[] = []
+  return {
+    list: () => rules,
+    add: (rule) => void rules.push(rule),
+    delete: (rule) => {
+      const at = rules.findIndex((each) => isDeepStrictEqual(each, rule))
+      if (at < 0) throw new LbError('INVALID', 'No such mark rule')
+      rules.splice(at, 1)
+    },
+  }
+}
+
 /** Operations on a namespace of the model's; without a table until the first service, if `table` is left out. */
 export function modelOperations(options: { table?: ModelTable; interfaces?: readonly string[] } = {}): Operations {
   let table = options.table
@@ -208,6 +223,7 @@ export function modelOperations(options: { table?: ModelTable; interfaces?: read
     hooks: () => [{ ifindex: 2, interface: 'eth0', hook: 'tcx/ingress', mode: 'link' }],
     verdicts: () => [{ name: 'NO_SERVER', count: 3n }],
     check: () => [],
+    markRules: modelMarkRules(),
     syncDaemons: new ModelSyncDaemons(options.interfaces ?? []),
     persistenceEngines: ['sip'],
   }

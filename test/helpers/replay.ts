@@ -81,6 +81,7 @@ function operationsOn(datapath: Datapath): Operations {
     hooks: () => [],
     verdicts: () => [],
     check: () => [],
+    markRules: { list: () => [], add: () => {}, delete: () => {} },
   }
 }
 

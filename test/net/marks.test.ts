@@ -121,6 +121,20 @@ t.test("what is marked and not for a server is the stack's, as ever", root, asyn
   t.match(await all.director.must('--verdicts'), /REFUSE_NO_SERVER +[1-9]/)
 })
 
+t.test("rules of the table's own mark packets where netfilter does nothing", root, async (t) => {
+  const all = await scene(t, [])
+  await all.net.topology.must('director', 'nft', ['flush ruleset'])
+  await direct(all, 0)
+  const lines = Object.values(vips).flatMap((vip) => families.map((family) => `1 to ${vip[family]} dev cl0`))
+  for (const line of lines) await all.director.must(`--mark-rule add ${line}`)
+  t.same(await trouble(all, vips.own), [])
+  t.same(await trouble(all, vips.routed), [])
+  for (const line of lines) await all.director.must(`--mark-rule delete ${line}`)
+  t.equal(await all.director.must('--mark-rules'), '')
+  const refused = await all.director.adm('--mark-rule add 1 dev nowhere')
+  t.match(refused, { status: 255, stderr: 'No such interface: nowhere\n' })
+})
+
 t.test('with one-packet scheduling each datagram goes to the next server', root, async (t) => {
   const all = await scene(t)
   await direct(all, 0, ' -o')

@@ -1,0 +1,19 @@
+/** lb_config.features: what few tables have, so that packets pay for it only there. */
+import { LbFeature } from '../abi/generated.ts'
+import { countMarkRules } from './mark-rules.ts'
+import type { TableMaps } from './table-maps.ts'
+
+/** What the features have to be, by what else the table says. */
+export function dueFeatures(maps: TableMaps): number {
+  const { book } = maps
+  return (
+    (book.fwmarkServices(0) > 0 ? LbFeature.FEATURE_FWMARK : 0) |
+    (book.port0Services(0) > 0 ? LbFeature.FEATURE_PORT0 : 0) |
+    (countMarkRules(maps) > 0 ? LbFeature.FEATURE_MARK_RULES : 0)
+  )
+}
+
+/** Makes them that. The table's lock is held. */
+export function updateFeatures(maps: TableMaps): void {
+  maps.config.setFeatures(0, dueFeatures(maps))
+}
