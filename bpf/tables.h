@@ -103,47 +103,34 @@ static __always_inline __u32 service_kinds(void)
 	return cfg ? cfg->features : 0;
 }
 
-static __always_inline __u32 service_find_in(__u32 line, __u32 tag, const struct packet *p,
-					     enum lb_af af)
-{
-	struct lb_line *l = bpf_map_lookup_elem(&lb_service_index, &line);
-
-	if (!l)
-		return 0;
-	for (int i = 0; i < LB_LINE_SLOTS; i++) {
-		__u64 slot = READ_ONCE(l->slot[i]);
-		struct lb_service *svc;
-
-		if (slot >> 32 != tag)
-			continue;
-		svc = service_at((__u32)slot);
-		if (svc && svc->af == af && svc->proto == p->t.proto && svc->vport == p->t.dport &&
-		    addr_equal(&svc->vaddr, &p->t.daddr, af))
-			return (__u32)slot;
-	}
-	return 0;
-}
-
-/* What is looked for where a service has no whole endpoint. (A copy: were the packet itself given to a function, the
- * compiler could keep nothing of it in registers.) */
-struct service_key {
-	union lb_addr addr;
-	__u32 mark; /* 0: the service of the address and protocol with port 0 */
+/* What a service is looked for by. (A copy of what the packet says: were the packet itself given to a function, the compiler
+ * could keep nothing of it in registers.) */
+struct service_query {
+	union lb_addr addr; /* destination; the rest of an IPv4 one is 0 */
+	__u64 hash;         /* of the destination's end */
+	__u32 mark;
+	__be16 port;
 	__u8 proto;
 	__u8 af;
+	__u32 kinds; /* enum lb_feature */
+	__u32 pad;
 };
 
-static __always_inline bool service_is(const struct lb_service *svc, const struct service_key *k)
+enum service_kind { BY_MARK, BY_ENDPOINT, BY_ADDRESS };
+
+static __always_inline bool service_is(const struct lb_service *svc, const struct service_query *q,
+				       enum service_kind kind)
 {
-	if (svc->af != k->af || svc->flags & LB_SERVICE_VIP)
+	if (svc->af != q->af)
 		return false;
-	if (k->mark)
-		return svc->fwmark == k->mark;
-	return svc->proto == k->proto && !svc->vport &&
-	       addr_equal(&svc->vaddr, &k->addr, LB_AF_INET6);
+	if (kind == BY_MARK)
+		return svc->fwmark == q->mark && !(svc->flags & LB_SERVICE_VIP);
+	return svc->proto == q->proto && svc->vport == (kind == BY_ENDPOINT ? q->port : 0) &&
+	       addr_equal(&svc->vaddr, &q->addr, LB_AF_INET6);
 }
 
-static __always_inline __u32 service_kind_in(__u32 line, __u32 tag, const struct service_key *k)
+static __always_inline __u32 service_find_in(__u32 line, __u32 tag, const struct service_query *q,
+					     enum service_kind kind)
 {
 	struct lb_line *l = bpf_map_lookup_elem(&lb_service_index, &line);
 
@@ -153,48 +140,50 @@ static __always_inline __u32 service_kind_in(__u32 line, __u32 tag, const struct
 		__u64 slot = READ_ONCE(l->slot[i]);
 		struct lb_service *svc = slot >> 32 == tag ? service_at((__u32)slot) : NULL;
 
-		if (svc && service_is(svc, k))
+		if (svc && service_is(svc, q, kind))
 			return (__u32)slot;
 	}
 	return 0;
 }
 
-static __noinline __u32 service_find_key(const struct service_key *k, __u64 hash)
+static __always_inline __u32 service_find_kind(const struct service_query *q, __u64 hash,
+					       enum service_kind kind)
 {
 	struct lb_spot spot = hash_spot(hash, lb_service_line_mask);
-	__u32 id = service_kind_in(spot.first, spot.tag, k);
+	__u32 id = service_find_in(spot.first, spot.tag, q, kind);
 
-	return id ? id : service_kind_in(spot.second, spot.tag, k);
+	return id ? id : service_find_in(spot.second, spot.tag, q, kind);
 }
 
-static __always_inline __u32 service_by_mark(const struct packet *p, enum lb_af af)
+/* The service, 0: none. Order as ip_vs_service_find(): by mark, by endpoint, of port 0. (Not static: the verifier looks at it
+ * once.) */
+__noinline __u32 service_lookup(const struct service_query *q)
 {
-	struct service_key k = { .mark = p->mark, .af = af };
-
-	return p->mark ? service_find_key(&k, hash_mark(lb_hash_key, p->mark, af)) : 0;
-}
-
-static __always_inline __u32 service_of_port0(const struct packet *p, enum lb_af af)
-{
-	struct service_key k = { .proto = p->t.proto, .af = af };
-
-	addr_copy(&k.addr, &p->t.daddr, af);
-	return service_find_key(&k, hash_any_port(lb_hash_key, p->dst, p->t.dport));
-}
-
-/* The service that a packet is for; 0: none. Order as ip_vs_service_find(): by mark, by endpoint, of port 0. */
-static __always_inline __u32 service_find(const struct packet *p, enum lb_af af)
-{
-	struct lb_spot spot = hash_spot(p->dst, lb_service_line_mask);
 	__u32 id = 0;
 
-	if (unlikely(p->kinds & LB_FEATURE_FWMARK))
-		id = service_by_mark(p, af);
+	if (!q)
+		return 0;
+	if (unlikely(q->kinds & LB_FEATURE_FWMARK && q->mark))
+		id = service_find_kind(q, hash_mark(lb_hash_key, q->mark, q->af), BY_MARK);
 	if (!id)
-		id = service_find_in(spot.first, spot.tag, p, af);
-	if (!id)
-		id = service_find_in(spot.second, spot.tag, p, af);
-	if (unlikely(!id && p->kinds & LB_FEATURE_PORT0))
-		id = service_of_port0(p, af);
+		id = service_find_kind(q, q->hash, BY_ENDPOINT);
+	if (unlikely(!id && q->kinds & LB_FEATURE_PORT0))
+		id = service_find_kind(q, hash_any_port(lb_hash_key, q->hash, q->port), BY_ADDRESS);
 	return id;
+}
+
+/* The service that a packet is for; 0: none. */
+static __always_inline __u32 service_find(const struct packet *p, enum lb_af af)
+{
+	struct service_query q = {
+		.hash = p->dst,
+		.mark = p->mark,
+		.port = p->t.dport,
+		.proto = p->t.proto,
+		.af = af,
+		.kinds = p->kinds,
+	};
+
+	addr_copy(&q.addr, &p->t.daddr, af);
+	return service_lookup(&q);
 }

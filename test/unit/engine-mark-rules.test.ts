@@ -11,7 +11,7 @@ const rules: readonly TableMarkRule[] = [
     mark: 0xffffffff,
     ifindex: 7,
     family: 4,
-    from: { family: 4, address: '10.1.0.0', length: 15 },
+    from: { family: 4, address: '10.2.0.0', length: 15 },
     to: { family: 4, address: '10.9.0.1', length: 32 },
     protocol: 'sctp',
     ports: { first: 80, last: 65535 },
