@@ -159,7 +159,9 @@ static __always_inline int request_in(struct packet *p, enum lb_hook hook, enum 
 		conn_end(ref.index, ref.c->expires, p->now);
 		ref.c = NULL;
 	}
-	return likely(ref.c) ? request_forward(p, hook, af, ref) : OPEN_NEXT;
+	if (likely(ref.c))
+		return request_forward(p, hook, af, ref);
+	return mark_or_service(p) ? OPEN_NEXT : NOT_OURS;
 }
 
 /* A packet for such an endpoint that belongs to no connection. */

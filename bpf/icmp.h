@@ -64,11 +64,11 @@ static __always_inline bool outer_read(struct __sk_buff *skb, struct outer *o, e
 /* Is the address some service's? */
 static __always_inline bool addr_is_virtual(const union lb_addr *addr, enum lb_af af)
 {
-	struct packet q = {};
+	struct service_query q = { .af = af };
 
-	q.t.daddr = *addr;
-	q.dst = hash_endpoint(lb_hash_key, addr, 0, 0, af);
-	return filter_has(FILTER_SERVICE, q.dst) && service_find(&q, af);
+	q.hash = hash_endpoint(lb_hash_key, addr, 0, 0, af);
+	addr_copy(&q.addr, addr, af);
+	return filter_has(FILTER_SERVICE, q.hash) && service_lookup(&q);
 }
 
 static __noinline int echo_answer(struct __sk_buff *skb, enum lb_af af)

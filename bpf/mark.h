@@ -59,6 +59,13 @@ static __always_inline bool mark_wanted(const struct packet *p)
 	       (p->t.proto != IPPROTO_TCP || (p->tcp_flags & (TCP_SYN | TCP_RST)) == TCP_SYN);
 }
 
+/* May a packet of no connection open one? While there are services by mark every packet comes this far. */
+static __always_inline bool mark_or_service(const struct packet *p)
+{
+	return likely(!(p->kinds & LB_FEATURE_FWMARK)) || p->mark || mark_wanted(p) ||
+	       filter_has_service(p);
+}
+
 /* Gives a packet of no connection the mark that rules have for it. */
 static __always_inline void packet_mark_by_rules(struct packet *p, enum lb_hook hook, enum lb_af af)
 {

@@ -72,19 +72,18 @@ static __always_inline bool filter_has(enum filter_half half, __u64 hash)
 	return word && *word >> (bit & 63) & 1;
 }
 
-/* Is there a service of a kind that takes any port, or any address, which the packet may be for? */
-static __always_inline bool filter_has_kind(const struct packet *p)
+/* May there be a service at the packet's destination, or one of port 0? */
+static __always_inline bool filter_has_service(const struct packet *p)
 {
-	if (p->kinds & LB_FEATURE_FWMARK)
-		return true;
-	return p->kinds & LB_FEATURE_PORT0 &&
-	       filter_has(FILTER_SERVICE, hash_any_port(lb_hash_key, p->dst, p->t.dport));
+	return filter_has(FILTER_SERVICE, p->dst) ||
+	       (unlikely(p->kinds & LB_FEATURE_PORT0) &&
+		filter_has(FILTER_SERVICE, hash_any_port(lb_hash_key, p->dst, p->t.dport)));
 }
 
-/* May the packet be for a service, or of one of its connections? */
+/* May the packet be for a service, or of one of its connections? Those of services by mark may be to anywhere. */
 static __always_inline bool filter_to_service(const struct packet *p)
 {
-	return filter_has(FILTER_SERVICE, p->dst) || (unlikely(p->kinds) && filter_has_kind(p));
+	return filter_has_service(p) || unlikely(p->kinds & LB_FEATURE_FWMARK);
 }
 
 /* May the packet be a server's? Those of services by mark and of port 0 answer from any port. */

@@ -65,14 +65,17 @@ export function markReady(dir: string): void {
   mkdirSync(join(dir, `${LAYOUT_MARK}${layoutVersion}`), { mode: 0o700 })
 }
 
-/** Unpins everything in a directory, marks first, and removes it. Links must be off already if order matters. */
+/**
+ * Unpins everything in a directory, marks first, and removes it, with whatever another version has put there. Links must be
+ * off already if order matters.
+ */
 export function removePins(dir: string): void {
   const names = listDirectory(dir)
   if (names === undefined) return
   const isMark = (name: string): boolean => name.startsWith(LAYOUT_MARK) || name.startsWith(BUILD_MARK)
   try {
     for (const name of names.filter(isMark)) rmdirSync(join(dir, name))
-    for (const name of names.filter((name) => !isMark(name))) rmSync(join(dir, name), { force: true })
+    for (const name of names.filter((name) => !isMark(name))) rmSync(join(dir, name), { force: true, recursive: true })
     rmdirSync(dir)
   } catch (error) {
     throw fileError(error)
