@@ -1,5 +1,13 @@
 /** The operations of this host's kernel. Loads the native parts, so it is imported only when a command needs them. */
 import { check, hooks, openKernelTable, unloadTable, verdicts } from '../engine/open.ts'
+import { syncDaemons } from '../sync/control.ts'
 import type { Operations } from './session.ts'
 
-export const kernelOperations: Operations = { openTable: openKernelTable, unload: unloadTable, hooks, verdicts, check }
+export const kernelOperations: Operations = {
+  openTable: openKernelTable,
+  unload: unloadTable,
+  hooks,
+  verdicts,
+  check,
+  syncDaemons,
+}

@@ -4,7 +4,7 @@ import type { Command, ListCommand } from './command.ts'
 import { formatConnections, formatDaemons, formatTimeouts } from './format-connections.ts'
 import { formatService, formatTable, type ListedService, type ListingStyle } from './format-listing.ts'
 import { numericNames, type NameLookup } from './format-name.ts'
-import { formatHooks, formatVerdicts } from './format-own.ts'
+import { formatHooks, formatSyncDaemons, formatVerdicts } from './format-own.ts'
 import { formatSave } from './format-save.ts'
 import { HostWanted, NameBook, type Resolver } from './names.ts'
 import { parse, tryHelp } from './parse.ts'
@@ -154,16 +154,17 @@ class Runner {
         return 0
       case 'hooks':
       case 'verdicts':
+      case 'sync-daemons':
       case 'check':
       case 'unload':
         return this.#own(command.do, session.operations)
       default:
-        session.change(command)
+        await session.change(command)
         return 0
     }
   }
 
-  #own(command: 'hooks' | 'verdicts' | 'check' | 'unload', operations: Operations): number {
+  #own(command: 'hooks' | 'verdicts' | 'sync-daemons' | 'check' | 'unload', operations: Operations): number {
     const { stdout } = this.#environment
     switch (command) {
       case 'hooks':
@@ -171,6 +172,9 @@ class Runner {
         return 0
       case 'verdicts':
         stdout(formatVerdicts(operations.verdicts()))
+        return 0
+      case 'sync-daemons':
+        stdout(formatSyncDaemons(operations.syncDaemons.list()))
         return 0
       case 'unload':
         stdout(operations.unload() ? '' : 'nothing of bpvs is loaded in this network namespace\n')

@@ -3,6 +3,7 @@ import type { Operations } from '../../src/cli/session.ts'
 import type { Table } from '../../src/engine/table.ts'
 import { decode } from './decode.ts'
 import { endpoint } from './director.ts'
+import { ModelSyncDaemons } from './model-table.ts'
 import type { Datapath } from './prog.ts'
 import { type Arrival, endsOf, Host, type HostOptions, sameEnd } from './prog-host.ts'
 import { type Outcome, runCommand, splitArguments } from './recordings.ts'
@@ -81,6 +82,7 @@ function operationsOn(datapath: Datapath): Operations {
     hooks: () => [],
     verdicts: () => [],
     check: () => [],
+    syncDaemons: new ModelSyncDaemons([]),
   }
 }
 
