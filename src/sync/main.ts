@@ -3,7 +3,7 @@
  * and ends when it is asked to, with its table, or when nobody else uses its network namespace any more: then the table goes too.
  */
 import { createSocket } from 'node:dgram'
-import { closeSync, fstatSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
 import { TableMaps } from '../maps/table-maps.ts'
 import { writeAddress } from '../model/address.ts'
 import { LbError } from '../model/errors.ts'
@@ -16,6 +16,8 @@ import { groupFamily, type SyncDaemon } from './options.ts'
 import { acquireRole, SyncState } from './state.ts'
 
 const REPORT_FD = 3
+/** Of what was opened here; what was inherited has it not. */
+const O_CLOEXEC = 0o2000000
 /** How often it looks whether somebody else uses the namespace. */
 const ABANDONED_MS = 10_000
 
@@ -36,6 +38,18 @@ function logError(error: unknown): void {
     writeFileSync('/dev/kmsg', `<3>${process.title}: ${error instanceof Error ? error.message : String(error)}\n`)
   } catch {
     /* a container may have no way to it */
+  }
+}
+
+/** What whoever called bpvsadm had open (a lock, a pipe) must not stay open for as long as the daemon lives. */
+function closeInherited(): void {
+  for (const fd of readdirSync('/proc/self/fd').map(Number)) {
+    try {
+      const [, flags = '0'] = /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')) ?? []
+      if (fd > REPORT_FD && (Number.parseInt(flags, 8) & O_CLOEXEC) === 0) closeSync(fd)
+    } catch {
+      /* the one that the directory was read with is closed already */
+    }
   }
 }
 
@@ -95,6 +109,7 @@ process.on('uncaughtException', (error) => {
   process.exit(1)
 })
 try {
+  closeInherited()
   start(JSON.parse(process.argv[2] ?? '') as Assignment)
   report({})
 } catch (error) {

@@ -10,6 +10,9 @@ const firstState: ReadonlyMap<number, number> = new Map([
   [132, LbState.SCTP_NONE],
 ])
 
+/** Two years: far below half of what ticks can count to, beyond which times would seem past. */
+const LONGEST_S = 2 ** 26
+
 /** The other state of a template is 0. */
 const ASSURED = 1
 
@@ -74,7 +77,7 @@ export function putRecord(batch: LbSyncConnArray, i: number, record: SyncRecord,
   batch.setProto(i, record.protocol | (template ? LbTemplate.TEMPLATE : 0))
   batch.setAf(i, record.family)
   batch.setServer(i, server)
-  batch.setTimeout(i, record.timeoutS)
+  batch.setTimeout(i, Math.min(record.timeoutS, LONGEST_S))
   batch.setState(i, template ? LbState.TCP_NONE : (firstState.get(record.protocol) ?? 0) + record.state)
   const flag = template ? LbConnFlag.CONN_ASSURED : LbConnFlag.CONN_INACTIVE
   const set = template ? record.state === ASSURED : (record.flags & connFlags.INACTIVE) !== 0

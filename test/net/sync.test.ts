@@ -1,5 +1,5 @@
 /** Sync daemons as processes, and two directors that back each other up. */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { must } from '../../src/lab/command.ts'
 import { Host } from '../../src/lab/host.ts'
@@ -7,7 +7,7 @@ import { processesIn, sweepRuns } from '../../src/lab/namespaces.ts'
 import { clientNetwork, serverNetwork, standardShape } from '../../src/lab/shape.ts'
 import { Topology } from '../../src/lab/topology.ts'
 import { runningDaemons } from '../../src/sync/control.ts'
-import { Director, real, service, virtual } from '../helpers/director.ts'
+import { bpvsadm, Director, real, service, virtual } from '../helpers/director.ts'
 import { type Recording, readRecording, splitArguments } from '../helpers/recordings.ts'
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 
@@ -155,10 +155,13 @@ async function replayed(t: Test, topology: Topology, director: Director): Promis
 
 async function killed(t: Test, topology: Topology, director: Director): Promise<void> {
   const start = '--start-daemon backup --mcast-interface lo --syncid 9'
-  await director.must(start)
+  await topology.must('director', 'sh', ['-c', `exec 9>/dev/full; exec ${bpvsadm} ${start}`])
   const [found = ''] = processes(topology, 'director')
   t.match(found, /^\d+ bpvs-sync-backup lo syncid=9$/)
-  process.kill(Number.parseInt(found, 10), 'SIGKILL')
+  const pid = Number.parseInt(found, 10)
+  const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
+  t.notOk(open.includes('/dev/full'), 'it keeps nothing open that bpvsadm was called with')
+  process.kill(pid, 'SIGKILL')
   await waitFor('the process to end', () => processes(topology, 'director').length === 0)
   t.equal(await director.must('-L --daemon'), '')
   t.equal((await director.adm('--stop-daemon backup')).stderr, 'No daemon is running\n')

@@ -104,6 +104,7 @@ const tests = async (t: Test, datapath: Datapath) => {
       ['tcp', { state: 5, flags: INACTIVE, timeoutS: 100 }, 'TIME_WAIT 100', '0/1'],
       ['tcp', { state: 6, flags: INACTIVE, timeoutS: 0 }, 'CLOSE 9', '0/1'],
       ['udp', { flags: INACTIVE, timeoutS: 300 }, 'UDP 299', '0/1'],
+      ['tcp', { timeoutS: 0xffffffff }, `ESTABLISHED ${2 ** 26}`, '1/0'],
     ]
     for (const [protocol, options, state, counts] of rows) {
       const at = `${protocol} 10.9.0.1:80`
