@@ -200,6 +200,7 @@ def back_up(master, backup, options):
         flow.goes_on(backup)
     again = Flow('10.9.0.1', 81)
     check(again.server == made[-1].server, f'a persistent client returns to {again.server} through {backup}')
+    again.socket.close()
     # Ends made through the master are told, too.
     fail_over(master)
     for flow in made:
