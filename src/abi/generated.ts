@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = 'f3a50d4feae8'
+export const layoutVersion = '2c7c4f95fc14'
 
 /** enum lb_af */
 export const LbAf = {
@@ -248,18 +248,22 @@ export const LbVerdict = {
   REFUSE_NO_SERVER: 1,
   REFUSE_NO_CONN: 2,
   DROP_SERVER_GONE: 3,
-  DROP_METHOD: 4,
-  DROP_MALFORMED: 5,
-  DROP_TABLE_FULL: 6,
-  DROP_BUSY: 7,
-  DROP_REWRITE: 8,
-  DROP_REFUSE_FAILED: 9,
-  EVICTED: 10,
-  ENTRY_LOST: 11,
-  ECHO: 12,
-  ICMP_FORWARD: 13,
-  MEMO_FULL: 14,
-  VERDICT_MAX: 15,
+  DROP_MALFORMED: 4,
+  DROP_TABLE_FULL: 5,
+  DROP_BUSY: 6,
+  DROP_REWRITE: 7,
+  DROP_REFUSE_FAILED: 8,
+  EVICTED: 9,
+  ENTRY_LOST: 10,
+  ECHO: 11,
+  ICMP_FORWARD: 12,
+  MEMO_FULL: 13,
+  REFUSE_TTL: 14,
+  REFUSE_TOO_BIG: 15,
+  DROP_NARROW: 16,
+  DROP_SEGMENTS: 17,
+  REFUSE_NO_ROUTE: 18,
+  VERDICT_MAX: 19,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -268,7 +272,6 @@ export const lbVerdictNames: readonly string[] = [
   'REFUSE_NO_SERVER',
   'REFUSE_NO_CONN',
   'DROP_SERVER_GONE',
-  'DROP_METHOD',
   'DROP_MALFORMED',
   'DROP_TABLE_FULL',
   'DROP_BUSY',
@@ -279,6 +282,11 @@ export const lbVerdictNames: readonly string[] = [
   'ECHO',
   'ICMP_FORWARD',
   'MEMO_FULL',
+  'REFUSE_TTL',
+  'REFUSE_TOO_BIG',
+  'DROP_NARROW',
+  'DROP_SEGMENTS',
+  'REFUSE_NO_ROUTE',
 ]
 
 /** Array of lb_book. */
@@ -1219,7 +1227,7 @@ export class LbMemoPoolArray extends StructArray {
 /** Array of lb_next_hop. */
 export class LbNextHopArray extends StructArray {
   static readonly struct = 'lb_next_hop'
-  static readonly size = 64
+  static readonly size = 72
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     ifindex: 0,
@@ -1231,14 +1239,15 @@ export class LbNextHopArray extends StructArray {
     kicked: 28,
     mtu: 32,
     flags: 34,
+    src: 40,
   } as const
 
   ifindex(i: number): number {
-    return this.view.getUint32(i * 64, littleEndian)
+    return this.view.getUint32(i * 72, littleEndian)
   }
 
   setIfindex(i: number, value: number): void {
-    this.view.setUint32(i * 64, value, littleEndian)
+    this.view.setUint32(i * 72, value, littleEndian)
   }
 
   dmac(i: number): Uint8Array<ArrayBuffer> {
@@ -1258,51 +1267,59 @@ export class LbNextHopArray extends StructArray {
   }
 
   checked(i: number): number {
-    return this.view.getUint32(i * 64 + 16, littleEndian)
+    return this.view.getUint32(i * 72 + 16, littleEndian)
   }
 
   setChecked(i: number, value: number): void {
-    this.view.setUint32(i * 64 + 16, value, littleEndian)
+    this.view.setUint32(i * 72 + 16, value, littleEndian)
   }
 
   generation(i: number): number {
-    return this.view.getUint32(i * 64 + 20, littleEndian)
+    return this.view.getUint32(i * 72 + 20, littleEndian)
   }
 
   setGeneration(i: number, value: number): void {
-    this.view.setUint32(i * 64 + 20, value, littleEndian)
+    this.view.setUint32(i * 72 + 20, value, littleEndian)
   }
 
   lock(i: number): number {
-    return this.view.getUint32(i * 64 + 24, littleEndian)
+    return this.view.getUint32(i * 72 + 24, littleEndian)
   }
 
   setLock(i: number, value: number): void {
-    this.view.setUint32(i * 64 + 24, value, littleEndian)
+    this.view.setUint32(i * 72 + 24, value, littleEndian)
   }
 
   kicked(i: number): number {
-    return this.view.getUint32(i * 64 + 28, littleEndian)
+    return this.view.getUint32(i * 72 + 28, littleEndian)
   }
 
   setKicked(i: number, value: number): void {
-    this.view.setUint32(i * 64 + 28, value, littleEndian)
+    this.view.setUint32(i * 72 + 28, value, littleEndian)
   }
 
   mtu(i: number): number {
-    return this.view.getUint16(i * 64 + 32, littleEndian)
+    return this.view.getUint16(i * 72 + 32, littleEndian)
   }
 
   setMtu(i: number, value: number): void {
-    this.view.setUint16(i * 64 + 32, value, littleEndian)
+    this.view.setUint16(i * 72 + 32, value, littleEndian)
   }
 
   flags(i: number): number {
-    return this.view.getUint16(i * 64 + 34, littleEndian)
+    return this.view.getUint16(i * 72 + 34, littleEndian)
   }
 
   setFlags(i: number, value: number): void {
-    this.view.setUint16(i * 64 + 34, value, littleEndian)
+    this.view.setUint16(i * 72 + 34, value, littleEndian)
+  }
+
+  src(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 40, 16)
+  }
+
+  setSrc(i: number, value: Uint8Array): void {
+    this.setBytes(i, 40, 16, value)
   }
 }
 
@@ -2142,7 +2159,7 @@ export const maps = {
   lb_memo_lines: { struct: 'lb_memo_line', valueSize: 8 },
   lb_memo_pool: { struct: 'lb_memo_pool', valueSize: 16 },
   lb_memos: { struct: 'lb_memo', valueSize: 64 },
-  lb_next_hops: { struct: 'lb_next_hop', valueSize: 64 },
+  lb_next_hops: { struct: 'lb_next_hop', valueSize: 72 },
   lb_rates: { struct: 'lb_rates', valueSize: 56 },
   lb_server_states: { struct: 'lb_server_state', valueSize: 32 },
   lb_servers: { struct: 'lb_server', valueSize: 64 },
@@ -2157,7 +2174,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_sweepers', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_sum_chunks', 'lb_sweepers', 'lb_transmits', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2324,7 +2341,7 @@ export const layout = {
       ],
     },
     lb_next_hop: {
-      size: 64,
+      size: 72,
       fields: [
         { name: 'ifindex', offset: 0, type: '__u32' },
         { name: 'dmac', offset: 4, type: '__u8[6]' },
@@ -2335,6 +2352,7 @@ export const layout = {
         { name: 'kicked', offset: 28, type: '__u32' },
         { name: 'mtu', offset: 32, type: '__u16' },
         { name: 'flags', offset: 34, type: '__u16' },
+        { name: 'src', offset: 40, type: 'union lb_addr' },
       ],
     },
     lb_rates: {
@@ -2561,18 +2579,22 @@ export const layout = {
       LB_REFUSE_NO_SERVER: 1,
       LB_REFUSE_NO_CONN: 2,
       LB_DROP_SERVER_GONE: 3,
-      LB_DROP_METHOD: 4,
-      LB_DROP_MALFORMED: 5,
-      LB_DROP_TABLE_FULL: 6,
-      LB_DROP_BUSY: 7,
-      LB_DROP_REWRITE: 8,
-      LB_DROP_REFUSE_FAILED: 9,
-      LB_EVICTED: 10,
-      LB_ENTRY_LOST: 11,
-      LB_ECHO: 12,
-      LB_ICMP_FORWARD: 13,
-      LB_MEMO_FULL: 14,
-      LB_VERDICT_MAX: 15,
+      LB_DROP_MALFORMED: 4,
+      LB_DROP_TABLE_FULL: 5,
+      LB_DROP_BUSY: 6,
+      LB_DROP_REWRITE: 7,
+      LB_DROP_REFUSE_FAILED: 8,
+      LB_EVICTED: 9,
+      LB_ENTRY_LOST: 10,
+      LB_ECHO: 11,
+      LB_ICMP_FORWARD: 12,
+      LB_MEMO_FULL: 13,
+      LB_REFUSE_TTL: 14,
+      LB_REFUSE_TOO_BIG: 15,
+      LB_DROP_NARROW: 16,
+      LB_DROP_SEGMENTS: 17,
+      LB_REFUSE_NO_ROUTE: 18,
+      LB_VERDICT_MAX: 19,
     },
   },
   maps: {
@@ -2587,7 +2609,7 @@ export const layout = {
     lb_memo_lines: { struct: 'lb_memo_line', valueSize: 8 },
     lb_memo_pool: { struct: 'lb_memo_pool', valueSize: 16 },
     lb_memos: { struct: 'lb_memo', valueSize: 64 },
-    lb_next_hops: { struct: 'lb_next_hop', valueSize: 64 },
+    lb_next_hops: { struct: 'lb_next_hop', valueSize: 72 },
     lb_rates: { struct: 'lb_rates', valueSize: 56 },
     lb_server_states: { struct: 'lb_server_state', valueSize: 32 },
     lb_servers: { struct: 'lb_server', valueSize: 64 },
@@ -2606,7 +2628,9 @@ export const layout = {
     'lb_links',
     'lb_marked_parts',
     'lb_new_conns',
+    'lb_sum_chunks',
     'lb_sweepers',
+    'lb_transmits',
     'lb_walks',
     'lb_xdp_parts',
     'lb_xdp_ports',
