@@ -20,6 +20,9 @@ enum lb_limit {
 	LB_VERDICTS = 64,      /* counters of one lane of lb_verdicts */
 	LB_MAX_SERVERS_PER_SERVICE = 65536,
 	LB_MAX_MARK_RULES = 64,
+	LB_SYNC_BATCH = 64, /* entries of lb_sync_conns */
+	LB_SYNC_DATAGRAMS =
+		3, /* of a client, before others are told of the connection (sync_threshold) */
 };
 
 enum lb_af { LB_AF_INET = 4, LB_AF_INET6 = 6 };
@@ -109,6 +112,7 @@ enum lb_conn_flag {
 		16, /* of a template: it had an established connection; of a connection: its template knows */
 	LB_CONN_VOID =
 		32, /* a template that no longer counts: its server was gone; listed with ports 65535 */
+	LB_CONN_SYNC = 64, /* as another director told it; no packet has been here since */
 };
 
 enum lb_server_flag {
@@ -303,7 +307,7 @@ struct lb_conn {
 	__u8 state;    /* enum lb_state */
 	__u8 flags;    /* enum lb_conn_flag */
 	__u8 fwd; /* enum lb_fwd: as the server had it when the connection began, kept for life */
-	__u8 pad;
+	__u8 datagrams;  /* of UDP: how many the client sent, up to LB_SYNC_DATAGRAMS */
 	__u32 hop;       /* next hop of replies, as in lb_server_state */
 	__u32 hop_token; /* routes as they were then; of a template: its timeout, seconds */
 	__u32 control; /* index + 1 of the template it was made by; of a template: how many it made that live */
@@ -400,3 +404,5 @@ struct lb_clock {
 	__u64 jiffies;
 	__u64 ktime_ns;
 };
+
+#include "abi_sync.h"

@@ -129,6 +129,7 @@ static __always_inline union conn_word conn_next(union conn_word w, __u8 proto, 
 		else
 			dir = DIR_IN_ONLY;
 	}
+	w.flags &= ~LB_CONN_SYNC;
 	w.state = state_step(proto, w.state, dir, event);
 	if (state_active(w.state))
 		w.flags &= ~LB_CONN_INACTIVE;
@@ -137,33 +138,71 @@ static __always_inline union conn_word conn_next(union conn_word w, __u8 proto, 
 	return w;
 }
 
-/* The state machine's part of a packet. The two directions may meet here on two CPUs: one of them changes the word, the
- * other starts from what it became, so the server's counts follow every change exactly once. */
+/* Does a datagram change more than the time of its connection? */
+static __always_inline bool datagram_counts(const struct lb_conn *c, union conn_word was,
+					    enum lb_dir dir)
+{
+	if (was.flags & LB_CONN_SYNC)
+		return true;
+	if (dir == DIR_IN)
+		return was.datagrams < LB_SYNC_DATAGRAMS;
+	return c->control && !(was.flags & LB_CONN_ASSURED);
+}
+
+/* A client's first datagrams are counted, a first answer assures the template, and what another director told of is this
+ * one's from now on. */
+__noinline int conn_datagram(struct lb_conn *c, __u32 dir)
+{
+	if (!c)
+		return 0;
+	conn_unmark(c, LB_CONN_SYNC);
+	if (dir == DIR_IN && c->datagrams < LB_SYNC_DATAGRAMS)
+		c->datagrams++;
+	if (dir == DIR_OUT && c->control && !(c->flags & LB_CONN_ASSURED))
+		template_assure(c);
+	return 0;
+}
+
+/* What a packet does to the state of a connection: its state then. The two directions may meet here on two CPUs: one of
+ * them changes the word, the other starts from what it became, so the server's counts follow every change exactly once. */
+__noinline int conn_move(struct lb_conn *c, __u32 proto, __u32 event, __u32 dir)
+{
+	union conn_word was, now;
+	__u32 *word;
+
+	if (!c || dir > DIR_OUT)
+		return 0;
+	word = (__u32 *)&c->state;
+	was.word = READ_ONCE(*word);
+	for (int i = 0; i < STEP_TRIES; i++) {
+		now = conn_next(was, proto, event, dir);
+		if (now.word == was.word)
+			break;
+		if (__sync_val_compare_and_swap(word, was.word, now.word) == was.word) {
+			if ((now.flags ^ was.flags) & LB_CONN_INACTIVE)
+				server_recount(c->server, now.flags & LB_CONN_INACTIVE);
+			if (c->control && state_established(now.state))
+				template_assure(c);
+			break;
+		}
+		was.word = READ_ONCE(*word);
+	}
+	return now.state;
+}
+
+/* The state machine's part of a packet. Of an established connection of TCP most change nothing but its time. */
 static __always_inline void conn_step(struct lb_conn *c, const struct packet *p, enum lb_dir dir)
 {
-	__u32 *word = (__u32 *)&c->state;
-	union conn_word was, now;
+	const union conn_word looked_at = { .state = 0xff, .flags = LB_CONN_SYNC };
+	union conn_word was = { .word = READ_ONCE(*(__u32 *)&c->state) };
+	__u8 state = was.state;
 
-	was.word = READ_ONCE(*word);
-	now = was;
-	if (p->t.proto != IPPROTO_UDP &&
-	    unlikely(was.state != LB_TCP_ESTABLISHED || p->tcp_flags != TCP_ACK)) {
-		for (int i = 0; i < STEP_TRIES; i++) {
-			now = conn_next(was, p->t.proto, p->tcp_flags, dir);
-			if (now.word == was.word)
-				break;
-			if (__sync_val_compare_and_swap(word, was.word, now.word) == was.word) {
-				if ((now.flags ^ was.flags) & LB_CONN_INACTIVE)
-					server_recount(c->server, now.flags & LB_CONN_INACTIVE);
-				if (c->control && state_established(now.state))
-					template_assure(c);
-				break;
-			}
-			was.word = READ_ONCE(*word);
-		}
-	} else if (p->t.proto == IPPROTO_UDP && dir == DIR_OUT &&
-		   unlikely(c->control && !(was.flags & LB_CONN_ASSURED))) {
-		template_assure(c);
+	if (p->t.proto != IPPROTO_UDP) {
+		if (unlikely((was.word & looked_at.word) != LB_TCP_ESTABLISHED ||
+			     p->tcp_flags != TCP_ACK))
+			state = conn_move(c, p->t.proto, p->tcp_flags, dir);
+	} else if (unlikely(datagram_counts(c, was, dir))) {
+		conn_datagram(c, dir);
 	}
-	conn_touch(c, now.state, p->now);
+	conn_touch(c, state, p->now);
 }

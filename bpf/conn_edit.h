@@ -197,7 +197,7 @@ static __always_inline void conn_fill(struct lb_conn *c, const struct new_conn *
 	c->state = n->state;
 	c->flags = n->flags;
 	c->fwd = n->fwd;
-	c->pad = 0;
+	c->datagrams = n->flags & LB_CONN_SYNC ? LB_SYNC_DATAGRAMS : 0;
 	c->hop = 0;
 	c->hop_token = n->timeout;
 	c->control = n->control;
@@ -370,7 +370,8 @@ __noinline int conn_add(struct new_conn *n)
 	st = server_state_at(n->server);
 	if (srv && st)
 		server_load(srv, st, n->t.proto, n->flags);
-	if (!(n->t.proto & LB_TEMPLATE))
+	/* One that another director told of is counted there: ip_vs_proc_conn(). */
+	if (!(n->t.proto & LB_TEMPLATE) && !(n->flags & LB_CONN_SYNC))
 		count_conn(n->server);
 	return n->entry;
 }

@@ -4,6 +4,7 @@
 #include "transmit.h"
 #include "tunnel_error.h"
 #include "sweep.h"
+#include "sync.h"
 
 char _license[] SEC("license")
 = "Dual BSD/GPL";
@@ -266,5 +267,13 @@ int lb_sweep(struct __sk_buff *skb __attribute__((unused)))
 {
 	sweep_slice(0, lb_conn_max);
 	memo_sweep(0, lb_server_max);
+	return 0;
+}
+
+/* Enters what the sync daemon was told into the table of connections. */
+SEC("tc")
+int lb_sync(struct __sk_buff *skb)
+{
+	sync_enter_all(skb);
 	return 0;
 }

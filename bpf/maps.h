@@ -84,6 +84,12 @@ LB_ARRAY(lb_verdicts, __u64, LB_VERDICTS);
 /* The kernel's coarse clock, for user space: the program lb_read_clock fills it. One entry. */
 LB_ARRAY(lb_clock, struct lb_clock, 1);
 
+/* What the sync daemon enters next: up to LB_SYNC_BATCH connections. Writer: the backup, under the lock; the program lb_sync
+ * writes the verdicts. */
+LB_ARRAY(lb_sync_conns, struct lb_sync_conn, LB_SYNC_BATCH);
+/* The sync daemons, by enum lb_sync_role. Writer: each its own; `stop`: whoever ends it. */
+LB_ARRAY(lb_sync_daemons, struct lb_sync_daemon, LB_SYNC_ROLES);
+
 /* The timer that expires connections with no process of ours alive. One entry; not for user space. */
 struct lb_sweeper {
 	struct bpf_timer timer;
@@ -116,3 +122,4 @@ const enum lb_source *lb_keep_source;
 const enum lb_bypass_mode *lb_keep_bypass_mode;
 const enum lb_feature *lb_keep_feature;
 const enum lb_link_flag *lb_keep_link_flag;
+const enum lb_sync_role *lb_keep_sync_role;

@@ -55,10 +55,12 @@ __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 }
 
 /* Takes an entry for a described connection and adds it. As conn_add(). */
-static __always_inline int conn_enter(struct new_conn *n)
+__noinline int conn_enter(struct new_conn *n)
 {
 	int added;
 
+	if (!n)
+		return -LB_DROP_TABLE_FULL;
 	n->entry = pool_take();
 	if (unlikely(!n->entry))
 		n->entry = pool_evict(n->now, bpf_get_prandom_u32());

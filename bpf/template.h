@@ -39,12 +39,29 @@ static __always_inline void template_rearm(struct lb_conn *c, __u32 now)
 	c->expires += ((now - c->expires) / more + 1) * more;
 }
 
+static __always_inline void conn_mark(struct lb_conn *c, __u8 flag)
+{
+	union conn_word w = { .flags = flag };
+
+	__sync_fetch_and_or((__u32 *)&c->state, w.word);
+}
+
+static __always_inline void conn_unmark(struct lb_conn *c, __u8 flag)
+{
+	union conn_word w = { .word = ~0U };
+
+	w.flags = ~flag;
+	__sync_fetch_and_and((__u32 *)&c->state, w.word);
+}
+
 /* A template is used once more, by a connection that is to be counted. */
 static __always_inline void template_renew(struct lb_conn *c, __u32 now)
 {
 	if (tick_past(now, c->expires))
 		c->hop_token = TEMPLATE_REARM_S;
 	c->expires = now + seconds_ticks(c->hop_token);
+	if (c->flags & LB_CONN_SYNC)
+		conn_unmark(c, LB_CONN_SYNC);
 	__sync_fetch_and_add(&c->control, 1);
 }
 
@@ -55,13 +72,6 @@ static __always_inline void template_leave(__u32 control)
 
 	if (c)
 		__sync_fetch_and_add(&c->control, -1);
-}
-
-static __always_inline void conn_mark(struct lb_conn *c, __u8 flag)
-{
-	union conn_word w = { .flags = flag };
-
-	__sync_fetch_and_or((__u32 *)&c->state, w.word);
 }
 
 /* A connection is established, or was answered: its template is assured. As ip_vs_control_assure_ct(). */

@@ -173,3 +173,47 @@ int bpvs_veth_make(const char *name, const char *peer, const uint8_t *mac);
 int bpvs_link_delete(int ifindex);
 /* Makes the default route of `family` in a table lead out of an interface. */
 int bpvs_route_default(uint32_t family, uint32_t table, int ifindex);
+
+/* ---- sync.c: what the sync daemon needs ---- */
+
+/* A multicast group as an interface reaches it. */
+struct bpvs_group {
+	__u8 addr[16]; /* as in lb_addr */
+	__u32 family;  /* 4 or 6 */
+	__u32 ifindex;
+	__u16 port; /* host order */
+	__u8 ttl;
+	__u8 pad[5];
+};
+
+/* Sockets that send to the group and that hear it; they don't block. */
+int bpvs_group_send(const struct bpvs_group *group);
+int bpvs_group_receive(const struct bpvs_group *group);
+/* Sends a datagram; bytes sent. */
+int bpvs_send(int fd, const void *message, uint32_t size);
+/* flock without waiting: 1: it is ours, 0: somebody else has it. */
+int bpvs_try_lock(int fd);
+
+struct lb_conn;
+struct lb_config;
+
+/* What others were last told of an entry of the connection table. All 0: nothing. */
+struct bpvs_told {
+	__u32 mark; /* which connection it was */
+	__u32 expires;
+	__u32 state;
+};
+
+struct bpvs_sync_scan {
+	const volatile struct lb_conn *conns;
+	const volatile struct lb_config *config;
+	struct bpvs_told *told; /* one for each entry */
+	__u32 at, end;          /* in: entries to look at; out: `at` is where to go on */
+	__u32 now;              /* tick */
+	__u32 hz, tick_shift;
+	__u32 refresh_s; /* others' copies are renewed after this time in use, or earlier */
+};
+
+/* Looks for entries that others don't know, or not as they are now, and notes them as told; returns how many there are in
+ * `due`. */
+uint32_t bpvs_sync_scan(struct bpvs_sync_scan *scan, uint32_t *due, uint32_t room);

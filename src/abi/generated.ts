@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '2fa06a57bae0'
+export const layoutVersion = '3ad053a97e9c'
 
 /** enum lb_af */
 export const LbAf = {
@@ -37,6 +37,7 @@ export const LbConnFlag = {
   CONN_SPILLED: 8,
   CONN_ASSURED: 16,
   CONN_VOID: 32,
+  CONN_SYNC: 64,
 } as const
 export type LbConnFlag = (typeof LbConnFlag)[keyof typeof LbConnFlag]
 
@@ -77,6 +78,8 @@ export const LbLimit = {
   VERDICTS: 64,
   MAX_SERVERS_PER_SERVICE: 65536,
   MAX_MARK_RULES: 64,
+  SYNC_BATCH: 64,
+  SYNC_DATAGRAMS: 3,
 } as const
 export type LbLimit = (typeof LbLimit)[keyof typeof LbLimit]
 
@@ -220,6 +223,19 @@ export const lbStateNames: readonly string[] = [
   'SCTP_SHUTDOWN_ACK_SENT',
   'SCTP_REJECTED',
   'SCTP_CLOSED',
+]
+
+/** enum lb_sync_role */
+export const LbSyncRole = {
+  SYNC_MASTER: 0,
+  SYNC_BACKUP: 1,
+  SYNC_ROLES: 2,
+} as const
+export type LbSyncRole = (typeof LbSyncRole)[keyof typeof LbSyncRole]
+/** Names by value. */
+export const lbSyncRoleNames: readonly string[] = [
+  'SYNC_MASTER',
+  'SYNC_BACKUP',
 ]
 
 /** enum lb_template */
@@ -748,6 +764,7 @@ export class LbConnArray extends StructArray {
     state: 48,
     flags: 49,
     fwd: 50,
+    datagrams: 51,
     hop: 52,
     hopToken: 56,
     control: 60,
@@ -847,6 +864,14 @@ export class LbConnArray extends StructArray {
 
   setFwd(i: number, value: number): void {
     this.view.setUint8(i * 64 + 50, value)
+  }
+
+  datagrams(i: number): number {
+    return this.view.getUint8(i * 64 + 51)
+  }
+
+  setDatagrams(i: number, value: number): void {
+    this.view.setUint8(i * 64 + 51, value)
   }
 
   hop(i: number): number {
@@ -1988,6 +2013,249 @@ export class LbServiceStateArray extends StructArray {
   }
 }
 
+/** Array of lb_sync_conn. */
+export class LbSyncConnArray extends StructArray {
+  static readonly struct = 'lb_sync_conn'
+  static readonly size = 56
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    caddr: 0,
+    vaddr: 16,
+    cport: 32,
+    vport: 34,
+    proto: 36,
+    af: 37,
+    dport: 38,
+    server: 40,
+    timeout: 44,
+    state: 48,
+    flags: 49,
+    verdict: 50,
+  } as const
+
+  caddr(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 0, 16)
+  }
+
+  setCaddr(i: number, value: Uint8Array): void {
+    this.setBytes(i, 0, 16, value)
+  }
+
+  vaddr(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 16, 16)
+  }
+
+  setVaddr(i: number, value: Uint8Array): void {
+    this.setBytes(i, 16, 16, value)
+  }
+
+  cport(i: number): number {
+    return this.view.getUint16(i * 56 + 32, false)
+  }
+
+  setCport(i: number, value: number): void {
+    this.view.setUint16(i * 56 + 32, value, false)
+  }
+
+  vport(i: number): number {
+    return this.view.getUint16(i * 56 + 34, false)
+  }
+
+  setVport(i: number, value: number): void {
+    this.view.setUint16(i * 56 + 34, value, false)
+  }
+
+  proto(i: number): number {
+    return this.view.getUint8(i * 56 + 36)
+  }
+
+  setProto(i: number, value: number): void {
+    this.view.setUint8(i * 56 + 36, value)
+  }
+
+  af(i: number): number {
+    return this.view.getUint8(i * 56 + 37)
+  }
+
+  setAf(i: number, value: number): void {
+    this.view.setUint8(i * 56 + 37, value)
+  }
+
+  dport(i: number): number {
+    return this.view.getUint16(i * 56 + 38, false)
+  }
+
+  setDport(i: number, value: number): void {
+    this.view.setUint16(i * 56 + 38, value, false)
+  }
+
+  server(i: number): number {
+    return this.view.getUint32(i * 56 + 40, littleEndian)
+  }
+
+  setServer(i: number, value: number): void {
+    this.view.setUint32(i * 56 + 40, value, littleEndian)
+  }
+
+  timeout(i: number): number {
+    return this.view.getUint32(i * 56 + 44, littleEndian)
+  }
+
+  setTimeout(i: number, value: number): void {
+    this.view.setUint32(i * 56 + 44, value, littleEndian)
+  }
+
+  state(i: number): number {
+    return this.view.getUint8(i * 56 + 48)
+  }
+
+  setState(i: number, value: number): void {
+    this.view.setUint8(i * 56 + 48, value)
+  }
+
+  flags(i: number): number {
+    return this.view.getUint8(i * 56 + 49)
+  }
+
+  setFlags(i: number, value: number): void {
+    this.view.setUint8(i * 56 + 49, value)
+  }
+
+  verdict(i: number): number {
+    return this.view.getUint8(i * 56 + 50)
+  }
+
+  setVerdict(i: number, value: number): void {
+    this.view.setUint8(i * 56 + 50, value)
+  }
+}
+
+/** Array of lb_sync_daemon. */
+export class LbSyncDaemonArray extends StructArray {
+  static readonly struct = 'lb_sync_daemon'
+  static readonly size = 96
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    group: 0,
+    port: 16,
+    ttl: 20,
+    af: 24,
+    maxLength: 28,
+    syncId: 32,
+    stop: 36,
+    interface: 40,
+    messages: 56,
+    connections: 64,
+    refused: 72,
+    failed: 80,
+    waiting: 88,
+  } as const
+
+  group(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 0, 16)
+  }
+
+  setGroup(i: number, value: Uint8Array): void {
+    this.setBytes(i, 0, 16, value)
+  }
+
+  port(i: number): number {
+    return this.view.getUint32(i * 96 + 16, littleEndian)
+  }
+
+  setPort(i: number, value: number): void {
+    this.view.setUint32(i * 96 + 16, value, littleEndian)
+  }
+
+  ttl(i: number): number {
+    return this.view.getUint32(i * 96 + 20, littleEndian)
+  }
+
+  setTtl(i: number, value: number): void {
+    this.view.setUint32(i * 96 + 20, value, littleEndian)
+  }
+
+  af(i: number): number {
+    return this.view.getUint32(i * 96 + 24, littleEndian)
+  }
+
+  setAf(i: number, value: number): void {
+    this.view.setUint32(i * 96 + 24, value, littleEndian)
+  }
+
+  maxLength(i: number): number {
+    return this.view.getUint32(i * 96 + 28, littleEndian)
+  }
+
+  setMaxLength(i: number, value: number): void {
+    this.view.setUint32(i * 96 + 28, value, littleEndian)
+  }
+
+  syncId(i: number): number {
+    return this.view.getUint32(i * 96 + 32, littleEndian)
+  }
+
+  setSyncId(i: number, value: number): void {
+    this.view.setUint32(i * 96 + 32, value, littleEndian)
+  }
+
+  stop(i: number): number {
+    return this.view.getUint32(i * 96 + 36, littleEndian)
+  }
+
+  setStop(i: number, value: number): void {
+    this.view.setUint32(i * 96 + 36, value, littleEndian)
+  }
+
+  interface(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 40, 16)
+  }
+
+  setInterface(i: number, value: Uint8Array): void {
+    this.setBytes(i, 40, 16, value)
+  }
+
+  messages(i: number): bigint {
+    return this.view.getBigUint64(i * 96 + 56, littleEndian)
+  }
+
+  setMessages(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 96 + 56, value, littleEndian)
+  }
+
+  connections(i: number): bigint {
+    return this.view.getBigUint64(i * 96 + 64, littleEndian)
+  }
+
+  setConnections(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 96 + 64, value, littleEndian)
+  }
+
+  refused(i: number): bigint {
+    return this.view.getBigUint64(i * 96 + 72, littleEndian)
+  }
+
+  setRefused(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 96 + 72, value, littleEndian)
+  }
+
+  failed(i: number): bigint {
+    return this.view.getBigUint64(i * 96 + 80, littleEndian)
+  }
+
+  setFailed(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 96 + 80, value, littleEndian)
+  }
+
+  waiting(i: number): bigint {
+    return this.view.getBigUint64(i * 96 + 88, littleEndian)
+  }
+
+  setWaiting(i: number, value: bigint): void {
+    this.view.setBigUint64(i * 96 + 88, value, littleEndian)
+  }
+}
+
 /** The maps that user space maps into its memory. */
 export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
@@ -2011,6 +2279,8 @@ export const maps = {
   lb_services: { struct: 'lb_service', valueSize: 64 },
   lb_stats: { struct: 'lb_counters', valueSize: 64 },
   lb_stats_base: { struct: 'lb_counters', valueSize: 64 },
+  lb_sync_conns: { struct: 'lb_sync_conn', valueSize: 56 },
+  lb_sync_daemons: { struct: 'lb_sync_daemon', valueSize: 96 },
   lb_verdicts: { struct: '__u64', valueSize: 8 },
 } as const
 export type MapName = keyof typeof maps
@@ -2098,6 +2368,7 @@ export const layout = {
         { name: 'state', offset: 48, type: '__u8' },
         { name: 'flags', offset: 49, type: '__u8' },
         { name: 'fwd', offset: 50, type: '__u8' },
+        { name: 'datagrams', offset: 51, type: '__u8' },
         { name: 'hop', offset: 52, type: '__u32' },
         { name: 'hop_token', offset: 56, type: '__u32' },
         { name: 'control', offset: 60, type: '__u32' },
@@ -2306,6 +2577,41 @@ export const layout = {
         { name: 'weight', offset: 4, type: '__s32' },
       ],
     },
+    lb_sync_conn: {
+      size: 56,
+      fields: [
+        { name: 'caddr', offset: 0, type: 'union lb_addr' },
+        { name: 'vaddr', offset: 16, type: 'union lb_addr' },
+        { name: 'cport', offset: 32, type: '__be16' },
+        { name: 'vport', offset: 34, type: '__be16' },
+        { name: 'proto', offset: 36, type: '__u8' },
+        { name: 'af', offset: 37, type: '__u8' },
+        { name: 'dport', offset: 38, type: '__be16' },
+        { name: 'server', offset: 40, type: '__u32' },
+        { name: 'timeout', offset: 44, type: '__u32' },
+        { name: 'state', offset: 48, type: '__u8' },
+        { name: 'flags', offset: 49, type: '__u8' },
+        { name: 'verdict', offset: 50, type: '__u8' },
+      ],
+    },
+    lb_sync_daemon: {
+      size: 96,
+      fields: [
+        { name: 'group', offset: 0, type: 'union lb_addr' },
+        { name: 'port', offset: 16, type: '__u32' },
+        { name: 'ttl', offset: 20, type: '__u32' },
+        { name: 'af', offset: 24, type: '__u32' },
+        { name: 'max_length', offset: 28, type: '__u32' },
+        { name: 'sync_id', offset: 32, type: '__u32' },
+        { name: 'stop', offset: 36, type: '__u32' },
+        { name: 'interface', offset: 40, type: '__u8[16]' },
+        { name: 'messages', offset: 56, type: '__u64' },
+        { name: 'connections', offset: 64, type: '__u64' },
+        { name: 'refused', offset: 72, type: '__u64' },
+        { name: 'failed', offset: 80, type: '__u64' },
+        { name: 'waiting', offset: 88, type: '__u64' },
+      ],
+    },
   },
   enums: {
     lb_af: { LB_AF_INET: 4, LB_AF_INET6: 6 },
@@ -2317,6 +2623,7 @@ export const layout = {
       LB_CONN_SPILLED: 8,
       LB_CONN_ASSURED: 16,
       LB_CONN_VOID: 32,
+      LB_CONN_SYNC: 64,
     },
     lb_feature: { LB_FEATURE_FWMARK: 1, LB_FEATURE_PORT0: 2, LB_FEATURE_MARK_RULES: 4 },
     lb_fwd: { LB_FWD_MASQ: 0, LB_FWD_LOCAL: 1, LB_FWD_TUNNEL: 2, LB_FWD_DROUTE: 3 },
@@ -2332,6 +2639,8 @@ export const layout = {
       LB_VERDICTS: 64,
       LB_MAX_SERVERS_PER_SERVICE: 65536,
       LB_MAX_MARK_RULES: 64,
+      LB_SYNC_BATCH: 64,
+      LB_SYNC_DATAGRAMS: 3,
     },
     lb_link_flag: { LB_LINK_PEER: 1 },
     lb_sched: {
@@ -2391,6 +2700,7 @@ export const layout = {
       LB_SCTP_CLOSED: 25,
       LB_STATES: 26,
     },
+    lb_sync_role: { LB_SYNC_MASTER: 0, LB_SYNC_BACKUP: 1, LB_SYNC_ROLES: 2 },
     lb_template: { LB_TEMPLATE: 64 },
     lb_verdict: {
       LB_OK: 0,
@@ -2437,6 +2747,8 @@ export const layout = {
     lb_services: { struct: 'lb_service', valueSize: 64 },
     lb_stats: { struct: 'lb_counters', valueSize: 64 },
     lb_stats_base: { struct: 'lb_counters', valueSize: 64 },
+    lb_sync_conns: { struct: 'lb_sync_conn', valueSize: 56 },
+    lb_sync_daemons: { struct: 'lb_sync_daemon', valueSize: 96 },
     lb_verdicts: { struct: '__u64', valueSize: 8 },
   },
   opaqueMaps: [

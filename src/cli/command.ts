@@ -1,6 +1,6 @@
 /** A command line, understood: what parse.ts makes and run.ts does. */
 import type { MarkRule, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
-import type { SyncDaemon } from './format-connections.ts'
+import type { SyncDaemonRequest, SyncRole } from '../sync/options.ts'
 import type { ListingColumns } from './format-listing.ts'
 import type { OwnCommandName } from './options.ts'
 
@@ -9,9 +9,6 @@ export interface ServiceRequest extends Omit<ServiceSpec, 'scheduler'> {
   readonly scheduler: string
   readonly engine?: string
 }
-
-/** A sync daemon as it was asked for; what is absent is chosen by who starts it. */
-export type SyncDaemonRequest = Pick<SyncDaemon, 'role' | 'syncId' | 'interface'> & Partial<SyncDaemon>
 
 export interface ListCommand {
   readonly do: 'list'
@@ -46,7 +43,7 @@ export type Command =
   | { readonly do: 'zero'; readonly service?: ServiceKey }
   | { readonly do: 'set'; readonly timeouts: Timeouts }
   | { readonly do: 'start-daemon'; readonly daemon: SyncDaemonRequest }
-  | { readonly do: 'stop-daemon'; readonly role: SyncDaemon['role'] }
+  | { readonly do: 'stop-daemon'; readonly role: SyncRole }
 
 /** A command that prints nothing when it succeeds. */
 export type ChangeCommand = Extract<

@@ -1,5 +1,6 @@
 /** Connection entries as `-L -c` prints them, timeouts and sync daemons. Pure. */
 import type { Family, Timeouts } from '../model/types.ts'
+import type { SyncDaemon } from '../sync/options.ts'
 import { formatEndpoint, numericNames, type NamedProtocol, type NameLookup } from './format-name.ts'
 
 /** What a line shows of a connection entry or a persistence template; ConnectionView is one. */
@@ -13,17 +14,6 @@ export interface ListedConnection {
   readonly server: { readonly family: Family; readonly address: string; readonly port: number }
   /** Persistence engine and what it keyed the template by. */
   readonly engine?: { readonly name: string; readonly data: string }
-}
-
-/** A sync daemon that runs. `maxLength` in bytes. */
-export interface SyncDaemon {
-  readonly role: 'master' | 'backup'
-  readonly syncId: number
-  readonly interface: string
-  readonly maxLength: number
-  readonly group: string
-  readonly port: number
-  readonly ttl: number
 }
 
 const columns = 'pro expire state       source             virtual            destination'

@@ -1,4 +1,5 @@
 /** Output of the commands that only bpvs has. Pure. */
+import type { RunningSyncDaemon } from '../sync/options.ts'
 import type { Hook } from './session.ts'
 
 /** One line per attached program, under a header. */
@@ -10,6 +11,16 @@ export function formatHooks(hooks: readonly Hook[]): string {
 /** One line per reason that has been counted. */
 export function formatVerdicts(verdicts: readonly { readonly name: string; readonly count: bigint }[]): string {
   return formatColumns([['Verdict', 'Packets'], ...verdicts.map((verdict) => [verdict.name, String(verdict.count)])])
+}
+
+/** One line per sync daemon that runs. */
+export function formatSyncDaemons(daemons: readonly RunningSyncDaemon[]): string {
+  const header = ['Daemon', 'Interface', 'SyncId', 'Messages', 'Connections', 'Refused', 'Failed', 'Waiting']
+  const rows = daemons.map(({ role, interface: name, syncId, counters }) => {
+    const { messages, connections, refused, failed, waiting } = counters
+    return [role, name, String(syncId), ...[messages, connections, refused, failed, waiting].map(String)]
+  })
+  return formatColumns([header, ...rows])
 }
 
 /** Rows with columns as wide as their widest word; no blanks at line ends. */

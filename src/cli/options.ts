@@ -164,6 +164,7 @@ export const ownCommands = [
   { name: 'unload', help: "remove bpvs's programs, tables and pins from this network namespace" },
   { name: 'hooks', help: 'list what is attached to which interface' },
   { name: 'verdicts', help: 'list packets refused or dropped, by reason' },
+  { name: 'sync-daemons', help: 'list the sync daemons, and what they counted' },
   { name: 'check', help: 'check the table for contradictions' },
   { name: 'mark-rules', help: "list the table's own rules that mark packets for services by mark" },
   { name: 'mark-rule', help: 'add|delete MARK [from PREFIX] [to PREFIX] [proto tcp|udp|sctp] [port N[-M]] [dev NAME]' },

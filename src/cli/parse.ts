@@ -1,7 +1,8 @@
 /** Command lines to commands, with ipvsadm's messages and exit statuses for what is wrong. Pure but for the names asked for. */
 import type { LbError } from '../model/errors.ts'
 import type { Family, Protocol, ServerKey, ServerSpec, ServiceKey, Timeouts } from '../model/types.ts'
-import type { Command, ListCommand, ServiceRequest, SyncDaemonRequest } from './command.ts'
+import type { SyncDaemonRequest } from '../sync/options.ts'
+import type { Command, ListCommand, ServiceRequest } from './command.ts'
 import { effects, newDraft, readTimeout, type Draft } from './draft.ts'
 import { listingColumns } from './format-listing.ts'
 import { parseMarkRule } from './mark-rule.ts'

@@ -4,7 +4,7 @@ import type { Command, ListCommand } from './command.ts'
 import { formatConnections, formatDaemons, formatTimeouts } from './format-connections.ts'
 import { formatService, formatTable, type ListedService, type ListingStyle } from './format-listing.ts'
 import { numericNames, type NameLookup } from './format-name.ts'
-import { formatHooks, formatVerdicts } from './format-own.ts'
+import { formatHooks, formatSyncDaemons, formatVerdicts } from './format-own.ts'
 import { formatSave } from './format-save.ts'
 import { HostWanted, NameBook, type Resolver } from './names.ts'
 import { formatMarkRules } from './mark-rule.ts'
@@ -158,6 +158,7 @@ class Runner {
         return 0
       case 'hooks':
       case 'verdicts':
+      case 'sync-daemons':
       case 'check':
       case 'unload':
       case 'mark-rules':
@@ -166,7 +167,7 @@ class Runner {
         session.operations.markRules[command.edit](command.rule)
         return 0
       default:
-        session.change(command)
+        await session.change(command)
         return 0
     }
   }
@@ -182,6 +183,9 @@ class Runner {
         return 0
       case 'mark-rules':
         stdout(formatMarkRules(operations.markRules.list()))
+        return 0
+      case 'sync-daemons':
+        stdout(formatSyncDaemons(operations.syncDaemons.list()))
         return 0
       case 'unload':
         stdout(operations.unload() ? '' : 'nothing of bpvs is loaded in this network namespace\n')

@@ -2,8 +2,8 @@
 import { type ErrorCode, LbError } from '../model/errors.ts'
 import type { MarkRule, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
 import type { Table } from '../engine/table.ts'
-import type { ChangeCommand, ServiceRequest, SyncDaemonRequest } from './command.ts'
-import type { SyncDaemon } from './format-connections.ts'
+import type { RunningSyncDaemon, SyncDaemonRequest, SyncRole } from '../sync/options.ts'
+import type { ChangeCommand, ServiceRequest } from './command.ts'
 import type { ListedService } from './format-listing.ts'
 import { isScheduler } from './scheduler-flags.ts'
 import { isUnicast } from './address.ts'
@@ -18,11 +18,11 @@ export interface Hook {
 
 /** The sync daemons of the namespace. */
 export interface SyncDaemons {
-  /** Throws LbError when one of this role runs already, or its interface does not exist. */
-  start(request: SyncDaemonRequest): void
-  /** False when none of this role runs. */
-  stop(role: SyncDaemon['role']): boolean
-  list(): readonly SyncDaemon[]
+  /** Rejects with LbError when one of this role runs already, or its interface does not exist. */
+  start(request: SyncDaemonRequest): Promise<void>
+  /** Resolves when it has ended; to false when none of this role runs. */
+  stop(role: SyncRole): Promise<boolean>
+  list(): readonly RunningSyncDaemon[]
 }
 
 /** The rules that mark packets, in their order. */
@@ -46,8 +46,7 @@ export interface Operations {
   check(): readonly string[]
   /** The table's own rules that mark packets. */
   readonly markRules: MarkRules
-  /** Absent where connections are not synchronised. */
-  readonly syncDaemons?: SyncDaemons
+  readonly syncDaemons: SyncDaemons
   /** Names that `--pe` may have. */
   readonly persistenceEngines?: readonly string[]
 }
@@ -88,8 +87,8 @@ export class Session {
     return this.#open()?.timeouts() ?? defaultTimeouts
   }
 
-  /** Throws LbError: what the table refuses. */
-  change(command: ChangeCommand): void {
+  /** Rejects with LbError: what the table refuses. */
+  async change(command: ChangeCommand): Promise<void> {
     switch (command.do) {
       case 'add-service':
         this.#addService(command.service)
@@ -119,10 +118,10 @@ export class Session {
         this.#setTimeouts(command.timeouts)
         break
       case 'start-daemon':
-        this.#startDaemon(command.daemon)
+        await this.#startDaemon(command.daemon)
         break
       case 'stop-daemon':
-        this.#stopDaemon(command.role)
+        await this.#stopDaemon(command.role)
         break
     }
   }
@@ -151,6 +150,8 @@ export class Session {
     inKernelsOrder(
       () => {
         if (!isUnicast(server) && server.lower <= server.upper) throw new LbError('INVALID', invalidOperation)
+        if (server.family !== service.family && this.daemons().length > 0)
+          throw new LbError('INVALID', invalidOperation)
         table.addServer(service, server)
       },
       () => absent(table, service, 'SERVICE_NOT_DEFINED'),
@@ -176,20 +177,19 @@ export class Session {
     if (changes) this.#create().setTimeouts(timeouts)
   }
 
-  #startDaemon(request: SyncDaemonRequest): void {
-    const { syncDaemons } = this.operations
-    if (syncDaemons === undefined) {
-      throw new LbError('UNSUPPORTED', 'connections cannot be synchronised: bpvs has no sync daemon')
-    }
-    syncDaemons.start(request)
+  /** Records have one family for both ends, so no server may be of another family than its service. */
+  async #startDaemon(request: SyncDaemonRequest): Promise<void> {
+    const mixed = this.services().some(({ key, servers }) => servers.some(({ family }) => family !== key.family))
+    if (mixed) throw new LbError('INVALID', invalidOperation)
+    await this.operations.syncDaemons.start(request)
   }
 
-  #stopDaemon(role: SyncDaemon['role']): void {
-    if (this.operations.syncDaemons?.stop(role) !== true) throw new LbError('INVALID', 'No daemon is running')
+  async #stopDaemon(role: SyncRole): Promise<void> {
+    if (!(await this.operations.syncDaemons.stop(role))) throw new LbError('INVALID', 'No daemon is running')
   }
 
-  daemons(): readonly SyncDaemon[] {
-    return this.operations.syncDaemons?.list() ?? []
+  daemons(): readonly RunningSyncDaemon[] {
+    return this.operations.syncDaemons.list()
   }
 
   #open(): Table | undefined {

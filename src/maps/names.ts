@@ -51,6 +51,30 @@ export function serverName(key: ServerKey): ServerName {
   return scratch.toString('latin1', 0, SERVER_NAME_BYTES)
 }
 
+/** The name of a service by address, from bytes as in lb_addr. */
+export function addressName(family: Family, protocol: number, address: Uint8Array, port: number): ServiceName {
+  scratch.fill(0)
+  scratch.set(address)
+  scratch.writeUInt16BE(port, PORT)
+  scratch[PROTOCOL] = protocol
+  scratch[SERVICE_FAMILY] = family
+  return scratch.toString('latin1')
+}
+
+/** The name of a service by a firewall mark other than 0. */
+export function markName(family: Family, mark: number): ServiceName {
+  return serviceName({ kind: 'fwmark', family, mark })
+}
+
+/** The name of a server, from bytes as in lb_addr. */
+export function endpointName(family: Family, address: Uint8Array, port: number): ServerName {
+  scratch.fill(0)
+  scratch.set(address)
+  scratch.writeUInt16BE(port, PORT)
+  scratch[SERVER_FAMILY] = family
+  return scratch.toString('latin1', 0, SERVER_NAME_BYTES)
+}
+
 function putEndpoint(key: { readonly family: Family; readonly address: string; readonly port: number }): void {
   if (!writeAddress(scratch, 0, key.address, key.family)) {
     throw new LbError('INVALID', undefined, { what: `IPv${key.family} address`, value: key.address })

@@ -40,6 +40,8 @@ export interface TableHandles {
   clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint }
   /** Ends every connection that has expired by now, so that the counts of servers are exact. */
   sweep(): void
+  /** Enters the connections of lb_sync_conns, which says of each what became of it. */
+  enterSynced(): void
   /** A firewall mark hashes as protocol 0, port 0 and an address whose first word in memory is the mark. */
   hashService(family: 4 | 6, protocol: number, address: Uint8Array, port: number): ServiceSpot
   /** The bit is in the second half of lb_filter already. */

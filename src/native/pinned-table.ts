@@ -100,6 +100,10 @@ export class PinnedTable implements TableHandles {
     this.#run('lb_sweep')
   }
 
+  enterSynced(): void {
+    this.#run('lb_sync')
+  }
+
   hashService(family: 4 | 6, protocol: number, address: Uint8Array, port: number): ServiceSpot {
     const endpoint = new Uint8Array(ENDPOINT_SIZE)
     packEndpoint(endpoint, 0, family, protocol, address, port)

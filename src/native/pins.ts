@@ -5,9 +5,11 @@ import { layoutVersion } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
 import { closeFd, lock, openDirectory, unlock } from './shim.ts'
 
-/** Directories in a pin directory are marks; they are made last and removed first. */
+/** Directories in a pin directory are marks. Those that say what the table is are made last and removed first. */
 const LAYOUT_MARK = 'layout-'
 const BUILD_MARK = 'build-'
+/** Locked by a sync daemon, whose role follows, as long as it lives. */
+export const SYNC_MARK = 'sync-'
 
 /** `absent`: no table, or one that nobody finished making. */
 export type TableState = { readonly kind: 'absent' } | { readonly kind: 'ready'; readonly build: string | undefined }
@@ -72,7 +74,7 @@ export function markReady(dir: string): void {
 export function removePins(dir: string): void {
   const names = listDirectory(dir)
   if (names === undefined) return
-  const isMark = (name: string): boolean => name.startsWith(LAYOUT_MARK) || name.startsWith(BUILD_MARK)
+  const isMark = (name: string): boolean => [LAYOUT_MARK, BUILD_MARK, SYNC_MARK].some((mark) => name.startsWith(mark))
   try {
     for (const name of names.filter(isMark)) rmdirSync(join(dir, name))
     for (const name of names.filter((name) => !isMark(name))) rmSync(join(dir, name), { force: true, recursive: true })

@@ -36,6 +36,7 @@ export const programNames = [
   'lb_read_clock',
   'lb_start_sweeper',
   'lb_sweep',
+  'lb_sync',
 ] as const
 export type ProgramName = (typeof programNames)[number]
 

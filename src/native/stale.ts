@@ -4,13 +4,17 @@ import { join } from 'node:path'
 import { Attachments } from './attachments.ts'
 import { hostProcess } from './bpffs.ts'
 import { removePins, tableNames } from './pins.ts'
-import { netnsCookies } from './shim.ts'
+import { netnsCookie, netnsCookies } from './shim.ts'
 
-/** Paths of namespaces that threads are in, one path each. */
-function namespacesOfThreads(): Map<string, string> {
+/** Names of the processes of sync daemons begin so; they serve a namespace, but don't keep it for anybody. */
+export const SYNC_PROCESS = 'bpvs-sync-'
+
+/** Paths of namespaces that threads are in, one path each; of processes whose names `counts` accepts. */
+function namespacesOfThreads(counts: (name: string) => boolean = () => true): Map<string, string> {
   const found = new Map<string, string>()
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
     try {
+      if (!counts(readFileSync(`/proc/${pid}/comm`, 'utf8'))) continue
       for (const thread of readdirSync(`/proc/${pid}/task`)) {
         const path = `/proc/${pid}/task/${thread}/ns/net`
         found.set(readlinkSync(path), path)
@@ -39,6 +43,14 @@ function mountedNamespaces(): string[] {
 function liveCookies(): Set<string> {
   const paths = [...namespacesOfThreads().values(), ...mountedNamespaces()]
   return new Set(netnsCookies(paths).map(String))
+}
+
+/** Whether only sync daemons are left in the calling thread's network namespace, and no mount keeps it. */
+export function isNamespaceAbandoned(): boolean {
+  const own = readlinkSync('/proc/self/ns/net')
+  const users = namespacesOfThreads((name) => !name.startsWith(SYNC_PROCESS))
+  if (users.has(own)) return false
+  return !netnsCookies(mountedNamespaces()).includes(netnsCookie())
 }
 
 /**

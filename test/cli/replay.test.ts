@@ -4,6 +4,7 @@
  * recordings are from.)
  */
 import t from 'tap'
+import { syncRoles } from '../../src/sync/options.ts'
 import type { Operations } from '../../src/cli/session.ts'
 import { ModelTable, modelOperations } from '../helpers/model-table.ts'
 import {
@@ -119,8 +120,7 @@ class Replay {
   }
 
   async #reset(operations: Operations, base: readonly string[][]): Promise<void> {
-    operations.syncDaemons?.stop('master')
-    operations.syncDaemons?.stop('backup')
+    for (const role of syncRoles) await operations.syncDaemons.stop(role)
     for (const args of [['-C'], ...base]) await runCommand(args, { operations })
   }
 

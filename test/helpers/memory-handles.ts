@@ -96,6 +96,9 @@ export class MemoryHandles implements TableHandles {
   /** Nothing expires by itself. */
   sweep(): void {}
 
+  /** There is no program. */
+  enterSynced(): void {}
+
   hashService(): never {
     throw new Error('the batch form is enough')
   }

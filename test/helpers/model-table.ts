@@ -4,9 +4,13 @@
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { Table, Totals } from '../../src/engine/table.ts'
-import type { SyncDaemonRequest } from '../../src/cli/command.ts'
-import type { SyncDaemon } from '../../src/cli/format-connections.ts'
 import type { MarkRules, Operations, SyncDaemons } from '../../src/cli/session.ts'
+import {
+  completeRequest,
+  type RunningSyncDaemon,
+  type SyncDaemonRequest,
+  type SyncRole,
+} from '../../src/sync/options.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type {
   ConnectionView,
@@ -167,29 +171,28 @@ export class ModelTable implements Table {
 /** Sync daemons that do nothing but be there, on interfaces with an MTU of 1500. */
 export class ModelSyncDaemons implements SyncDaemons {
   readonly #interfaces: readonly string[]
-  #running: SyncDaemon[] = []
+  #running: RunningSyncDaemon[] = []
 
   constructor(interfaces: readonly string[]) {
     this.#interfaces = interfaces
   }
 
-  start(request: SyncDaemonRequest): void {
+  async start(request: SyncDaemonRequest): Promise<void> {
+    if (!this.#interfaces.includes(request.interface)) throw new LbError('INVALID', 'No such device')
     if (this.#running.some((daemon) => daemon.role === request.role))
       throw new LbError('INVALID', 'Daemon has already run')
-    if (!this.#interfaces.includes(request.interface)) throw new LbError('INVALID', 'No such device')
-    const group = request.group ?? '224.0.0.81'
-    const largest = group.includes(':') ? 1452 : 1472
-    this.#running.push({ maxLength: largest, group, port: 8848, ttl: 1, ...request })
+    const counters = { messages: 0n, connections: 0n, refused: 0n, failed: 0n, waiting: 0n }
+    this.#running.push({ ...completeRequest(request, 1500), counters })
   }
 
-  stop(role: SyncDaemon['role']): boolean {
+  async stop(role: SyncRole): Promise<boolean> {
     const left = this.#running.filter((daemon) => daemon.role !== role)
     const stopped = left.length < this.#running.length
     this.#running = left
     return stopped
   }
 
-  list(): readonly SyncDaemon[] {
+  list(): readonly RunningSyncDaemon[] {
     return [...this.#running].sort((one, two) => two.role.localeCompare(one.role))
   }
 }

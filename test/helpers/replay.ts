@@ -3,6 +3,7 @@ import type { Operations } from '../../src/cli/session.ts'
 import type { Table } from '../../src/engine/table.ts'
 import { decode } from './decode.ts'
 import { endpoint } from './director.ts'
+import { ModelSyncDaemons } from './model-table.ts'
 import type { Datapath } from './prog.ts'
 import { type Arrival, endsOf, Host, type HostOptions, sameEnd } from './prog-host.ts'
 import { type Outcome, runCommand, splitArguments } from './recordings.ts'
@@ -82,6 +83,7 @@ function operationsOn(datapath: Datapath): Operations {
     verdicts: () => [],
     check: () => [],
     markRules: { list: () => [], add: () => {}, delete: () => {} },
+    syncDaemons: new ModelSyncDaemons([]),
   }
 }
 

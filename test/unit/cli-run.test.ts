@@ -72,10 +72,10 @@ t.test('the first service makes the table, and so does the first timeout', async
 })
 
 t.test('what the table cannot do is told, with status 255', async (t) => {
-  const { syncDaemons: _, persistenceEngines: __, ...operations } = modelOperations({ table: new ModelTable() })
+  const { persistenceEngines: _, ...operations } = modelOperations({ table: new ModelTable() })
   await runCommand(['-A', '-u', '10.9.0.1:53'], { operations })
   const rows: readonly (readonly [string, RegExp])[] = [
-    ['--start-daemon master', /no sync daemon/],
+    ['--start-daemon master', /^No such device$/m],
     ['--stop-daemon master', /^No daemon is running$/m],
     ['-A -u 10.9.0.1:5060 -p --pe sip', /^Scheduler or persistence engine not found$/m],
   ]
@@ -169,10 +169,12 @@ t.test('a restore acts on each line as it comes, also if the line comes in piece
 })
 
 t.test("bpvs's own commands show what is there, and take no further words", async (t) => {
-  const operations = modelOperations({ table: new ModelTable() })
+  const operations = modelOperations({ table: new ModelTable(), interfaces: ['eth0'] })
   const rows: readonly (readonly [string, number, RegExp, string])[] = [
     ['--hooks', 0, /^eth0 +2 +tcx\/ingress +link$/m, ''],
     ['--verdicts', 0, /^NO_SERVER +3$/m, ''],
+    ['--start-daemon backup --mcast-interface eth0 --syncid 3', 0, /^$/, ''],
+    ['--sync-daemons', 0, /^Daemon .* Waiting\nbackup +eth0 +3 +0 +0 +0 +0 +0$/m, ''],
     ['--check', 0, /^the table is consistent$/m, ''],
     ['--unload', 0, /^$/, ''],
     ['--unload', 0, /^nothing of bpvs is loaded/, ''],
@@ -203,4 +205,20 @@ t.test("-E to mh with more servers than it takes is refused in ipvsadm's words",
     out: '',
     err: 'Invalid operation.  Possibly wrong module version, address not unicast, ...\n',
   })
+})
+
+t.test('sync daemons and servers of another family than their service exclude each other', async (t) => {
+  const operations = modelOperations({ table: new ModelTable(), interfaces: ['eth0'] })
+  const outcome = (line: string) => runCommand(line.split(' '), { operations })
+  const start = '--start-daemon master --mcast-interface eth0'
+  const mixed = '-t 10.9.0.1:80 -r [fd00:2::1]:80'
+  await outcome('-A -t 10.9.0.1:80')
+  t.equal((await outcome(`-a ${mixed} -i`)).rc, 0)
+  const refused = /^Invalid operation\. /
+  t.match(await outcome(start), { rc: 255, err: refused })
+  t.equal((await outcome(`-d ${mixed}`)).rc, 0)
+  t.equal((await outcome(start)).rc, 0)
+  t.match(await outcome(`-a ${mixed} -i`), { rc: 255, err: refused })
+  t.equal((await outcome('--stop-daemon master')).rc, 0)
+  t.equal((await outcome(`-a ${mixed} -i`)).rc, 0)
 })
