@@ -18,6 +18,7 @@ enum lb_limit {
 	LB_MEMO_SERVERS = 5,   /* servers in a record of lb_memos */
 	LB_MEMO_SHARE = 4,     /* so many servers in the table for each record of lb_memos */
 	LB_VERDICTS = 64,      /* counters of one lane of lb_verdicts */
+	LB_CONN_PACKETS = 9,   /* a connection counts its client's packets up to here */
 	LB_MAX_SERVERS_PER_SERVICE = 65536,
 };
 
@@ -40,6 +41,8 @@ enum lb_verdict {
 	LB_ECHO,               /* an ICMP echo to a VIP was answered */
 	LB_ICMP_FORWARD,       /* an ICMP error was translated */
 	LB_MEMO_FULL, /* lblc, lblcr: no room to remember where an address was sent; it was sent all the same */
+	LB_DROP_DEFENCE,  /* a new connection was not made: the tunable drop_packet */
+	LB_EXPIRED_EARLY, /* a connection was ended before its time: the tunable drop_entry */
 	LB_VERDICT_MAX,
 };
 
@@ -298,7 +301,7 @@ struct lb_conn {
 	__u8 state;    /* enum lb_state */
 	__u8 flags;    /* enum lb_conn_flag */
 	__u8 fwd; /* enum lb_fwd: as the server had it when the connection began, kept for life */
-	__u8 pad;
+	__u8 packets;    /* from the client, up to LB_CONN_PACKETS */
 	__u32 hop;       /* next hop of replies, as in lb_server_state */
 	__u32 hop_token; /* routes as they were then; of a template: its timeout, seconds */
 	__u32 control; /* index + 1 of the template it was made by; of a template: how many it made that live */
@@ -348,7 +351,22 @@ struct lb_config {
 	__u32 sloppy_tcp;
 	__u32 sloppy_sctp;
 	__u32 expire_quiescent_template; /* a template does not lead to a server of weight 0 */
-	__u32 lblc_expiration, lblcr_expiration; /* seconds */
+	__u32 lblc_expiration, lblcr_expiration;   /* seconds */
+	__u32 drop_entry, drop_packet, secure_tcp; /* modes 0 to 3 */
+	__u32 am_droprate; /* drop_packet 3 drops one new connection in so many */
+	__u32 amemthresh;  /* memory is low with less than this left, in pages: see lb_defence */
+	__u32 run_estimation;
+	__u32 pad;
+};
+
+/* What the defences are, once a second. Memory is what is left of lb_conns, in pages of 4 KiB. Writer: the timer. */
+struct lb_defence {
+	__u32 used; /* connections, when they were last counted */
+	__u32 low;  /* memory is */
+	__u32 drop_entry, secure_tcp;
+	__u32 drop_rate,
+		drop_counter; /* one new connection in so many is dropped, 0: none; to the next one */
+	__u32 updated;        /* tick */
 	__u32 pad;
 };
 

@@ -165,5 +165,7 @@ static __always_inline void conn_step(struct lb_conn *c, const struct packet *p,
 		   unlikely(c->control && !(was.flags & LB_CONN_ASSURED))) {
 		template_assure(c);
 	}
+	if (dir == DIR_IN && unlikely(was.packets < LB_CONN_PACKETS))
+		c->packets = was.packets + 1;
 	conn_touch(c, now.state, p->now);
 }

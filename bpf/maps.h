@@ -81,6 +81,9 @@ LB_ARRAY(lb_verdicts, __u64, LB_VERDICTS);
 /* The kernel's coarse clock, for user space: the program lb_read_clock fills it. One entry. */
 LB_ARRAY(lb_clock, struct lb_clock, 1);
 
+/* Defences against floods, as they are now. One entry. Writer: the timer that expires connections. */
+LB_ARRAY(lb_defence, struct lb_defence, 1);
+
 /* The timer that expires connections with no process of ours alive. One entry; not for user space. */
 struct lb_sweeper {
 	struct bpf_timer timer;
@@ -88,7 +91,7 @@ struct lb_sweeper {
 	__u32 cursor; /* next entry to look at */
 	__u32 slice;  /* of the servers and services whose rates are estimated next */
 	__u32 memo;   /* next record of lb_memos to look at */
-	__u32 pad;
+	__u32 used;   /* connections seen in this round */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

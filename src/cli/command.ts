@@ -1,4 +1,5 @@
 /** A command line, understood: what parse.ts makes and run.ts does. */
+import type { BypassMode, TunableRequest } from '../model/settings.ts'
 import type { ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
 import type { SyncDaemon } from './format-connections.ts'
 import type { ListingColumns } from './format-listing.ts'
@@ -33,7 +34,11 @@ export type Command =
   | { readonly do: 'flush' }
   | { readonly do: 'restore' }
   | { readonly do: 'help' | 'version' | 'bpvs-help' }
-  | { readonly do: Exclude<OwnCommandName, 'bpvs-help'> }
+  | { readonly do: Exclude<OwnCommandName, 'bpvs-help' | 'sysctl' | 'bypass'> }
+  /** No requests: all are listed. */
+  | { readonly do: 'sysctl'; readonly requests: readonly TunableRequest[] }
+  /** No mode: it is shown. */
+  | { readonly do: 'bypass'; readonly mode?: BypassMode }
   | ListCommand
   | { readonly do: 'save'; readonly numeric: boolean }
   | { readonly do: 'zero'; readonly service?: ServiceKey }

@@ -1,4 +1,5 @@
 /** Output of the commands that only bpvs has. Pure. */
+import type { TunableRequest } from '../model/settings.ts'
 import type { Hook } from './session.ts'
 
 /** One line per attached program, under a header. */
@@ -10,6 +11,11 @@ export function formatHooks(hooks: readonly Hook[]): string {
 /** One line per reason that has been counted. */
 export function formatVerdicts(verdicts: readonly { readonly name: string; readonly count: bigint }[]): string {
   return formatColumns([['Verdict', 'Packets'], ...verdicts.map((verdict) => [verdict.name, String(verdict.count)])])
+}
+
+/** A line each, as sysctl prints it. */
+export function formatTunables(values: readonly Required<TunableRequest>[]): string {
+  return values.map(({ name, value }) => `net.ipv4.vs.${name} = ${value}\n`).join('')
 }
 
 /** Rows with columns as wide as their widest word; no blanks at line ends. */

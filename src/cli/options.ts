@@ -159,12 +159,14 @@ export const options = [
 ] as const satisfies readonly OptionRecord[]
 export type OptionName = (typeof options)[number]['long']
 
-/** Commands that ipvsadm does not have: the first word of a command line, without further words. */
+/** Commands that ipvsadm does not have: the first word of a command line. `takes`: the words that may follow. */
 export const ownCommands = [
+  { name: 'sysctl', takes: '[NAME[=VALUE] ...]', help: 'list or set what are sysctls net.ipv4.vs.* with IPVS' },
+  { name: 'bypass', takes: '[auto|never|always]', help: "show or set whether connections bypass the host's stack" },
   { name: 'unload', help: "remove bpvs's programs, tables and pins from this network namespace" },
   { name: 'hooks', help: 'list what is attached to which interface' },
   { name: 'verdicts', help: 'list packets refused or dropped, by reason' },
   { name: 'check', help: 'check the table for contradictions' },
   { name: 'bpvs-help', help: 'display this help message' },
-] as const
+] as const satisfies readonly { readonly name: string; readonly takes?: string; readonly help: string }[]
 export type OwnCommandName = (typeof ownCommands)[number]['name']

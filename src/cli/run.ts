@@ -4,7 +4,7 @@ import type { Command, ListCommand } from './command.ts'
 import { formatConnections, formatDaemons, formatTimeouts } from './format-connections.ts'
 import { formatService, formatTable, type ListedService, type ListingStyle } from './format-listing.ts'
 import { numericNames, type NameLookup } from './format-name.ts'
-import { formatHooks, formatVerdicts } from './format-own.ts'
+import { formatHooks, formatTunables, formatVerdicts } from './format-own.ts'
 import { formatSave } from './format-save.ts'
 import { HostWanted, NameBook, type Resolver } from './names.ts'
 import { parse, tryHelp } from './parse.ts'
@@ -151,6 +151,13 @@ class Runner {
         return 0
       case 'save':
         await this.#save(command.numeric, session)
+        return 0
+      case 'sysctl':
+        this.#environment.stdout(formatTunables(session.tunables(command.requests)))
+        return 0
+      case 'bypass':
+        if (command.mode === undefined) this.#environment.stdout(`${session.settings().bypass}\n`)
+        else session.changeSettings({ bypass: command.mode })
         return 0
       case 'hooks':
       case 'verdicts':

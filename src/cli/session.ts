@@ -1,5 +1,12 @@
 /** The table as a command sees it: opened when first needed, empty where the namespace has none. */
 import { type ErrorCode, LbError } from '../model/errors.ts'
+import {
+  initialSettings,
+  type Settings,
+  type SettingsChange,
+  type TunableRequest,
+  tunables,
+} from '../model/settings.ts'
 import type { ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
 import type { Table } from '../engine/table.ts'
 import type { ChangeCommand, ServiceRequest, SyncDaemonRequest } from './command.ts'
@@ -75,6 +82,23 @@ export class Session {
 
   timeouts(): Timeouts {
     return this.#open()?.timeouts() ?? defaultTimeouts
+  }
+
+  settings(): Settings {
+    return this.#open()?.settings() ?? initialSettings
+  }
+
+  /** Makes the table where there is none, or the settings would be forgotten. */
+  changeSettings(change: SettingsChange): void {
+    this.#create().changeSettings(change)
+  }
+
+  /** Sets what has a value, all at once; returns what the tunables asked about are then: all, if none is named. */
+  tunables(requests: readonly TunableRequest[]): Required<TunableRequest>[] {
+    const given = requests.flatMap(({ name, value }) => (value === undefined ? [] : [[name, value] as const]))
+    if (given.length > 0) this.changeSettings({ tunables: Object.fromEntries(given) })
+    const now = this.settings().tunables
+    return (requests.length > 0 ? requests : tunables).map(({ name }) => ({ name, value: now[name] }))
   }
 
   /** Throws LbError: what the table refuses. */

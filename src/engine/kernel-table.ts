@@ -9,9 +9,11 @@ import { findService, serviceSpot } from '../maps/service-index.ts'
 import type { IndexEntry } from '../maps/service-index.ts'
 import { totalRates, zeroServerRates, zeroServiceRates, zeroTotalRates } from '../maps/rates.ts'
 import { addTotal, newSums, toCounters, zeroServer, zeroServiceBase, zeroTotal } from '../maps/stats.ts'
+import { readSettings, writeSettings } from '../maps/settings.ts'
 import { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import type { ErrorCode } from '../model/errors.ts'
+import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
   ConnectionView,
   ServerKey,
@@ -95,6 +97,10 @@ export class KernelTable implements ReconcilingTable {
       tcpFinS: config.timeout(0, LbState.TCP_FIN_WAIT),
       udpS: config.timeout(0, LbState.UDP_NORMAL),
     }
+  }
+
+  settings(): Settings {
+    return readSettings(this.#maps)
   }
 
   addService(spec: ServiceSpec, source: Source = 'command'): void {
@@ -184,6 +190,11 @@ export class KernelTable implements ReconcilingTable {
     })
   }
 
+  changeSettings(change: SettingsChange): void {
+    this.#edit(({ maps }) => writeSettings(maps, change))
+    this.#handles.sweep()
+  }
+
   /**
    * As ReconcilingTable; a DesiredService object that was applied before is taken to be unchanged: never change one.
    */
@@ -231,6 +242,7 @@ export class KernelTable implements ReconcilingTable {
         if (error instanceof LbError && error.code !== 'NATIVE') maps.book.setEditing(0, 0)
         throw error
       }
+      if (maps.config.expireNodestConn(0) !== 0 && maps.book.trashed(0) !== 0) this.#handles.sweep()
       sweepSome(maps, nowS)
       refreshFilter(maps)
       maps.book.setEditing(0, 0)

@@ -5,6 +5,7 @@
  * an order in which a packet sees the old list or the new one, and raises the generation number. Errors are LbError
  * with the codes named at each method; the table is unchanged when a method throws.
  */
+import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
   ConnectionView,
   Counters,
@@ -38,6 +39,7 @@ export interface Table {
   /** Connections that have not expired, in table order. */
   connections(): Iterable<ConnectionView>
   timeouts(): Timeouts
+  settings(): Settings
 
   /** SERVICE_EXISTS, NO_SCHEDULER, INVALID, TABLE_FULL. */
   addService(spec: ServiceSpec, source?: Source): void
@@ -57,6 +59,8 @@ export interface Table {
   zero(key?: ServiceKey): void
   /** 0 leaves a timeout as it is. */
   setTimeouts(timeouts: Timeouts): void
+  /** What is in force when this returns. */
+  changeSettings(change: SettingsChange): void
   /** Unmaps and closes; the table itself stays. */
   close(): void
 }

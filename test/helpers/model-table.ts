@@ -7,6 +7,7 @@ import type { SyncDaemonRequest } from '../../src/cli/command.ts'
 import type { SyncDaemon } from '../../src/cli/format-connections.ts'
 import type { Operations, SyncDaemons } from '../../src/cli/session.ts'
 import { LbError } from '../../src/model/errors.ts'
+import { initialSettings, type Settings, type SettingsChange } from '../../src/model/settings.ts'
 import type {
   ConnectionView,
   Counters,
@@ -42,6 +43,7 @@ export class ModelTable implements Table {
   readonly #missing: readonly string[]
   #services: ServiceView[] = []
   #timeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
+  #settings = initialSettings
   #generation = 0n
   #nextId = 1
 
@@ -51,6 +53,16 @@ export class ModelTable implements Table {
 
   generation(): bigint {
     return this.#generation
+  }
+
+  settings(): Settings {
+    return this.#settings
+  }
+
+  changeSettings({ bypass, tunables }: SettingsChange): void {
+    const { bypass: before, tunables: all } = this.#settings
+    this.#settings = { bypass: bypass ?? before, tunables: { ...all, ...tunables } }
+    this.#generation++
   }
 
   services(): ServiceView[] {
