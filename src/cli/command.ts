@@ -3,6 +3,7 @@ import type { BypassMode, TunableRequest } from '../model/settings.ts'
 import type { ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
 import type { SyncDaemon } from './format-connections.ts'
 import type { ListingColumns } from './format-listing.ts'
+import type { ProcFile } from './format-proc.ts'
 import type { OwnCommandName } from './options.ts'
 
 /** A service as it was asked for: its scheduler and persistence engine may be names that nobody knows. */
@@ -34,9 +35,10 @@ export type Command =
   | { readonly do: 'flush' }
   | { readonly do: 'restore' }
   | { readonly do: 'help' | 'version' | 'bpvs-help' }
-  | { readonly do: Exclude<OwnCommandName, 'bpvs-help' | 'sysctl' | 'bypass'> }
+  | { readonly do: Exclude<OwnCommandName, 'bpvs-help' | 'sysctl' | 'bypass' | 'proc'> }
   /** No requests: all are listed. */
   | { readonly do: 'sysctl'; readonly requests: readonly TunableRequest[] }
+  | { readonly do: 'proc'; readonly file: ProcFile }
   /** No mode: it is shown. */
   | { readonly do: 'bypass'; readonly mode?: BypassMode }
   | ListCommand

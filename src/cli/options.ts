@@ -163,6 +163,7 @@ export type OptionName = (typeof options)[number]['long']
 export const ownCommands = [
   { name: 'sysctl', takes: '[NAME[=VALUE] ...]', help: 'list or set what are sysctls net.ipv4.vs.* with IPVS' },
   { name: 'bypass', takes: '[auto|never|always]', help: "show or set whether connections bypass the host's stack" },
+  { name: 'proc', takes: 'FILE', help: 'show what IPVS has in /proc/net/FILE (ip_vs, ip_vs_conn, ip_vs_stats, ...)' },
   { name: 'unload', help: "remove bpvs's programs, tables and pins from this network namespace" },
   { name: 'hooks', help: 'list what is attached to which interface' },
   { name: 'verdicts', help: 'list packets refused or dropped, by reason' },

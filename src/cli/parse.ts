@@ -5,6 +5,7 @@ import type { Family, Protocol, ServerKey, ServerSpec, ServiceKey, Timeouts } fr
 import type { Command, ListCommand, ServiceRequest, SyncDaemonRequest } from './command.ts'
 import { effects, newDraft, readTimeout, type Draft } from './draft.ts'
 import { listingColumns } from './format-listing.ts'
+import { procFiles } from './format-proc.ts'
 import {
   kinds,
   options,
@@ -59,11 +60,19 @@ export function tryHelp(program: string): LbError {
 function parseOwn(name: OwnCommandName, rest: readonly string[]): Command {
   if (name === 'sysctl') return { do: name, requests: rest.map(parseTunable) }
   const [word, extra] = rest
+  if (name === 'proc') return parseProc(word, extra)
   const mode = name === 'bypass' ? bypassModes.find((each) => each === word) : undefined
   const unexpected = mode === undefined ? word : extra
   if (unexpected !== undefined) throw usageError(`unexpected argument ${unexpected}`)
   if (name === 'bypass') return mode === undefined ? { do: name } : { do: name, mode }
   return { do: name }
+}
+
+function parseProc(word: string | undefined, extra: string | undefined): Command {
+  const file = procFiles.find((each) => each === word?.replace(/^\/proc\/net\//, ''))
+  if (file === undefined) throw usageError(`--proc: one of ${procFiles.join(', ')} is needed`)
+  if (extra !== undefined) throw usageError(`unexpected argument ${extra}`)
+  return { do: 'proc', file }
 }
 
 const noTimeouts: Timeouts = { tcpS: 0, tcpFinS: 0, udpS: 0 }

@@ -159,6 +159,9 @@ class Runner {
         if (command.mode === undefined) this.#environment.stdout(`${session.settings().bypass}\n`)
         else session.changeSettings({ bypass: command.mode })
         return 0
+      case 'proc':
+        for (const text of session.proc(command.file)) this.#environment.stdout(text)
+        return 0
       case 'hooks':
       case 'verdicts':
       case 'check':

@@ -1,4 +1,5 @@
 /** The table as a command sees it: opened when first needed, empty where the namespace has none. */
+import { cpus } from 'node:os'
 import { type ErrorCode, LbError } from '../model/errors.ts'
 import {
   initialSettings,
@@ -7,11 +8,19 @@ import {
   type TunableRequest,
   tunables,
 } from '../model/settings.ts'
-import type { ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
-import type { Table } from '../engine/table.ts'
+import type { Counters, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
+import type { Table, Totals } from '../engine/table.ts'
 import type { ChangeCommand, ServiceRequest, SyncDaemonRequest } from './command.ts'
 import type { SyncDaemon } from './format-connections.ts'
 import type { ListedService } from './format-listing.ts'
+import {
+  formatProcConnections,
+  formatProcCpuStats,
+  formatProcServices,
+  formatProcStats,
+  procApplications,
+  type ProcFile,
+} from './format-proc.ts'
 import { isScheduler } from './scheduler-flags.ts'
 import { isUnicast } from './address.ts'
 
@@ -50,6 +59,9 @@ export interface Operations {
 
 /** What ipvsadm says of an EINVAL: a server at an address that no server can have, more servers than mh takes. */
 const invalidOperation = 'Invalid operation.  Possibly wrong module version, address not unicast, ...'
+
+const noCounters: Counters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
+const noTotals: Totals = { counters: noCounters, rates: noCounters }
 
 /** Timeouts of a namespace where nobody set any. */
 const defaultTimeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
@@ -99,6 +111,25 @@ export class Session {
     if (given.length > 0) this.changeSettings({ tunables: Object.fromEntries(given) })
     const now = this.settings().tunables
     return (requests.length > 0 ? requests : tunables).map(({ name }) => ({ name, value: now[name] }))
+  }
+
+  /** A file of IPVS's in /proc/net, in pieces. */
+  proc(file: ProcFile): Iterable<string> {
+    const table = this.#open()
+    const { counters, rates } = table?.totals() ?? noTotals
+    switch (file) {
+      case 'ip_vs':
+        return [formatProcServices(this.services(), table?.hz ?? 0)]
+      case 'ip_vs_app':
+        return [procApplications]
+      case 'ip_vs_conn':
+      case 'ip_vs_conn_sync':
+        return formatProcConnections(this.connections(), { origins: file === 'ip_vs_conn_sync' })
+      case 'ip_vs_stats':
+        return [formatProcStats(counters, rates)]
+      case 'ip_vs_stats_percpu':
+        return [formatProcCpuStats(table?.cpuCounters() ?? cpus().map(() => noCounters), counters, rates)]
+    }
   }
 
   /** Throws LbError: what the table refuses. */

@@ -8,7 +8,7 @@ import type { ServerName } from '../maps/names.ts'
 import { findService, serviceSpot } from '../maps/service-index.ts'
 import type { IndexEntry } from '../maps/service-index.ts'
 import { totalRates, zeroServerRates, zeroServiceRates, zeroTotalRates } from '../maps/rates.ts'
-import { addTotal, newSums, toCounters, zeroServer, zeroServiceBase, zeroTotal } from '../maps/stats.ts'
+import { addTotal, laneCounters, newSums, toCounters, zeroServer, zeroServiceBase, zeroTotal } from '../maps/stats.ts'
 import { readSettings, writeSettings } from '../maps/settings.ts'
 import { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
@@ -16,6 +16,7 @@ import type { ErrorCode } from '../model/errors.ts'
 import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
   ConnectionView,
+  Counters,
   ServerKey,
   ServerSpec,
   ServiceKey,
@@ -47,6 +48,7 @@ interface Found extends IndexEntry {
  */
 export class KernelTable implements ReconcilingTable {
   readonly connectionSlots: number
+  readonly hz: number
   readonly #handles: TableHandles
   readonly #maps: TableMaps
   readonly #applied = new Map<Source, Applied>()
@@ -55,6 +57,7 @@ export class KernelTable implements ReconcilingTable {
     this.#handles = handles
     this.#maps = new TableMaps(handles)
     this.connectionSlots = handles.rodata.connMax
+    this.hz = handles.rodata.hz
   }
 
   generation(): bigint {
@@ -83,6 +86,10 @@ export class KernelTable implements ReconcilingTable {
       addTotal(this.#maps, sums)
       return { counters: toCounters(sums), rates: totalRates(this.#maps) }
     })
+  }
+
+  cpuCounters(): Counters[] {
+    return this.#handles.withLock(() => laneCounters(this.#maps))
   }
 
   connections(): Iterable<ConnectionView> {

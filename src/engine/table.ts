@@ -28,6 +28,8 @@ export interface Totals {
 export interface Table {
   /** Size of the connection table, as the listing's first line shows it. */
   readonly connectionSlots: number
+  /** Jiffies in a second of the kernel. */
+  readonly hz: number
   /** Count of edits by anybody. */
   generation(): bigint
   /** All services, in the order of their ids. */
@@ -36,6 +38,8 @@ export interface Table {
   service(key: ServiceKey): ServiceView | undefined
   /** What everything together counted, services that are gone included. */
   totals(): Totals
+  /** What each CPU counted of the servers that there are, -Z notwithstanding; CPUs share a place in a large table. */
+  cpuCounters(): Counters[]
   /** Connections that have not expired, in table order. */
   connections(): Iterable<ConnectionView>
   timeouts(): Timeouts

@@ -40,6 +40,7 @@ function sameServer(one: ServerKey, two: ServerKey): boolean {
 
 export class ModelTable implements Table {
   readonly connectionSlots = 4096
+  readonly hz = 250
   readonly #missing: readonly string[]
   #services: ServiceView[] = []
   #timeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
@@ -75,6 +76,10 @@ export class ModelTable implements Table {
 
   connections(): Iterable<ConnectionView> {
     return []
+  }
+
+  cpuCounters(): Counters[] {
+    return [noCounters, noCounters]
   }
 
   totals(): Totals {
