@@ -364,10 +364,8 @@ struct lb_defence {
 	__u32 used; /* connections, when they were last counted */
 	__u32 low;  /* memory is */
 	__u32 drop_entry, secure_tcp;
-	__u32 drop_rate,
-		drop_counter; /* one new connection in so many is dropped, 0: none; to the next one */
-	__u32 updated;        /* tick */
-	__u32 pad;
+	__u32 drop_rate, drop_counter; /* of new connections one in so many; to the next */
+	__u32 updated, pad;            /* tick */
 };
 
 enum lb_feature {
