@@ -18,6 +18,7 @@ enum lb_limit {
 	LB_MEMO_SERVERS = 5,   /* servers in a record of lb_memos */
 	LB_MEMO_SHARE = 4,     /* so many servers in the table for each record of lb_memos */
 	LB_VERDICTS = 64,      /* counters of one lane of lb_verdicts */
+	LB_CONN_PACKETS = 9,   /* a connection counts its client's packets up to here */
 	LB_MAX_SERVERS_PER_SERVICE = 65536,
 	LB_MAX_MARK_RULES = 64,
 	LB_SYNC_BATCH = 64, /* entries of lb_sync_conns */
@@ -48,6 +49,8 @@ enum lb_verdict {
 	LB_DROP_NARROW,   /* the way to a tunnel's server takes less than any link must */
 	LB_DROP_SEGMENTS, /* many segments in one, for a tunnel whose checksum only one could have */
 	LB_REFUSE_NO_ROUTE, /* the same, no way to the server: host unreachable */
+	LB_DROP_DEFENCE,    /* a new connection was not made: the tunable drop_packet */
+	LB_EXPIRED_EARLY,   /* a connection was ended before its time: the tunable drop_entry */
 	LB_VERDICT_MAX,
 };
 
@@ -307,7 +310,7 @@ struct lb_conn {
 	__u8 state;    /* enum lb_state */
 	__u8 flags;    /* enum lb_conn_flag */
 	__u8 fwd; /* enum lb_fwd: as the server had it when the connection began, kept for life */
-	__u8 datagrams;  /* of UDP: how many the client sent, up to LB_SYNC_DATAGRAMS */
+	__u8 packets;    /* from the client, up to LB_CONN_PACKETS */
 	__u32 hop;       /* next hop of replies, as in lb_server_state */
 	__u32 hop_token; /* routes as they were then; of a template: its timeout, seconds */
 	__u32 control; /* index + 1 of the template it was made by; of a template: how many it made that live */
@@ -358,7 +361,11 @@ struct lb_config {
 	__u32 sloppy_tcp;
 	__u32 sloppy_sctp;
 	__u32 expire_quiescent_template; /* a template does not lead to a server of weight 0 */
-	__u32 lblc_expiration, lblcr_expiration; /* seconds */
+	__u32 lblc_expiration, lblcr_expiration;   /* seconds */
+	__u32 drop_entry, drop_packet, secure_tcp; /* modes 0 to 3 */
+	__u32 am_droprate; /* drop_packet 3 drops one new connection in so many */
+	__u32 amemthresh;  /* memory is low with less than this left, in pages: see lb_defence */
+	__u32 run_estimation;
 	__u32 mark_rules; /* the list in force: its first record in lb_mark_rules << 16 | how many */
 };
 
@@ -372,6 +379,15 @@ struct lb_mark_rule {
 	__u8 proto;                  /* IPPROTO_*; 0: any */
 	__u8 af;                     /* enum lb_af; 0: any */
 	__u8 pad[2];
+};
+
+/* What the defences are, once a second. Memory is what is left of lb_conns, in pages of 4 KiB. Writer: the timer. */
+struct lb_defence {
+	__u32 used; /* connections, when they were last counted */
+	__u32 low;  /* memory is */
+	__u32 drop_entry, secure_tcp;
+	__u32 drop_rate, drop_counter; /* of new connections one in so many; to the next */
+	__u32 updated, pad;            /* tick */
 };
 
 enum lb_feature {

@@ -5,6 +5,7 @@
  * and server; its reply is translated where it comes in (bypass), or where it leaves to the client.
  */
 #pragma once
+#include "defence.h"
 #include "icmp.h"
 #include "mark.h"
 
@@ -16,9 +17,8 @@ static __always_inline int act_stack(const struct packet *p, enum lb_hook hook)
 
 /* Counts, keeps alive, translates and sends one request. XDP touches nothing that it can't send itself. */
 static __always_inline int request_forward(struct packet *p, enum lb_hook hook, enum lb_af af,
-					   struct conn_ref ref)
+					   struct conn_ref ref, struct lb_server *srv)
 {
-	struct lb_server *srv = server_at(ref.server);
 	struct lb_server_state *st = server_state_at(ref.server);
 	struct rewrite r = {};
 	struct hop hop = {};
@@ -48,24 +48,43 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 	return hop_send(p, hook, &hop, st->hop);
 }
 
-/* A SYN or INIT that starts a new life on an entry which is about to end (conn_reuse_mode not 0). */
-static __always_inline bool conn_reused(const struct conn_ref *ref, const struct packet *p)
+/* As is_new_conn(): would the packet begin a connection? */
+static __always_inline bool packet_begins(const struct packet *p)
 {
-	__u8 state = ref->c->state;
+	if (p->t.proto == IPPROTO_TCP)
+		return p->tcp_flags & TCP_SYN;
+	return p->t.proto == IPPROTO_SCTP && p->sctp_event == SCTP_INIT;
+}
+
+/* As is_new_conn_expected(): is the entry about to end, so that a new one at its ends is no surprise? Bit 1 of the mode:
+ * where replies are not seen FIN_WAIT is all that there is to see of an end. One made by a template goes on with it. */
+static __always_inline bool conn_reusable(const struct lb_conn *c, __u32 mode)
+{
+	if (c->control)
+		return false;
+	if (c->proto == IPPROTO_SCTP)
+		return c->state == LB_SCTP_CLOSED;
+	return c->state == LB_TCP_TIME_WAIT || c->state == LB_TCP_CLOSE ||
+	       (mode & 2 && c->state == LB_TCP_FIN_WAIT && c->flags & LB_CONN_NOOUTPUT);
+}
+
+/* As ip_vs_in_hook(): is the packet to be scheduled anew, and the connection that it was found to belong to over? Either
+ * it begins another one (conn_reuse_mode, or the server is quiesced), or the server is gone. */
+static __always_inline bool conn_superseded(const struct conn_ref *ref, const struct packet *p,
+					    const struct lb_server *srv)
+{
+	bool gone = !srv || !(srv->flags & LB_SERVER_AVAILABLE);
 	struct lb_config *cfg;
 
-	if (p->t.proto == IPPROTO_TCP) {
-		if (likely(!(p->tcp_flags & TCP_SYN)) ||
-		    (state != LB_TCP_TIME_WAIT && state != LB_TCP_CLOSE))
-			return false;
-	} else if (p->t.proto != IPPROTO_SCTP || p->sctp_event != SCTP_INIT ||
-		   state != LB_SCTP_CLOSED) {
-		return false;
-	}
-	if (ref->c->control) /* is_new_conn_expected(): its template would lead to the same server */
+	if (likely(!packet_begins(p) && !gone))
 		return false;
 	cfg = config_get();
-	return cfg && cfg->conn_reuse_mode;
+	if (!cfg)
+		return false;
+	if (cfg->expire_nodest_conn && (gone || !srv->weight))
+		return true;
+	return packet_begins(p) && cfg->conn_reuse_mode &&
+	       conn_reusable(ref->c, cfg->conn_reuse_mode);
 }
 
 /* One-packet scheduling: each datagram is scheduled and translated, and leaves no connection. */
@@ -116,6 +135,19 @@ static __always_inline int sctp_open(const struct packet *p, enum lb_hook hook)
 	return p->sctp_event == SCTP_ABORT || !cfg || !cfg->sloppy_sctp ? act_pass(hook) : 0;
 }
 
+/* As tcp_conn_schedule(): a SYN may open a connection; with sloppy_tcp anything but a reset. */
+static __always_inline bool tcp_opens(const struct packet *p)
+{
+	struct lb_config *cfg;
+
+	if (p->tcp_flags & TCP_RST)
+		return false;
+	if (likely(p->tcp_flags & TCP_SYN))
+		return true;
+	cfg = config_get();
+	return cfg && cfg->sloppy_tcp;
+}
+
 /* No connection yet: is there a service, and may this packet open one? */
 static __always_inline int request_open(struct packet *p, enum lb_hook hook, enum lb_af af,
 					struct conn_ref *ref)
@@ -128,7 +160,7 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 	service = service_find(p, af);
 	if (!service)
 		return act_pass(hook);
-	if (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
+	if (p->t.proto == IPPROTO_TCP && !tcp_opens(p))
 		return hook == HOOK_XDP || segment_is_local(p, af, service)
 			       ? act_pass(hook)
 			       : refuse_reset(p->ctx, af);
@@ -138,6 +170,8 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 		if (act)
 			return act;
 	}
+	if (unlikely(defence_drops()))
+		return act_drop(hook, LB_DROP_DEFENCE);
 	if (unlikely(service_once(p, service)))
 		return hook == HOOK_XDP ? XDP_PASS : request_once(p, hook, af, service);
 	v = conn_schedule(p, hook, af, service, ref);
@@ -152,15 +186,16 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 static __always_inline int request_in(struct packet *p, enum lb_hook hook, enum lb_af af)
 {
 	struct conn_ref ref = conn_find(p, DIR_IN, af);
+	struct lb_server *srv = ref.c ? server_at(ref.server) : NULL;
 
 	if (hook == HOOK_MARKED && !ref.c && conn_translated(p, af))
 		return act_pass(hook);
-	if (unlikely(ref.c && conn_reused(&ref, p))) {
+	if (unlikely(ref.c && conn_superseded(&ref, p, srv))) {
 		conn_end(ref.index, ref.c->expires, p->now);
 		ref.c = NULL;
 	}
 	if (likely(ref.c))
-		return request_forward(p, hook, af, ref);
+		return request_forward(p, hook, af, ref, srv);
 	return mark_or_service(p) ? OPEN_NEXT : NOT_OURS;
 }
 
@@ -172,7 +207,7 @@ static __always_inline int request_new(struct packet *p, enum lb_hook hook, enum
 
 	if (act)
 		return act;
-	return ref.c ? request_forward(p, hook, af, ref) : act_pass(hook);
+	return ref.c ? request_forward(p, hook, af, ref, server_at(ref.server)) : act_pass(hook);
 }
 
 /* A packet from an endpoint that may be a server, back to a client of ours. */

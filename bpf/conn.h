@@ -144,20 +144,15 @@ static __always_inline bool datagram_counts(const struct lb_conn *c, union conn_
 {
 	if (was.flags & LB_CONN_SYNC)
 		return true;
-	if (dir == DIR_IN)
-		return was.datagrams < LB_SYNC_DATAGRAMS;
-	return c->control && !(was.flags & LB_CONN_ASSURED);
+	return dir == DIR_OUT && c->control && !(was.flags & LB_CONN_ASSURED);
 }
 
-/* A client's first datagrams are counted, a first answer assures the template, and what another director told of is this
- * one's from now on. */
+/* A first answer assures the template, and what another director told of is this one's from now on. */
 __noinline int conn_datagram(struct lb_conn *c, __u32 dir)
 {
 	if (!c)
 		return 0;
 	conn_unmark(c, LB_CONN_SYNC);
-	if (dir == DIR_IN && c->datagrams < LB_SYNC_DATAGRAMS)
-		c->datagrams++;
 	if (dir == DIR_OUT && c->control && !(c->flags & LB_CONN_ASSURED))
 		template_assure(c);
 	return 0;
@@ -204,5 +199,7 @@ static __always_inline void conn_step(struct lb_conn *c, const struct packet *p,
 	} else if (unlikely(datagram_counts(c, was, dir))) {
 		conn_datagram(c, dir);
 	}
+	if (dir == DIR_IN && unlikely(was.packets < LB_CONN_PACKETS))
+		c->packets = was.packets + 1;
 	conn_touch(c, state, p->now);
 }

@@ -197,7 +197,7 @@ static __always_inline void conn_fill(struct lb_conn *c, const struct new_conn *
 	c->state = n->state;
 	c->flags = n->flags;
 	c->fwd = n->fwd;
-	c->datagrams = n->flags & LB_CONN_SYNC ? LB_SYNC_DATAGRAMS : 0;
+	c->packets = n->flags & LB_CONN_SYNC ? LB_SYNC_DATAGRAMS : 0;
 	c->hop = 0;
 	c->hop_token = n->timeout;
 	c->control = n->control;

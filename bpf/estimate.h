@@ -143,8 +143,9 @@ static __noinline __u32 estimate_slice(__u32 slice)
 	struct estimate e = { .lanes = lb_lane_mask + 1 };
 	__u32 zero = 0, count;
 	struct lb_book *book = bpf_map_lookup_elem(&lb_book, &zero);
+	struct lb_config *cfg = config_get();
 
-	if (!book || slice >= SERVER_SLICES + SERVICE_SLICES)
+	if (!book || !cfg || !cfg->run_estimation || slice >= SERVER_SLICES + SERVICE_SLICES)
 		return 0;
 	if (slice < SERVER_SLICES) {
 		count = slice_of(book->server_high, slice, SERVER_SLICES, &e.at);

@@ -261,12 +261,19 @@ int lb_start_sweeper(struct __sk_buff *skb __attribute__((unused)))
 	return sweep_start() ? 1 : 0;
 }
 
-/* Ends all that has expired by now, so that a listing is exact. */
+/* Ends all that has expired by now, so that a listing is exact; what the tunables say is in force when it returns. */
 SEC("tc")
 int lb_sweep(struct __sk_buff *skb __attribute__((unused)))
 {
-	sweep_slice(0, lb_conn_max);
+	struct lb_defence *d = defence_get();
+	__u32 used = 0;
+
+	sweep_slice(0, lb_conn_max, &used);
 	memo_sweep(0, lb_server_max);
+	if (!d)
+		return 1;
+	d->used = used;
+	defence_update(d);
 	return 0;
 }
 

@@ -89,6 +89,8 @@ LB_ARRAY(lb_clock, struct lb_clock, 1);
 LB_ARRAY(lb_sync_conns, struct lb_sync_conn, LB_SYNC_BATCH);
 /* The sync daemons, by enum lb_sync_role. Writer: each its own; `stop`: whoever ends it. */
 LB_ARRAY(lb_sync_daemons, struct lb_sync_daemon, LB_SYNC_ROLES);
+/* Defences against floods, as they are now. One entry. Writer: the timer that expires connections. */
+LB_ARRAY(lb_defence, struct lb_defence, 1);
 
 /* The timer that expires connections with no process of ours alive. One entry; not for user space. */
 struct lb_sweeper {
@@ -97,7 +99,7 @@ struct lb_sweeper {
 	__u32 cursor; /* next entry to look at */
 	__u32 slice;  /* of the servers and services whose rates are estimated next */
 	__u32 memo;   /* next record of lb_memos to look at */
-	__u32 pad;
+	__u32 used;   /* connections seen in this round */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -84,7 +84,7 @@ union conn_word {
 		__u8 state; /* enum lb_state */
 		__u8 flags; /* enum lb_conn_flag */
 		__u8 fwd;   /* never changes */
-		__u8 datagrams;
+		__u8 packets;
 	};
 	__u32 word;
 };

@@ -4,6 +4,7 @@
  * of ours alive connections end, and the servers' counts stay true. The same timer estimates rates.
  */
 #pragma once
+#include "flood.h"
 #include "sched/memo_sweep.h"
 #include "estimate.h"
 
@@ -16,26 +17,42 @@ enum {
 
 struct sweep {
 	__u32 at, high, now;
+	__u32 nodest; /* expire_nodest_conn: connections of removed servers end too */
+	__u32 used;   /* connections that go on */
 };
+
+/* As ip_vs_expire_nodest_conn_flush() chooses: is the connection's server gone? */
+static __always_inline bool server_gone(const struct lb_conn *c)
+{
+	struct lb_server *srv = server_at(c->server);
+
+	return srv && !(srv->flags & LB_SERVER_AVAILABLE);
+}
 
 static long sweep_step(__u32 i, void *ctx)
 {
 	struct sweep *s = ctx;
 	struct lb_conn *c = conn_at(s->at + i);
 
-	if (c && c->af && tick_past(s->now, c->expires))
+	if (!c || !c->af)
+		return 0;
+	if (tick_past(s->now, c->expires) || (unlikely(s->nodest) && server_gone(c)))
 		conn_end(s->at + i, c->expires, s->now);
+	else
+		s->used++;
 	return 0;
 }
 
-/* Walks `want` entries from `at`; where the next slice begins. */
-static __always_inline __u32 sweep_slice(__u32 at, __u32 want)
+/* Walks `want` entries from `at`; where the next slice begins. `used`: how many of these are connections, added. */
+static __always_inline __u32 sweep_slice(__u32 at, __u32 want, __u32 *used)
 {
 	struct lb_conn_pool *first = pool_at(0);
+	struct lb_config *cfg = config_get();
 	struct sweep s = { .at = at, .now = clock_tick() };
 
-	if (!first)
+	if (!first || !cfg)
 		return 0;
+	s.nodest = cfg->expire_nodest_conn;
 	s.high = first->high < lb_conn_max ? first->high : lb_conn_max;
 	if (s.at >= s.high)
 		s.at = 0;
@@ -44,6 +61,7 @@ static __always_inline __u32 sweep_slice(__u32 at, __u32 want)
 	if (want > s.high - s.at)
 		want = s.high - s.at;
 	bpf_loop(want, sweep_step, &s, 0);
+	*used += s.used;
 	return s.at + want;
 }
 
@@ -56,11 +74,28 @@ static __always_inline __u64 sweep_delay(struct lb_sweeper *sw, __u64 now)
 	return sw->due - now;
 }
 
+/* A slice of the timer's round; at the end of one it is known how many connections there are. */
+static __always_inline void sweep_next(struct lb_sweeper *sw)
+{
+	struct lb_conn_pool *first = pool_at(0);
+	struct lb_defence *d = defence_get();
+	__u32 used = sw->used;
+
+	sw->cursor = sweep_slice(sw->cursor, SWEEP_SLICE, &used);
+	if (first && d && sw->cursor >= first->high) {
+		d->used = used;
+		used = 0;
+		sw->cursor = 0;
+	}
+	sw->used = used;
+	defence_tick(first ? first->high : 0);
+}
+
 static int sweep_tick(void *map, __u32 *key, struct lb_sweeper *sw)
 {
 	(void)map;
 	(void)key;
-	sw->cursor = sweep_slice(sw->cursor, SWEEP_SLICE);
+	sweep_next(sw);
 	sw->slice = estimate_slice(sw->slice);
 	sw->memo = memo_sweep(sw->memo, MEMO_SLICE);
 	bpf_timer_start(&sw->timer, sweep_delay(sw, bpf_ktime_get_ns()), 0);
@@ -76,7 +111,9 @@ static __always_inline int sweep_start(void)
 	if (!sw)
 		return -1;
 	/* A first slice at once; it also has the verifier see the callees that else only the callback has. */
-	sw->cursor = sweep_slice(0, SWEEP_SLICE);
+	sw->cursor = 0;
+	sw->used = 0;
+	sweep_next(sw);
 	sw->memo = memo_sweep(0, MEMO_SLICE);
 	bpf_timer_init(&sw->timer, &lb_sweepers, CLOCK_MONOTONIC_); /* -EBUSY: it is there already */
 	if (bpf_timer_set_callback(&sw->timer, sweep_tick))

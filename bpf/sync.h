@@ -56,7 +56,7 @@ static __always_inline enum lb_verdict sync_change(struct lb_conn *c, const stru
 		now = was;
 		now.state = n->state;
 		now.flags = (was.flags & ~SYNC_FLAGS) | n->flags;
-		now.datagrams = LB_SYNC_DATAGRAMS;
+		now.packets = LB_SYNC_DATAGRAMS;
 		if (__sync_val_compare_and_swap(word, was.word, now.word) != was.word)
 			continue;
 		if ((now.flags ^ was.flags) & LB_CONN_INACTIVE && !conn_is_template(c))

@@ -164,7 +164,7 @@ static int conn_settled(const volatile struct lb_conn *c)
 	case LB_SCTP_CLOSED:
 		return 1;
 	case LB_UDP_NORMAL:
-		return c->datagrams >= LB_SYNC_DATAGRAMS;
+		return c->packets >= LB_SYNC_DATAGRAMS;
 	default:
 		return 0;
 	}

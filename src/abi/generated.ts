@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '3ad053a97e9c'
+export const layoutVersion = '52130a5fee5a'
 
 /** enum lb_af */
 export const LbAf = {
@@ -76,6 +76,7 @@ export const LbLimit = {
   MEMO_SERVERS: 5,
   MEMO_SHARE: 4,
   VERDICTS: 64,
+  CONN_PACKETS: 9,
   MAX_SERVERS_PER_SERVICE: 65536,
   MAX_MARK_RULES: 64,
   SYNC_BATCH: 64,
@@ -265,7 +266,9 @@ export const LbVerdict = {
   DROP_NARROW: 16,
   DROP_SEGMENTS: 17,
   REFUSE_NO_ROUTE: 18,
-  VERDICT_MAX: 19,
+  DROP_DEFENCE: 19,
+  EXPIRED_EARLY: 20,
+  VERDICT_MAX: 21,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -289,6 +292,8 @@ export const lbVerdictNames: readonly string[] = [
   'DROP_NARROW',
   'DROP_SEGMENTS',
   'REFUSE_NO_ROUTE',
+  'DROP_DEFENCE',
+  'EXPIRED_EARLY',
 ]
 
 /** Array of lb_book. */
@@ -628,7 +633,7 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 152
+  static readonly size = 176
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
@@ -642,7 +647,13 @@ export class LbConfigArray extends StructArray {
     expireQuiescentTemplate: 136,
     lblcExpiration: 140,
     lblcrExpiration: 144,
-    markRules: 148,
+    dropEntry: 148,
+    dropPacket: 152,
+    secureTcp: 156,
+    amDroprate: 160,
+    amemthresh: 164,
+    runEstimation: 168,
+    markRules: 172,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -650,99 +661,147 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 152, littleEndian)
+    return this.view.getBigUint64(i * 176, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 152, value, littleEndian)
+    this.view.setBigUint64(i * 176, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 152 + 8, littleEndian)
+    return this.view.getUint32(i * 176 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 8, value, littleEndian)
+    this.view.setUint32(i * 176 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 152 + 12, littleEndian)
+    return this.view.getUint32(i * 176 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 12, value, littleEndian)
+    this.view.setUint32(i * 176 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 152 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 176 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 152 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 176 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 152 + 120, littleEndian)
+    return this.view.getUint32(i * 176 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 120, value, littleEndian)
+    this.view.setUint32(i * 176 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 152 + 124, littleEndian)
+    return this.view.getUint32(i * 176 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 124, value, littleEndian)
+    this.view.setUint32(i * 176 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 152 + 128, littleEndian)
+    return this.view.getUint32(i * 176 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 128, value, littleEndian)
+    this.view.setUint32(i * 176 + 128, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 152 + 132, littleEndian)
+    return this.view.getUint32(i * 176 + 132, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 132, value, littleEndian)
+    this.view.setUint32(i * 176 + 132, value, littleEndian)
   }
 
   expireQuiescentTemplate(i: number): number {
-    return this.view.getUint32(i * 152 + 136, littleEndian)
+    return this.view.getUint32(i * 176 + 136, littleEndian)
   }
 
   setExpireQuiescentTemplate(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 136, value, littleEndian)
+    this.view.setUint32(i * 176 + 136, value, littleEndian)
   }
 
   lblcExpiration(i: number): number {
-    return this.view.getUint32(i * 152 + 140, littleEndian)
+    return this.view.getUint32(i * 176 + 140, littleEndian)
   }
 
   setLblcExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 140, value, littleEndian)
+    this.view.setUint32(i * 176 + 140, value, littleEndian)
   }
 
   lblcrExpiration(i: number): number {
-    return this.view.getUint32(i * 152 + 144, littleEndian)
+    return this.view.getUint32(i * 176 + 144, littleEndian)
   }
 
   setLblcrExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 144, value, littleEndian)
+    this.view.setUint32(i * 176 + 144, value, littleEndian)
+  }
+
+  dropEntry(i: number): number {
+    return this.view.getUint32(i * 176 + 148, littleEndian)
+  }
+
+  setDropEntry(i: number, value: number): void {
+    this.view.setUint32(i * 176 + 148, value, littleEndian)
+  }
+
+  dropPacket(i: number): number {
+    return this.view.getUint32(i * 176 + 152, littleEndian)
+  }
+
+  setDropPacket(i: number, value: number): void {
+    this.view.setUint32(i * 176 + 152, value, littleEndian)
+  }
+
+  secureTcp(i: number): number {
+    return this.view.getUint32(i * 176 + 156, littleEndian)
+  }
+
+  setSecureTcp(i: number, value: number): void {
+    this.view.setUint32(i * 176 + 156, value, littleEndian)
+  }
+
+  amDroprate(i: number): number {
+    return this.view.getUint32(i * 176 + 160, littleEndian)
+  }
+
+  setAmDroprate(i: number, value: number): void {
+    this.view.setUint32(i * 176 + 160, value, littleEndian)
+  }
+
+  amemthresh(i: number): number {
+    return this.view.getUint32(i * 176 + 164, littleEndian)
+  }
+
+  setAmemthresh(i: number, value: number): void {
+    this.view.setUint32(i * 176 + 164, value, littleEndian)
+  }
+
+  runEstimation(i: number): number {
+    return this.view.getUint32(i * 176 + 168, littleEndian)
+  }
+
+  setRunEstimation(i: number, value: number): void {
+    this.view.setUint32(i * 176 + 168, value, littleEndian)
   }
 
   markRules(i: number): number {
-    return this.view.getUint32(i * 152 + 148, littleEndian)
+    return this.view.getUint32(i * 176 + 172, littleEndian)
   }
 
   setMarkRules(i: number, value: number): void {
-    this.view.setUint32(i * 152 + 148, value, littleEndian)
+    this.view.setUint32(i * 176 + 172, value, littleEndian)
   }
 }
 
@@ -764,7 +823,7 @@ export class LbConnArray extends StructArray {
     state: 48,
     flags: 49,
     fwd: 50,
-    datagrams: 51,
+    packets: 51,
     hop: 52,
     hopToken: 56,
     control: 60,
@@ -866,11 +925,11 @@ export class LbConnArray extends StructArray {
     this.view.setUint8(i * 64 + 50, value)
   }
 
-  datagrams(i: number): number {
+  packets(i: number): number {
     return this.view.getUint8(i * 64 + 51)
   }
 
-  setDatagrams(i: number, value: number): void {
+  setPackets(i: number, value: number): void {
     this.view.setUint8(i * 64 + 51, value)
   }
 
@@ -1017,6 +1076,78 @@ export class LbCountersArray extends StructArray {
 
   setOutBytes(i: number, value: bigint): void {
     this.view.setBigUint64(i * 64 + 32, value, littleEndian)
+  }
+}
+
+/** Array of lb_defence. */
+export class LbDefenceArray extends StructArray {
+  static readonly struct = 'lb_defence'
+  static readonly size = 32
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    used: 0,
+    low: 4,
+    dropEntry: 8,
+    secureTcp: 12,
+    dropRate: 16,
+    dropCounter: 20,
+    updated: 24,
+  } as const
+
+  used(i: number): number {
+    return this.view.getUint32(i * 32, littleEndian)
+  }
+
+  setUsed(i: number, value: number): void {
+    this.view.setUint32(i * 32, value, littleEndian)
+  }
+
+  low(i: number): number {
+    return this.view.getUint32(i * 32 + 4, littleEndian)
+  }
+
+  setLow(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 4, value, littleEndian)
+  }
+
+  dropEntry(i: number): number {
+    return this.view.getUint32(i * 32 + 8, littleEndian)
+  }
+
+  setDropEntry(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 8, value, littleEndian)
+  }
+
+  secureTcp(i: number): number {
+    return this.view.getUint32(i * 32 + 12, littleEndian)
+  }
+
+  setSecureTcp(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 12, value, littleEndian)
+  }
+
+  dropRate(i: number): number {
+    return this.view.getUint32(i * 32 + 16, littleEndian)
+  }
+
+  setDropRate(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 16, value, littleEndian)
+  }
+
+  dropCounter(i: number): number {
+    return this.view.getUint32(i * 32 + 20, littleEndian)
+  }
+
+  setDropCounter(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 20, value, littleEndian)
+  }
+
+  updated(i: number): number {
+    return this.view.getUint32(i * 32 + 24, littleEndian)
+  }
+
+  setUpdated(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 24, value, littleEndian)
   }
 }
 
@@ -1538,15 +1669,15 @@ export class LbRodataArray extends StructArray {
   static readonly size = 168
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
-    serviceLineMask: 64,
-    filterMask: 68,
-    connLineMask: 72,
-    connMax: 76,
-    serverMax: 80,
-    laneMask: 84,
-    lanesShared: 88,
-    tickShift: 92,
-    hz: 96,
+    serviceLineMask: 0,
+    filterMask: 4,
+    connLineMask: 8,
+    connMax: 12,
+    serverMax: 16,
+    laneMask: 20,
+    lanesShared: 24,
+    tickShift: 28,
+    hz: 32,
     hashKey: 104,
   } as const
   /** Lengths of arrays. */
@@ -1555,75 +1686,75 @@ export class LbRodataArray extends StructArray {
   } as const
 
   serviceLineMask(i: number): number {
-    return this.view.getUint32(i * 168 + 64, littleEndian)
+    return this.view.getUint32(i * 168, littleEndian)
   }
 
   setServiceLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 64, value, littleEndian)
+    this.view.setUint32(i * 168, value, littleEndian)
   }
 
   filterMask(i: number): number {
-    return this.view.getUint32(i * 168 + 68, littleEndian)
+    return this.view.getUint32(i * 168 + 4, littleEndian)
   }
 
   setFilterMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 68, value, littleEndian)
+    this.view.setUint32(i * 168 + 4, value, littleEndian)
   }
 
   connLineMask(i: number): number {
-    return this.view.getUint32(i * 168 + 72, littleEndian)
+    return this.view.getUint32(i * 168 + 8, littleEndian)
   }
 
   setConnLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 72, value, littleEndian)
+    this.view.setUint32(i * 168 + 8, value, littleEndian)
   }
 
   connMax(i: number): number {
-    return this.view.getUint32(i * 168 + 76, littleEndian)
+    return this.view.getUint32(i * 168 + 12, littleEndian)
   }
 
   setConnMax(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 76, value, littleEndian)
+    this.view.setUint32(i * 168 + 12, value, littleEndian)
   }
 
   serverMax(i: number): number {
-    return this.view.getUint32(i * 168 + 80, littleEndian)
+    return this.view.getUint32(i * 168 + 16, littleEndian)
   }
 
   setServerMax(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 80, value, littleEndian)
+    this.view.setUint32(i * 168 + 16, value, littleEndian)
   }
 
   laneMask(i: number): number {
-    return this.view.getUint32(i * 168 + 84, littleEndian)
+    return this.view.getUint32(i * 168 + 20, littleEndian)
   }
 
   setLaneMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 84, value, littleEndian)
+    this.view.setUint32(i * 168 + 20, value, littleEndian)
   }
 
   lanesShared(i: number): number {
-    return this.view.getUint32(i * 168 + 88, littleEndian)
+    return this.view.getUint32(i * 168 + 24, littleEndian)
   }
 
   setLanesShared(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 88, value, littleEndian)
+    this.view.setUint32(i * 168 + 24, value, littleEndian)
   }
 
   tickShift(i: number): number {
-    return this.view.getUint32(i * 168 + 92, littleEndian)
+    return this.view.getUint32(i * 168 + 28, littleEndian)
   }
 
   setTickShift(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 92, value, littleEndian)
+    this.view.setUint32(i * 168 + 28, value, littleEndian)
   }
 
   hz(i: number): number {
-    return this.view.getUint32(i * 168 + 96, littleEndian)
+    return this.view.getUint32(i * 168 + 32, littleEndian)
   }
 
   setHz(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 96, value, littleEndian)
+    this.view.setUint32(i * 168 + 32, value, littleEndian)
   }
 
   hashKey(i: number, n: number): bigint {
@@ -2261,10 +2392,11 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 16 },
-  lb_config: { struct: 'lb_config', valueSize: 152 },
+  lb_config: { struct: 'lb_config', valueSize: 176 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
+  lb_defence: { struct: 'lb_defence', valueSize: 32 },
   lb_filter: { struct: '__u64', valueSize: 8 },
   lb_mark_rules: { struct: 'lb_mark_rule', valueSize: 80 },
   lb_memo_lines: { struct: 'lb_memo_line', valueSize: 8 },
@@ -2337,7 +2469,7 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 152,
+      size: 176,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
@@ -2350,7 +2482,13 @@ export const layout = {
         { name: 'expire_quiescent_template', offset: 136, type: '__u32' },
         { name: 'lblc_expiration', offset: 140, type: '__u32' },
         { name: 'lblcr_expiration', offset: 144, type: '__u32' },
-        { name: 'mark_rules', offset: 148, type: '__u32' },
+        { name: 'drop_entry', offset: 148, type: '__u32' },
+        { name: 'drop_packet', offset: 152, type: '__u32' },
+        { name: 'secure_tcp', offset: 156, type: '__u32' },
+        { name: 'am_droprate', offset: 160, type: '__u32' },
+        { name: 'amemthresh', offset: 164, type: '__u32' },
+        { name: 'run_estimation', offset: 168, type: '__u32' },
+        { name: 'mark_rules', offset: 172, type: '__u32' },
       ],
     },
     lb_conn: {
@@ -2368,7 +2506,7 @@ export const layout = {
         { name: 'state', offset: 48, type: '__u8' },
         { name: 'flags', offset: 49, type: '__u8' },
         { name: 'fwd', offset: 50, type: '__u8' },
-        { name: 'datagrams', offset: 51, type: '__u8' },
+        { name: 'packets', offset: 51, type: '__u8' },
         { name: 'hop', offset: 52, type: '__u32' },
         { name: 'hop_token', offset: 56, type: '__u32' },
         { name: 'control', offset: 60, type: '__u32' },
@@ -2397,6 +2535,18 @@ export const layout = {
         { name: 'out_pkts', offset: 16, type: '__u64' },
         { name: 'in_bytes', offset: 24, type: '__u64' },
         { name: 'out_bytes', offset: 32, type: '__u64' },
+      ],
+    },
+    lb_defence: {
+      size: 32,
+      fields: [
+        { name: 'used', offset: 0, type: '__u32' },
+        { name: 'low', offset: 4, type: '__u32' },
+        { name: 'drop_entry', offset: 8, type: '__u32' },
+        { name: 'secure_tcp', offset: 12, type: '__u32' },
+        { name: 'drop_rate', offset: 16, type: '__u32' },
+        { name: 'drop_counter', offset: 20, type: '__u32' },
+        { name: 'updated', offset: 24, type: '__u32' },
       ],
     },
     lb_line: { size: 64, fields: [{ name: 'slot', offset: 0, type: '__u64[8]' }] },
@@ -2500,15 +2650,15 @@ export const layout = {
     lb_rodata: {
       size: 168,
       fields: [
-        { name: 'lb_service_line_mask', offset: 64, type: '__u32' },
-        { name: 'lb_filter_mask', offset: 68, type: '__u32' },
-        { name: 'lb_conn_line_mask', offset: 72, type: '__u32' },
-        { name: 'lb_conn_max', offset: 76, type: '__u32' },
-        { name: 'lb_server_max', offset: 80, type: '__u32' },
-        { name: 'lb_lane_mask', offset: 84, type: '__u32' },
-        { name: 'lb_lanes_shared', offset: 88, type: '__u32' },
-        { name: 'lb_tick_shift', offset: 92, type: '__u32' },
-        { name: 'lb_hz', offset: 96, type: '__u32' },
+        { name: 'lb_service_line_mask', offset: 0, type: '__u32' },
+        { name: 'lb_filter_mask', offset: 4, type: '__u32' },
+        { name: 'lb_conn_line_mask', offset: 8, type: '__u32' },
+        { name: 'lb_conn_max', offset: 12, type: '__u32' },
+        { name: 'lb_server_max', offset: 16, type: '__u32' },
+        { name: 'lb_lane_mask', offset: 20, type: '__u32' },
+        { name: 'lb_lanes_shared', offset: 24, type: '__u32' },
+        { name: 'lb_tick_shift', offset: 28, type: '__u32' },
+        { name: 'lb_hz', offset: 32, type: '__u32' },
         { name: 'lb_hash_key', offset: 104, type: '__u64[8]' },
       ],
     },
@@ -2637,6 +2787,7 @@ export const layout = {
       LB_MEMO_SERVERS: 5,
       LB_MEMO_SHARE: 4,
       LB_VERDICTS: 64,
+      LB_CONN_PACKETS: 9,
       LB_MAX_SERVERS_PER_SERVICE: 65536,
       LB_MAX_MARK_RULES: 64,
       LB_SYNC_BATCH: 64,
@@ -2722,17 +2873,20 @@ export const layout = {
       LB_DROP_NARROW: 16,
       LB_DROP_SEGMENTS: 17,
       LB_REFUSE_NO_ROUTE: 18,
-      LB_VERDICT_MAX: 19,
+      LB_DROP_DEFENCE: 19,
+      LB_EXPIRED_EARLY: 20,
+      LB_VERDICT_MAX: 21,
     },
   },
   maps: {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 16 },
-    lb_config: { struct: 'lb_config', valueSize: 152 },
+    lb_config: { struct: 'lb_config', valueSize: 176 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },
+    lb_defence: { struct: 'lb_defence', valueSize: 32 },
     lb_filter: { struct: '__u64', valueSize: 8 },
     lb_mark_rules: { struct: 'lb_mark_rule', valueSize: 80 },
     lb_memo_lines: { struct: 'lb_memo_line', valueSize: 8 },

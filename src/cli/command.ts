@@ -1,7 +1,9 @@
 /** A command line, understood: what parse.ts makes and run.ts does. */
+import type { BypassMode, TunableRequest } from '../model/settings.ts'
 import type { MarkRule, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
 import type { SyncDaemonRequest, SyncRole } from '../sync/options.ts'
 import type { ListingColumns } from './format-listing.ts'
+import type { ProcFile } from './format-proc.ts'
 import type { OwnCommandName } from './options.ts'
 
 /** A service as it was asked for: its scheduler and persistence engine may be names that nobody knows. */
@@ -36,7 +38,12 @@ export type Command =
   | { readonly do: 'flush' }
   | { readonly do: 'restore' }
   | { readonly do: 'help' | 'version' | 'bpvs-help' }
-  | { readonly do: Exclude<OwnCommandName, 'bpvs-help' | 'mark-rule'> }
+  | { readonly do: Exclude<OwnCommandName, 'bpvs-help' | 'mark-rule' | 'sysctl' | 'bypass' | 'proc'> }
+  /** No requests: all are listed. */
+  | { readonly do: 'sysctl'; readonly requests: readonly TunableRequest[] }
+  | { readonly do: 'proc'; readonly file: ProcFile }
+  /** No mode: it is shown. */
+  | { readonly do: 'bypass'; readonly mode?: BypassMode }
   | MarkRuleCommand
   | ListCommand
   | { readonly do: 'save'; readonly numeric: boolean }

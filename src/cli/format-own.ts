@@ -1,4 +1,5 @@
 /** Output of the commands that only bpvs has. Pure. */
+import type { TunableRequest } from '../model/settings.ts'
 import type { RunningSyncDaemon } from '../sync/options.ts'
 import type { Hook } from './session.ts'
 
@@ -21,6 +22,11 @@ export function formatSyncDaemons(daemons: readonly RunningSyncDaemon[]): string
     return [role, name, String(syncId), ...[messages, connections, refused, failed, waiting].map(String)]
   })
   return formatColumns([header, ...rows])
+}
+
+/** A line each, as sysctl prints it. */
+export function formatTunables(values: readonly Required<TunableRequest>[]): string {
+  return values.map(({ name, value }) => `net.ipv4.vs.${name} = ${value}\n`).join('')
 }
 
 /** Rows with columns as wide as their widest word; no blanks at line ends. */

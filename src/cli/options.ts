@@ -159,8 +159,11 @@ export const options = [
 ] as const satisfies readonly OptionRecord[]
 export type OptionName = (typeof options)[number]['long']
 
-/** Commands that ipvsadm does not have: the first word of a command line, mostly without further words. */
+/** Commands that ipvsadm does not have: the first word of a command line. `takes`: the words that may follow. */
 export const ownCommands = [
+  { name: 'sysctl', takes: '[NAME[=VALUE] ...]', help: 'list or set what are sysctls net.ipv4.vs.* with IPVS' },
+  { name: 'bypass', takes: '[auto|never|always]', help: "show or set whether connections bypass the host's stack" },
+  { name: 'proc', takes: 'FILE', help: 'show what IPVS has in /proc/net/FILE (ip_vs, ip_vs_conn, ip_vs_stats, ...)' },
   { name: 'unload', help: "remove bpvs's programs, tables and pins from this network namespace" },
   { name: 'hooks', help: 'list what is attached to which interface' },
   { name: 'verdicts', help: 'list packets refused or dropped, by reason' },
@@ -169,5 +172,5 @@ export const ownCommands = [
   { name: 'mark-rules', help: "list the table's own rules that mark packets for services by mark" },
   { name: 'mark-rule', help: 'add|delete MARK [from PREFIX] [to PREFIX] [proto tcp|udp|sctp] [port N[-M]] [dev NAME]' },
   { name: 'bpvs-help', help: 'display this help message' },
-] as const
+] as const satisfies readonly { readonly name: string; readonly takes?: string; readonly help: string }[]
 export type OwnCommandName = (typeof ownCommands)[number]['name']

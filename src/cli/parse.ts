@@ -1,15 +1,18 @@
 /** Command lines to commands, with ipvsadm's messages and exit statuses for what is wrong. Pure but for the names asked for. */
 import type { LbError } from '../model/errors.ts'
+import { bypassModes, parseTunable } from '../model/settings.ts'
 import type { Family, Protocol, ServerKey, ServerSpec, ServiceKey, Timeouts } from '../model/types.ts'
 import type { SyncDaemonRequest } from '../sync/options.ts'
 import type { Command, ListCommand, ServiceRequest } from './command.ts'
 import { effects, newDraft, readTimeout, type Draft } from './draft.ts'
 import { listingColumns } from './format-listing.ts'
 import { parseMarkRule } from './mark-rule.ts'
+import { procFiles } from './format-proc.ts'
 import {
   kinds,
   options,
   ownCommands,
+  type OwnCommandName,
   type CommandName,
   type Kind,
   type KindName,
@@ -31,8 +34,9 @@ const statusOfScanError = 255
  * status, `detail.final` whether a restore ends there. Whatever `names` throws passes through.
  */
 export function parse(words: readonly string[], program: string, names: NameSource): Command {
-  const own = ownCommands.find((command) => `--${command.name}` === words[0])
-  if (own !== undefined) return parseOwn(own.name, words.slice(1))
+  const [, ownName = words[0], inline] = /^(--[a-z-]+)=(.*)$/s.exec(words[0] ?? '') ?? []
+  const own = ownCommands.find((command) => `--${command.name}` === ownName)
+  if (own !== undefined) return parseOwn(own.name, inline === undefined ? words.slice(1) : [inline, ...words.slice(1)])
   if (words.length === 0) return listEverything
   const scanner = new Scanner(words, optionRecords)
   const first = scanner.next()
@@ -55,10 +59,23 @@ export function tryHelp(program: string): LbError {
   return usageError(`Try \`${program} -h' or '${program} --help' for more information.`, statusOfScanError)
 }
 
-function parseOwn(name: (typeof ownCommands)[number]['name'], rest: readonly string[]): Command {
+function parseOwn(name: OwnCommandName, rest: readonly string[]): Command {
   if (name === 'mark-rule') return parseMarkRule(rest)
-  if (rest[0] !== undefined) throw usageError(`unexpected argument ${rest[0]}`)
+  if (name === 'sysctl') return { do: name, requests: rest.map(parseTunable) }
+  const [word, extra] = rest
+  if (name === 'proc') return parseProc(word, extra)
+  const mode = name === 'bypass' ? bypassModes.find((each) => each === word) : undefined
+  const unexpected = mode === undefined ? word : extra
+  if (unexpected !== undefined) throw usageError(`unexpected argument ${unexpected}`)
+  if (name === 'bypass') return mode === undefined ? { do: name } : { do: name, mode }
   return { do: name }
+}
+
+function parseProc(word: string | undefined, extra: string | undefined): Command {
+  const file = procFiles.find((each) => each === word?.replace(/^\/proc\/net\//, ''))
+  if (file === undefined) throw usageError(`--proc: one of ${procFiles.join(', ')} is needed`)
+  if (extra !== undefined) throw usageError(`unexpected argument ${extra}`)
+  return { do: 'proc', file }
 }
 
 const noTimeouts: Timeouts = { tcpS: 0, tcpFinS: 0, udpS: 0 }

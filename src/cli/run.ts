@@ -4,7 +4,7 @@ import type { Command, ListCommand } from './command.ts'
 import { formatConnections, formatDaemons, formatTimeouts } from './format-connections.ts'
 import { formatService, formatTable, type ListedService, type ListingStyle } from './format-listing.ts'
 import { numericNames, type NameLookup } from './format-name.ts'
-import { formatHooks, formatSyncDaemons, formatVerdicts } from './format-own.ts'
+import { formatHooks, formatSyncDaemons, formatTunables, formatVerdicts } from './format-own.ts'
 import { formatSave } from './format-save.ts'
 import { HostWanted, NameBook, type Resolver } from './names.ts'
 import { formatMarkRules } from './mark-rule.ts'
@@ -57,7 +57,7 @@ function report(error: unknown, environment: Environment): number {
 }
 
 /** Commands of our own that take no words. */
-type OwnListing = Exclude<OwnCommandName, 'mark-rule' | 'bpvs-help'>
+type OwnListing = Exclude<OwnCommandName, 'mark-rule' | 'bpvs-help' | 'sysctl' | 'bypass' | 'proc'>
 type TableCommand = Exclude<Command, { do: 'restore' | 'help' | 'version' | 'bpvs-help' }>
 
 class Runner {
@@ -155,6 +155,16 @@ class Runner {
         return 0
       case 'save':
         await this.#save(command.numeric, session)
+        return 0
+      case 'sysctl':
+        this.#environment.stdout(formatTunables(session.tunables(command.requests)))
+        return 0
+      case 'bypass':
+        if (command.mode === undefined) this.#environment.stdout(`${session.settings().bypass}\n`)
+        else session.changeSettings({ bypass: command.mode })
+        return 0
+      case 'proc':
+        for (const text of session.proc(command.file)) this.#environment.stdout(text)
         return 0
       case 'hooks':
       case 'verdicts':

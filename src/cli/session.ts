@@ -1,10 +1,26 @@
 /** The table as a command sees it: opened when first needed, empty where the namespace has none. */
+import { cpus } from 'node:os'
 import { type ErrorCode, LbError } from '../model/errors.ts'
-import type { MarkRule, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
-import type { Table } from '../engine/table.ts'
+import {
+  initialSettings,
+  type Settings,
+  type SettingsChange,
+  type TunableRequest,
+  tunables,
+} from '../model/settings.ts'
+import type { Counters, MarkRule, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
+import type { Table, Totals } from '../engine/table.ts'
 import type { RunningSyncDaemon, SyncDaemonRequest, SyncRole } from '../sync/options.ts'
 import type { ChangeCommand, ServiceRequest } from './command.ts'
 import type { ListedService } from './format-listing.ts'
+import {
+  formatProcConnections,
+  formatProcCpuStats,
+  formatProcServices,
+  formatProcStats,
+  procApplications,
+  type ProcFile,
+} from './format-proc.ts'
 import { isScheduler } from './scheduler-flags.ts'
 import { isUnicast } from './address.ts'
 
@@ -54,6 +70,9 @@ export interface Operations {
 /** What ipvsadm says of an EINVAL: a server at an address that no server can have, more servers than mh takes. */
 const invalidOperation = 'Invalid operation.  Possibly wrong module version, address not unicast, ...'
 
+const noCounters: Counters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
+const noTotals: Totals = { counters: noCounters, rates: noCounters }
+
 /** Timeouts of a namespace where nobody set any. */
 const defaultTimeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
 
@@ -85,6 +104,42 @@ export class Session {
 
   timeouts(): Timeouts {
     return this.#open()?.timeouts() ?? defaultTimeouts
+  }
+
+  settings(): Settings {
+    return this.#open()?.settings() ?? initialSettings
+  }
+
+  /** Makes the table where there is none, or the settings would be forgotten. */
+  changeSettings(change: SettingsChange): void {
+    this.#create().changeSettings(change)
+  }
+
+  /** Sets what has a value, all at once; returns what the tunables asked about are then: all, if none is named. */
+  tunables(requests: readonly TunableRequest[]): Required<TunableRequest>[] {
+    const given = requests.flatMap(({ name, value }) => (value === undefined ? [] : [[name, value] as const]))
+    if (given.length > 0) this.changeSettings({ tunables: Object.fromEntries(given) })
+    const now = this.settings().tunables
+    return (requests.length > 0 ? requests : tunables).map(({ name }) => ({ name, value: now[name] }))
+  }
+
+  /** A file of IPVS's in /proc/net, in pieces. */
+  proc(file: ProcFile): Iterable<string> {
+    const table = this.#open()
+    const { counters, rates } = table?.totals() ?? noTotals
+    switch (file) {
+      case 'ip_vs':
+        return [formatProcServices(this.services(), table?.hz ?? 0)]
+      case 'ip_vs_app':
+        return [procApplications]
+      case 'ip_vs_conn':
+      case 'ip_vs_conn_sync':
+        return formatProcConnections(this.connections(), { origins: file === 'ip_vs_conn_sync' })
+      case 'ip_vs_stats':
+        return [formatProcStats(counters, rates)]
+      case 'ip_vs_stats_percpu':
+        return [formatProcCpuStats(table?.cpuCounters() ?? cpus().map(() => noCounters), counters, rates)]
+    }
   }
 
   /** Rejects with LbError: what the table refuses. */

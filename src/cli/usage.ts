@@ -96,6 +96,11 @@ export function usageText(program: string): string {
 
 /** What `--bpvs-help` prints. */
 export function ownUsageText(program: string): string {
-  const lines = ownCommands.map((command) => `  --${command.name.padEnd(15)} ${command.help}\n`).join('')
+  const lines = ownCommands
+    .map((command) => {
+      const words = 'takes' in command ? `${command.name} ${command.takes}` : command.name
+      return `  --${words.padEnd(27)} ${command.help}\n`
+    })
+    .join('')
   return `Commands of bpvs beside those of ipvsadm (see ${program} -h):\n${lines}`
 }

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { parse } from 'yaml'
 import { LbError } from '../model/errors.ts'
+import { parseTunable } from '../model/settings.ts'
 import { type Config, type ConfigKey, configEntries, environmentName, flagName, type PropertySchema } from './schema.ts'
 
 type Value = string | number | readonly string[]
@@ -39,8 +40,21 @@ export function loadConfig(argv: readonly string[], surroundings: Surroundings =
   if (values.manifests === undefined && !flags.cleanup) {
     throw new LbError('USAGE', 'no manifest directory: give --manifests DIR')
   }
+  checkTunables(values.sysctls)
   // Every value was checked against the schema from which Config is made.
   return { run: flags.cleanup ? 'cleanup' : 'daemon', config: Object.freeze(values) as Config }
+}
+
+/** Each must be NAME=VALUE of a tunable that applies. */
+function checkTunables(texts: Value | undefined): void {
+  if (!Array.isArray(texts)) return
+  for (const text of texts as readonly string[]) {
+    try {
+      if (parseTunable(text).value === undefined) throw new LbError('INVALID', `${text}: a value is missing`)
+    } catch (error) {
+      throw new LbError('CONFIG', `sysctls: ${error instanceof Error ? error.message : String(error)}`, { text }, error)
+    }
+  }
 }
 
 interface Flags {

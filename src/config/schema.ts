@@ -2,6 +2,7 @@
  * bpvsd's options, once: this JSON schema gives the type of the configuration, its defaults, the flags and environment
  * variables, `--help` and the table in docs/bpvsd.md (a test holds the two together).
  */
+import { bypassModes } from '../model/settings.ts'
 import { schedulers } from '../model/types.ts'
 
 /** The part of JSON schema that options use. `flag` is what stands for the value in `--help`. */
@@ -52,6 +53,19 @@ export const configSchema = {
       flag: 'NAME',
       default: 'rr',
       description: 'Scheduler of the services made from manifests.',
+    },
+    bypass: {
+      type: 'string',
+      enum: bypassModes,
+      flag: 'MODE',
+      description:
+        "Whether connections bypass the host's stack: where netfilter has no hooks (auto), never, always. Unset: left as it is.",
+    },
+    sysctls: {
+      type: 'array',
+      flag: 'NAME=VALUE,...',
+      default: [],
+      description: 'Tunables of IPVS (docs/bpvsadm.md lists them) to set at the start; others are left as they are.',
     },
     logLevel: {
       type: 'string',

@@ -5,6 +5,7 @@ import { serviceText } from '../kube/service-text.ts'
 import { TranslationMemo, translate } from '../kube/translate.ts'
 import { formatProblem } from '../manifests/problem.ts'
 import type { ManifestState, ProblemChanges } from '../manifests/store.ts'
+import { parseTunable } from '../model/settings.ts'
 import type { ServiceView } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
@@ -69,7 +70,7 @@ export class Daemon {
 
   /** Opens or makes the table, attaches, reads the manifests, and follows from then on. Throws if there is no table. */
   start(): void {
-    this.#table = this.#host.openTable(this.#room, this.#policy)
+    this.#table = this.#openTable()
     this.#reconciler = new Reconciler({ source, table: this.#table, log: this.#log, timers: this.#timers })
     this.#interfaces.start()
     this.#source.start()
@@ -90,6 +91,17 @@ export class Daemon {
     this.#interfaces.close()
     this.#reconciler?.close()
     this.#table?.close()
+  }
+
+  /** The table, with what the configuration says of its settings. */
+  #openTable(): ManagedTable {
+    const table = this.#host.openTable(this.#room, this.#policy)
+    const { bypass, sysctls } = this.#config
+    const values = sysctls.map(parseTunable).map(({ name, value }) => [name, value])
+    if (bypass !== undefined || values.length > 0) {
+      table.changeSettings({ ...(bypass === undefined ? {} : { bypass }), tunables: Object.fromEntries(values) })
+    }
+    return table
   }
 
   #onState(state: ManifestState): void {
@@ -139,7 +151,7 @@ export class Daemon {
 
   #remakeTable(): void {
     this.#log.warn({}, 'table was unloaded by somebody else; making it anew')
-    const table = this.#host.openTable(this.#room, this.#policy)
+    const table = this.#openTable()
     this.#table?.close()
     this.#table = table
     this.#reconciler?.replaceTable(table)

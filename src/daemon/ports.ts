@@ -23,7 +23,7 @@ export interface TableRoom {
 }
 
 /** What the daemon asks of a table. */
-export type ManagedTable = Pick<ReconcilingTable, 'generation' | 'apply' | 'services' | 'close'>
+export type ManagedTable = Pick<ReconcilingTable, 'generation' | 'apply' | 'services' | 'changeSettings' | 'close'>
 
 /** The network namespace that the daemon runs in. Calls throw LbError. */
 export interface Host {

@@ -10,12 +10,15 @@ import type { ServerName } from '../maps/names.ts'
 import { findService, serviceSpot } from '../maps/service-index.ts'
 import type { IndexEntry } from '../maps/service-index.ts'
 import { totalRates, zeroServerRates, zeroServiceRates, zeroTotalRates } from '../maps/rates.ts'
-import { addTotal, newSums, toCounters, zeroServer, zeroServiceBase, zeroTotal } from '../maps/stats.ts'
+import { addTotal, laneCounters, newSums, toCounters, zeroServer, zeroServiceBase, zeroTotal } from '../maps/stats.ts'
+import { readSettings, writeSettings } from '../maps/settings.ts'
 import { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import type { ErrorCode } from '../model/errors.ts'
+import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
   ConnectionView,
+  Counters,
   ServerKey,
   ServerSpec,
   ServiceKey,
@@ -47,6 +50,7 @@ interface Found extends IndexEntry {
  */
 export class KernelTable implements ReconcilingTable {
   readonly connectionSlots: number
+  readonly hz: number
   readonly #handles: TableHandles
   readonly #maps: TableMaps
   readonly #applied = new Map<Source, Applied>()
@@ -55,6 +59,7 @@ export class KernelTable implements ReconcilingTable {
     this.#handles = handles
     this.#maps = new TableMaps(handles)
     this.connectionSlots = handles.rodata.connMax
+    this.hz = handles.rodata.hz
   }
 
   generation(): bigint {
@@ -85,6 +90,10 @@ export class KernelTable implements ReconcilingTable {
     })
   }
 
+  cpuCounters(): Counters[] {
+    return this.#handles.withLock(() => laneCounters(this.#maps))
+  }
+
   connections(): Iterable<ConnectionView> {
     this.#handles.sweep()
     return readConnections(this.#maps)
@@ -97,6 +106,10 @@ export class KernelTable implements ReconcilingTable {
       tcpFinS: config.timeout(0, LbState.TCP_FIN_WAIT),
       udpS: config.timeout(0, LbState.UDP_NORMAL),
     }
+  }
+
+  settings(): Settings {
+    return readSettings(this.#maps)
   }
 
   addService(spec: ServiceSpec, source: Source = 'command'): void {
@@ -199,6 +212,11 @@ export class KernelTable implements ReconcilingTable {
     })
   }
 
+  changeSettings(change: SettingsChange): void {
+    this.#edit(({ maps }) => writeSettings(maps, change))
+    this.#handles.sweep()
+  }
+
   /**
    * As ReconcilingTable; a DesiredService object that was applied before is taken to be unchanged: never change one.
    */
@@ -246,6 +264,7 @@ export class KernelTable implements ReconcilingTable {
         if (error instanceof LbError && error.code !== 'NATIVE') maps.book.setEditing(0, 0)
         throw error
       }
+      if (maps.config.expireNodestConn(0) !== 0 && maps.book.trashed(0) !== 0) this.#handles.sweep()
       sweepSome(maps, nowS)
       refreshFilter(maps)
       maps.book.setEditing(0, 0)

@@ -5,6 +5,7 @@
  * an order in which a packet sees the old list or the new one, and raises the generation number. Errors are LbError
  * with the codes named at each method; the table is unchanged when a method throws.
  */
+import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
   ConnectionView,
   Counters,
@@ -27,6 +28,8 @@ export interface Totals {
 export interface Table {
   /** Size of the connection table, as the listing's first line shows it. */
   readonly connectionSlots: number
+  /** Jiffies in a second of the kernel. */
+  readonly hz: number
   /** Count of edits by anybody. */
   generation(): bigint
   /** All services, in the order of their ids. */
@@ -35,9 +38,12 @@ export interface Table {
   service(key: ServiceKey): ServiceView | undefined
   /** What everything together counted, services that are gone included. */
   totals(): Totals
+  /** What each CPU counted of the servers that there are, -Z notwithstanding; CPUs share a place in a large table. */
+  cpuCounters(): Counters[]
   /** Connections that have not expired, in table order. */
   connections(): Iterable<ConnectionView>
   timeouts(): Timeouts
+  settings(): Settings
 
   /** SERVICE_EXISTS, NO_SCHEDULER, INVALID, TABLE_FULL. */
   addService(spec: ServiceSpec, source?: Source): void
@@ -57,6 +63,8 @@ export interface Table {
   zero(key?: ServiceKey): void
   /** 0 leaves a timeout as it is. */
   setTimeouts(timeouts: Timeouts): void
+  /** What is in force when this returns. */
+  changeSettings(change: SettingsChange): void
   /** Unmaps and closes; the table itself stays. */
   close(): void
 }

@@ -72,6 +72,15 @@ export function addTotal(maps: TableMaps, sums: CounterSums): void {
   addFields(maps.statsBase, maps.serverMax, sums, 1n)
 }
 
+/** What was counted in each lane, of the servers that there are. As in the kernel, zeroing changes nothing of it. */
+export function laneCounters(maps: TableMaps): Counters[] {
+  return Array.from({ length: maps.lanes }, (_, lane) => {
+    const sums = newSums()
+    for (let id = 1; id < maps.book.serverHigh(0); id++) addFields(maps.stats, lane * maps.serverMax + id, sums, 1n)
+    return toCounters(sums)
+  })
+}
+
 /** The counters of everything read 0 from here on. */
 export function zeroTotal(maps: TableMaps): void {
   const shown = newSums()

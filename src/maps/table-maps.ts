@@ -7,6 +7,7 @@ import {
   LbConnArray,
   LbConnPoolArray,
   LbCountersArray,
+  LbDefenceArray,
   LbLineArray,
   LbRatesArray,
   LbServerArray,
@@ -37,6 +38,7 @@ export class TableMaps {
   readonly rates: LbRatesArray
   readonly connPools: LbConnPoolArray
   readonly conns: LbConnArray
+  readonly defence: LbDefenceArray
   /** Lanes of lb_stats and lb_verdicts. */
   readonly lanes: number
   /** Ids below these exist. */
@@ -60,6 +62,7 @@ export class TableMaps {
     this.rates = new LbRatesArray(handles.buffer('lb_rates'))
     this.connPools = new LbConnPoolArray(handles.buffer('lb_conn_pools'))
     this.conns = new LbConnArray(handles.buffer('lb_conns'))
+    this.defence = new LbDefenceArray(handles.buffer('lb_defence'))
     this.lanes = handles.rodata.laneMask + 1
     this.serverMax = handles.rodata.serverMax
     this.serviceMax = Math.min(this.services.length, this.statsBase.length - this.serverMax)

@@ -154,6 +154,9 @@ function writeDefaults(config: LbConfigArray): void {
   config.setConnReuseMode(0, 1)
   config.setLblcExpiration(0, DEFAULT_MEMO_S)
   config.setLblcrExpiration(0, DEFAULT_MEMO_S)
+  config.setAmDroprate(0, 10)
+  config.setAmemthresh(0, 1024)
+  config.setRunEstimation(0, 1)
 }
 
 /** New pins take the names of old ones atomically; programs that the object no longer has are unpinned. */

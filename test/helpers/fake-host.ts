@@ -3,6 +3,7 @@ import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from '../../
 import type { ApplyResult, DesiredService } from '../../src/engine/table.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
+import type { SettingsChange } from '../../src/model/settings.ts'
 import type { ServiceView, Source } from '../../src/model/types.ts'
 import type { Log } from '../../src/observe/log.ts'
 
@@ -22,6 +23,8 @@ export class FakeTable implements ManagedTable {
   readonly refused = new Map<string, LbError>()
   /** Called in the middle of apply, before anything is written: another process that is faster. */
   interfere: (() => void) | undefined
+  /** Changes of settings, in order. */
+  readonly changes: SettingsChange[] = []
   applies = 0
   closed = false
   #generation = 0n
@@ -56,6 +59,10 @@ export class FakeTable implements ManagedTable {
     }
     this.#generation++
     return result
+  }
+
+  changeSettings(change: SettingsChange): void {
+    this.changes.push(change)
   }
 
   /** Something that another process writes. */

@@ -12,6 +12,7 @@ import {
   type SyncRole,
 } from '../../src/sync/options.ts'
 import { LbError } from '../../src/model/errors.ts'
+import { initialSettings, type Settings, type SettingsChange } from '../../src/model/settings.ts'
 import type {
   ConnectionView,
   Counters,
@@ -45,9 +46,11 @@ function sameServer(one: ServerKey, two: ServerKey): boolean {
 
 export class ModelTable implements Table {
   readonly connectionSlots = 4096
+  readonly hz = 250
   readonly #missing: readonly string[]
   #services: ServiceView[] = []
   #timeouts: Timeouts = { tcpS: 900, tcpFinS: 120, udpS: 300 }
+  #settings = initialSettings
   #generation = 0n
   #nextId = 1
 
@@ -57,6 +60,16 @@ export class ModelTable implements Table {
 
   generation(): bigint {
     return this.#generation
+  }
+
+  settings(): Settings {
+    return this.#settings
+  }
+
+  changeSettings({ bypass, tunables }: SettingsChange): void {
+    const { bypass: before, tunables: all } = this.#settings
+    this.#settings = { bypass: bypass ?? before, tunables: { ...all, ...tunables } }
+    this.#generation++
   }
 
   services(): ServiceView[] {
@@ -69,6 +82,10 @@ export class ModelTable implements Table {
 
   connections(): Iterable<ConnectionView> {
     return []
+  }
+
+  cpuCounters(): Counters[] {
+    return [noCounters, noCounters]
   }
 
   totals(): Totals {

@@ -1,7 +1,9 @@
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { type Environment, run } from '../../src/cli/run.ts'
 import type { Operations } from '../../src/cli/session.ts'
 import { LbError } from '../../src/model/errors.ts'
+import { foreignTunables, tunables } from '../../src/model/settings.ts'
 import { ModelTable, modelOperations } from '../helpers/model-table.ts'
 import { hostsResolver, runCommand } from '../helpers/recordings.ts'
 import { memoryTable, serverOf, serviceOf } from '../helpers/table-specs.ts'
@@ -56,8 +58,8 @@ t.test('a namespace without a table looks like one with an empty table, and stay
   }
 })
 
-t.test('the first service makes the table, and so does the first timeout', async (t) => {
-  for (const line of ['-A -t 10.9.0.1:80', '--set 1 0 0']) {
+t.test('the first service makes the table, and so does the first timeout or setting', async (t) => {
+  for (const line of ['-A -t 10.9.0.1:80', '--set 1 0 0', '--sysctl sloppy_tcp=1', '--bypass never']) {
     let made = 0
     const operations: Operations = {
       ...modelOperations(),
@@ -69,6 +71,60 @@ t.test('the first service makes the table, and so does the first timeout', async
     t.equal((await runCommand(line.split(' '), { operations })).rc, 0)
     t.equal(made, 1, line)
   }
+})
+
+t.test('tunables are listed, shown and set as with sysctl', async (t) => {
+  const operations = modelOperations()
+  const run = (line: string) => runCommand(line.split(' '), { operations })
+  const all = tunables.map(({ name, initial }) => `net.ipv4.vs.${name} = ${initial}\n`).join('')
+  t.same(await run('--sysctl'), { rc: 0, out: all, err: '' })
+  const rows: readonly (readonly [string, string])[] = [
+    ['--sysctl drop_entry', 'net.ipv4.vs.drop_entry = 0\n'],
+    ['--sysctl=drop_entry=3', 'net.ipv4.vs.drop_entry = 3\n'],
+    [
+      '--sysctl net.ipv4.vs.sloppy_tcp=1 net/ipv4/vs/amemthresh',
+      'net.ipv4.vs.sloppy_tcp = 1\nnet.ipv4.vs.amemthresh = 1024\n',
+    ],
+    ['--sysctl drop_entry sloppy_tcp', 'net.ipv4.vs.drop_entry = 3\nnet.ipv4.vs.sloppy_tcp = 1\n'],
+  ]
+  for (const [line, out] of rows) t.same(await run(line), { rc: 0, out, err: '' }, line)
+})
+
+t.test('of a line with a wrong setting nothing is set, and what is wrong is told', async (t) => {
+  const operations = modelOperations()
+  const rows: readonly (readonly [string, RegExp])[] = [
+    ['--sysctl nosuch', /^net\.ipv4\.vs\.nosuch is not known$/m],
+    ['--sysctl constructor', /is not known$/m],
+    ['--sysctl sloppy_tcp=1 conntrack=1', /^net\.ipv4\.vs\.conntrack does not apply: netfilter /],
+    ['--sysctl sloppy_tcp=1 drop_entry=4', /^net\.ipv4\.vs\.drop_entry: "4" is not a whole number from 0 to 3$/m],
+    ['--sysctl sloppy_tcp=', /"" is not a whole number/],
+    ['--sysctl sloppy_tcp=-1', /"-1" is not a whole number/],
+  ]
+  for (const [line, message] of rows) {
+    const { rc, out, err } = await runCommand(line.split(' '), { operations })
+    t.same({ rc, out }, { rc: 255, out: '' }, line)
+    t.match(err, message)
+  }
+  t.equal((await runCommand(['--sysctl', 'sloppy_tcp'], { operations })).out, 'net.ipv4.vs.sloppy_tcp = 0\n')
+})
+
+t.test('whether connections bypass the stack is shown and set', async (t) => {
+  const operations = modelOperations()
+  const run = (line: string) => runCommand(line.split(' '), { operations })
+  t.same(await run('--bypass'), { rc: 0, out: 'auto\n', err: '' })
+  for (const mode of ['never', 'always', 'auto']) {
+    t.same(await run(`--bypass ${mode}`), { rc: 0, out: '', err: '' })
+    t.equal((await run('--bypass')).out, `${mode}\n`)
+  }
+  t.same(await run('--bypass sometimes'), { rc: 2, out: '', err: 'unexpected argument sometimes\n' })
+  t.same(await run('--bypass never now'), { rc: 2, out: '', err: 'unexpected argument now\n' })
+})
+
+t.test('docs/bpvsadm.md has every tunable with its default and effect, and why others are none', async (t) => {
+  const text = readFileSync(new URL('../../docs/bpvsadm.md', import.meta.url), 'utf8')
+  for (const { name, initial, effect } of tunables)
+    t.ok(text.includes(`| \`${name}\` | ${initial} | ${effect} |`), name)
+  for (const [name, reason] of Object.entries(foreignTunables)) t.ok(text.includes(`| \`${name}\` | ${reason} |`), name)
 })
 
 t.test('what the table cannot do is told, with status 255', async (t) => {

@@ -33,6 +33,7 @@ t.test('without more than the directory the defaults hold, and the result is fro
     excludeInterfaces: ['lo'],
     xdp: 'auto',
     scheduler: 'rr',
+    sysctls: [],
     logLevel: 'info',
     repairIntervalMs: 1000,
     rescanIntervalMs: 30000,
@@ -63,6 +64,19 @@ t.test('the file can be JSON, be named by the environment, and be empty', async 
 
 t.test('values of flags can follow a blank or an equals sign', async (t) => {
   t.match(load(['--manifests=/a=b', '--interfaces', 'eth0,eth1']), { manifests: '/a=b', interfaces: ['eth0', 'eth1'] })
+})
+
+t.test('settings of the table are read by name, and a bad one is told', async (t) => {
+  t.match(load([...dir, '--bypass', 'never', '--sysctls', 'sloppy_tcp=1, net.ipv4.vs.drop_entry=3']), {
+    bypass: 'never',
+    sysctls: ['sloppy_tcp=1', 'net.ipv4.vs.drop_entry=3'],
+  })
+  for (const [text, message] of [
+    ['sloppy_tcp', 'sysctls: sloppy_tcp: a value is missing'],
+    ['nosuch=1', 'sysctls: net.ipv4.vs.nosuch is not known'],
+    ['drop_entry=4', 'sysctls: net.ipv4.vs.drop_entry: "4" is not a whole number from 0 to 3'],
+  ] as const)
+    t.throws(() => load([...dir, '--sysctls', text]), { code: 'CONFIG', message }, text)
 })
 
 t.test('an empty list of patterns excludes nothing', async (t) => {

@@ -122,6 +122,20 @@ t.test('at the start it makes the table, attaches, applies the manifests, and th
   t.type(scene.log.of('applied')[0]?.ms, 'number')
 })
 
+t.test('settings that are configured are made in every table that it opens, others never', async (t) => {
+  const plain = new Scene()
+  plain.daemon.start()
+  t.same(plain.host.table.changes, [])
+  const scene = new Scene(['--bypass', 'never', '--sysctls', 'sloppy_tcp=1,drop_entry=3'])
+  scene.daemon.start()
+  const change = { bypass: 'never', tunables: { sloppy_tcp: 1, drop_entry: 3 } }
+  t.same(scene.host.table.changes, [change])
+  scene.host.current = false
+  scene.timers.pass(1000)
+  t.equal(scene.host.opened, 2)
+  t.same(scene.host.table.changes, [change])
+})
+
 t.test("a table that cannot be opened is the caller's to report", async (t) => {
   const scene = new Scene()
   scene.host.openError = new LbError('PERMISSION')

@@ -67,7 +67,7 @@ class Scene {
     conns.setState(i, state)
     conns.setFlags(i, flags)
     conns.setFwd(i, fwd)
-    conns.setDatagrams(i, datagrams)
+    conns.setPackets(i, datagrams)
     conns.setExpires(i, (this.tick() + left) >>> 0)
     conns.setAf(i, 4)
     connPools.setHigh(0, Math.max(connPools.high(0), i + 1))

@@ -1,0 +1,59 @@
+/** A table's settings as lb_config holds them: programs read them at each packet that they concern. */
+import { LbBypassMode, LbConfigArray } from '../abi/generated.ts'
+import {
+  type BypassMode,
+  bypassModes,
+  type Settings,
+  type SettingsChange,
+  type TunableName,
+  tunables,
+} from '../model/settings.ts'
+import type { TableMaps } from './table-maps.ts'
+
+const { at } = LbConfigArray
+const offsets: Readonly<Record<TunableName, number>> = {
+  am_droprate: at.amDroprate,
+  amemthresh: at.amemthresh,
+  conn_reuse_mode: at.connReuseMode,
+  drop_entry: at.dropEntry,
+  drop_packet: at.dropPacket,
+  expire_nodest_conn: at.expireNodestConn,
+  expire_quiescent_template: at.expireQuiescentTemplate,
+  lblc_expiration: at.lblcExpiration,
+  lblcr_expiration: at.lblcrExpiration,
+  run_estimation: at.runEstimation,
+  secure_tcp: at.secureTcp,
+  sloppy_sctp: at.sloppySctp,
+  sloppy_tcp: at.sloppyTcp,
+}
+/** Those whose modes 1 and 2 tell whether memory is low, as the kernel has them. */
+const automatic: ReadonlySet<TunableName> = new Set(['drop_entry', 'drop_packet', 'secure_tcp'])
+
+const bypassNumbers: Readonly<Record<BypassMode, number>> = {
+  auto: LbBypassMode.BYPASS_AUTO,
+  never: LbBypassMode.BYPASS_NEVER,
+  always: LbBypassMode.BYPASS_ALWAYS,
+}
+
+export function readSettings(maps: TableMaps): Settings {
+  const bypass = maps.config.bypass(0)
+  return {
+    bypass: bypassModes.find((mode) => bypassNumbers[mode] === bypass) ?? 'auto',
+    tunables: Object.fromEntries(tunables.map(({ name }) => [name, readTunable(maps, name)])) as Settings['tunables'],
+  }
+}
+
+function readTunable(maps: TableMaps, name: TunableName): number {
+  const value = maps.config.u32[offsets[name] / 4] ?? 0
+  if (!automatic.has(name) || (value !== 1 && value !== 2)) return value
+  return maps.defence.low(0) !== 0 ? 2 : 1
+}
+
+/** Each in one store. */
+export function writeSettings(maps: TableMaps, change: SettingsChange): void {
+  if (change.bypass !== undefined) maps.config.setBypass(0, bypassNumbers[change.bypass])
+  for (const { name } of tunables) {
+    const value = change.tunables?.[name]
+    if (value !== undefined) Atomics.store(maps.config.u32, offsets[name] / 4, value)
+  }
+}
