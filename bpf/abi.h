@@ -32,7 +32,7 @@ enum lb_verdict {
 	LB_DROP_MALFORMED,     /* addressed to a service, but no valid packet */
 	LB_DROP_TABLE_FULL,    /* no room for the connection, not even by eviction */
 	LB_DROP_BUSY,          /* the line of the connection index stayed locked */
-	LB_DROP_REWRITE,       /* the kernel refused to change the packet */
+	LB_DROP_REWRITE,       /* the packet could not be changed */
 	LB_DROP_REFUSE_FAILED, /* a refusal was due but could not be built */
 	LB_EVICTED,            /* a live connection gave way to a new one */
 	LB_ENTRY_LOST,         /* an entry could not be given back to the pool */
@@ -44,6 +44,7 @@ enum lb_verdict {
 	LB_DROP_NARROW,   /* the way to a tunnel's server takes less than any link must */
 	LB_DROP_SEGMENTS, /* many segments in one, for a tunnel whose checksum only one could have */
 	LB_REFUSE_NO_ROUTE, /* the same, no way to the server: host unreachable */
+	LB_DROP_FRAGMENT, /* a fragment for a service that its first one does not tell of, or that overlaps it */
 	LB_VERDICT_MAX,
 };
 

@@ -146,7 +146,7 @@ static __always_inline void conn_step(struct lb_conn *c, const struct packet *p,
 
 	was.word = READ_ONCE(*word);
 	now = was;
-	if (p->t.proto != IPPROTO_UDP &&
+	if (p->t.proto != IPPROTO_UDP && !(p->shape & SHAPE_LATER) &&
 	    unlikely(was.state != LB_TCP_ESTABLISHED || p->tcp_flags != TCP_ACK)) {
 		for (int i = 0; i < STEP_TRIES; i++) {
 			now = conn_next(was, p->t.proto, p->tcp_flags, dir);

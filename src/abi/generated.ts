@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '2fa06a57bae0'
+export const layoutVersion = 'bc8e6a3b1be8'
 
 /** enum lb_af */
 export const LbAf = {
@@ -247,7 +247,8 @@ export const LbVerdict = {
   DROP_NARROW: 16,
   DROP_SEGMENTS: 17,
   REFUSE_NO_ROUTE: 18,
-  VERDICT_MAX: 19,
+  DROP_FRAGMENT: 19,
+  VERDICT_MAX: 20,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -271,6 +272,7 @@ export const lbVerdictNames: readonly string[] = [
   'DROP_NARROW',
   'DROP_SEGMENTS',
   'REFUSE_NO_ROUTE',
+  'DROP_FRAGMENT',
 ]
 
 /** Array of lb_book. */
@@ -1400,19 +1402,19 @@ export class LbRatesArray extends StructArray {
 /** Array of the load-time constants. */
 export class LbRodataArray extends StructArray {
   static readonly struct = 'lb_rodata'
-  static readonly size = 168
+  static readonly size = 104
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
-    serviceLineMask: 64,
-    filterMask: 68,
-    connLineMask: 72,
-    connMax: 76,
-    serverMax: 80,
-    laneMask: 84,
-    lanesShared: 88,
-    tickShift: 92,
-    hz: 96,
-    hashKey: 104,
+    serviceLineMask: 0,
+    filterMask: 4,
+    connLineMask: 8,
+    connMax: 12,
+    serverMax: 16,
+    laneMask: 20,
+    lanesShared: 24,
+    tickShift: 28,
+    hz: 32,
+    hashKey: 40,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -1420,83 +1422,83 @@ export class LbRodataArray extends StructArray {
   } as const
 
   serviceLineMask(i: number): number {
-    return this.view.getUint32(i * 168 + 64, littleEndian)
+    return this.view.getUint32(i * 104, littleEndian)
   }
 
   setServiceLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 64, value, littleEndian)
+    this.view.setUint32(i * 104, value, littleEndian)
   }
 
   filterMask(i: number): number {
-    return this.view.getUint32(i * 168 + 68, littleEndian)
+    return this.view.getUint32(i * 104 + 4, littleEndian)
   }
 
   setFilterMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 68, value, littleEndian)
+    this.view.setUint32(i * 104 + 4, value, littleEndian)
   }
 
   connLineMask(i: number): number {
-    return this.view.getUint32(i * 168 + 72, littleEndian)
+    return this.view.getUint32(i * 104 + 8, littleEndian)
   }
 
   setConnLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 72, value, littleEndian)
+    this.view.setUint32(i * 104 + 8, value, littleEndian)
   }
 
   connMax(i: number): number {
-    return this.view.getUint32(i * 168 + 76, littleEndian)
+    return this.view.getUint32(i * 104 + 12, littleEndian)
   }
 
   setConnMax(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 76, value, littleEndian)
+    this.view.setUint32(i * 104 + 12, value, littleEndian)
   }
 
   serverMax(i: number): number {
-    return this.view.getUint32(i * 168 + 80, littleEndian)
+    return this.view.getUint32(i * 104 + 16, littleEndian)
   }
 
   setServerMax(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 80, value, littleEndian)
+    this.view.setUint32(i * 104 + 16, value, littleEndian)
   }
 
   laneMask(i: number): number {
-    return this.view.getUint32(i * 168 + 84, littleEndian)
+    return this.view.getUint32(i * 104 + 20, littleEndian)
   }
 
   setLaneMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 84, value, littleEndian)
+    this.view.setUint32(i * 104 + 20, value, littleEndian)
   }
 
   lanesShared(i: number): number {
-    return this.view.getUint32(i * 168 + 88, littleEndian)
+    return this.view.getUint32(i * 104 + 24, littleEndian)
   }
 
   setLanesShared(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 88, value, littleEndian)
+    this.view.setUint32(i * 104 + 24, value, littleEndian)
   }
 
   tickShift(i: number): number {
-    return this.view.getUint32(i * 168 + 92, littleEndian)
+    return this.view.getUint32(i * 104 + 28, littleEndian)
   }
 
   setTickShift(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 92, value, littleEndian)
+    this.view.setUint32(i * 104 + 28, value, littleEndian)
   }
 
   hz(i: number): number {
-    return this.view.getUint32(i * 168 + 96, littleEndian)
+    return this.view.getUint32(i * 104 + 32, littleEndian)
   }
 
   setHz(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 96, value, littleEndian)
+    this.view.setUint32(i * 104 + 32, value, littleEndian)
   }
 
   hashKey(i: number, n: number): bigint {
-    return this.view.getBigUint64(i * 168 + 104 + checkSlot(n, 8) * 8, littleEndian)
+    return this.view.getBigUint64(i * 104 + 40 + checkSlot(n, 8) * 8, littleEndian)
   }
 
   setHashKey(i: number, n: number, value: bigint): void {
-    this.view.setBigUint64(i * 168 + 104 + checkSlot(n, 8) * 8, value, littleEndian)
+    this.view.setBigUint64(i * 104 + 40 + checkSlot(n, 8) * 8, value, littleEndian)
   }
 }
 
@@ -1904,7 +1906,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_sum_chunks', 'lb_sweepers', 'lb_transmits', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_sum_chunks', 'lb_sweepers', 'lb_transmits', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2100,18 +2102,18 @@ export const layout = {
       ],
     },
     lb_rodata: {
-      size: 168,
+      size: 104,
       fields: [
-        { name: 'lb_service_line_mask', offset: 64, type: '__u32' },
-        { name: 'lb_filter_mask', offset: 68, type: '__u32' },
-        { name: 'lb_conn_line_mask', offset: 72, type: '__u32' },
-        { name: 'lb_conn_max', offset: 76, type: '__u32' },
-        { name: 'lb_server_max', offset: 80, type: '__u32' },
-        { name: 'lb_lane_mask', offset: 84, type: '__u32' },
-        { name: 'lb_lanes_shared', offset: 88, type: '__u32' },
-        { name: 'lb_tick_shift', offset: 92, type: '__u32' },
-        { name: 'lb_hz', offset: 96, type: '__u32' },
-        { name: 'lb_hash_key', offset: 104, type: '__u64[8]' },
+        { name: 'lb_service_line_mask', offset: 0, type: '__u32' },
+        { name: 'lb_filter_mask', offset: 4, type: '__u32' },
+        { name: 'lb_conn_line_mask', offset: 8, type: '__u32' },
+        { name: 'lb_conn_max', offset: 12, type: '__u32' },
+        { name: 'lb_server_max', offset: 16, type: '__u32' },
+        { name: 'lb_lane_mask', offset: 20, type: '__u32' },
+        { name: 'lb_lanes_shared', offset: 24, type: '__u32' },
+        { name: 'lb_tick_shift', offset: 28, type: '__u32' },
+        { name: 'lb_hz', offset: 32, type: '__u32' },
+        { name: 'lb_hash_key', offset: 40, type: '__u64[8]' },
       ],
     },
     lb_server: {
@@ -2284,7 +2286,8 @@ export const layout = {
       LB_DROP_NARROW: 16,
       LB_DROP_SEGMENTS: 17,
       LB_REFUSE_NO_ROUTE: 18,
-      LB_VERDICT_MAX: 19,
+      LB_DROP_FRAGMENT: 19,
+      LB_VERDICT_MAX: 20,
     },
   },
   maps: {
@@ -2312,6 +2315,7 @@ export const layout = {
   },
   opaqueMaps: [
     'lb_egress_parts',
+    'lb_fragments',
     'lb_ingress_parts',
     'lb_links',
     'lb_marked_parts',
