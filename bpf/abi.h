@@ -37,7 +37,7 @@ enum lb_verdict {
 	LB_DROP_MALFORMED,     /* addressed to a service, but no valid packet */
 	LB_DROP_TABLE_FULL,    /* no room for the connection, not even by eviction */
 	LB_DROP_BUSY,          /* the line of the connection index stayed locked */
-	LB_DROP_REWRITE,       /* the kernel refused to change the packet */
+	LB_DROP_REWRITE,       /* the packet could not be changed */
 	LB_DROP_REFUSE_FAILED, /* a refusal was due but could not be built */
 	LB_EVICTED,            /* a live connection gave way to a new one */
 	LB_ENTRY_LOST,         /* an entry could not be given back to the pool */
@@ -51,6 +51,7 @@ enum lb_verdict {
 	LB_REFUSE_NO_ROUTE, /* the same, no way to the server: host unreachable */
 	LB_DROP_DEFENCE,    /* a new connection was not made: the tunable drop_packet */
 	LB_EXPIRED_EARLY,   /* a connection was ended before its time: the tunable drop_entry */
+	LB_DROP_FRAGMENT, /* a fragment for a service that its first one does not tell of, or that overlaps it */
 	LB_VERDICT_MAX,
 };
 

@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "defence.h"
+#include "fragment.h"
 #include "icmp.h"
 #include "mark.h"
 
@@ -28,13 +29,13 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 		return act_drop(hook, LB_DROP_SERVER_GONE);
 	if (unlikely(ref.c->fwd != LB_FWD_MASQ))
 		return transmit_later(p, ref.index + 1, ref.server, ref.c->fwd, false);
-	direct = hook != HOOK_MARKED && ref.c->flags & LB_CONN_BYPASS &&
+	direct = hook != HOOK_MARKED && !p->odd && ref.c->flags & LB_CONN_BYPASS &&
 		 hop_find(p, hook, af, &ref.c->caddr, &srv->addr, &st->hop, &st->hop_token, &hop) &&
 		 hop_usable(p, hook, af, &hop, st->hop);
 	if (hook == HOOK_XDP && !direct)
 		return XDP_PASS;
 	conn_step(ref.c, p, DIR_IN);
-	count_in(ref.server, p->ip_len);
+	packet_count(p, DIR_IN, ref.server);
 	r.old_addr = &p->t.daddr;
 	r.new_addr = &srv->addr;
 	r.old_port = p->t.dport;
@@ -87,6 +88,25 @@ static __always_inline bool conn_superseded(const struct conn_ref *ref, const st
 	       conn_reusable(ref->c, cfg->conn_reuse_mode);
 }
 
+/* The server that a datagram is for, 0, or -verdict; all its fragments go to one. */
+static __always_inline int once_pick(struct packet *p, struct new_conn *n, enum lb_af af,
+				     __u32 service)
+{
+	struct fragment_first *first = NULL;
+	int id;
+
+	new_conn_describe(n, p, af);
+	if (p->shape)
+		first = fragment_first(n, af);
+	if (p->shape & SHAPE_LATER)
+		return first && first->server ? (int)first->server : -LB_DROP_FRAGMENT;
+	id = new_conn_pick(n, service);
+	template_leave(n->control); /* as soon gone as come */
+	if (first && id > 0)
+		first->server = id;
+	return id;
+}
+
 /* One-packet scheduling: each datagram is scheduled and translated, and leaves no connection. */
 static __always_inline int request_once(struct packet *p, enum lb_hook hook, enum lb_af af,
 					__u32 service)
@@ -98,16 +118,15 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 
 	if (!n)
 		return act_drop(hook, LB_DROP_TABLE_FULL);
-	new_conn_describe(n, p, af);
-	id = new_conn_pick(n, service);
-	template_leave(n->control); /* as soon gone as come */
+	id = once_pick(p, n, af, service);
 	srv = id > 0 ? server_at(id) : NULL;
 	if (!srv)
 		return id < 0 ? act_drop(hook, -id) : refuse_unreachable(p->ctx, hook, af);
-	count_conn(id);
+	if (!(p->shape & SHAPE_LATER))
+		count_conn(id);
 	if (srv->fwd != LB_FWD_MASQ)
 		return transmit_later(p, 0, id, srv->fwd, false);
-	count_in(id, p->ip_len);
+	packet_count(p, DIR_IN, id);
 	r.old_addr = &p->t.daddr;
 	r.new_addr = &srv->addr;
 	r.old_port = p->t.dport;
@@ -160,10 +179,13 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 	service = service_find(p, af);
 	if (!service)
 		return act_pass(hook);
+	if (p->shape & SHAPE_LATER)
+		return service_once(p, service) ? request_once(p, hook, af, service)
+						: act_drop(hook, LB_DROP_FRAGMENT);
 	if (p->t.proto == IPPROTO_TCP && !tcp_opens(p))
 		return hook == HOOK_XDP || segment_is_local(p, af, service)
 			       ? act_pass(hook)
-			       : refuse_reset(p->ctx, af);
+			       : refuse_reset(p->ctx, p->l4, af);
 	if (p->t.proto == IPPROTO_SCTP) {
 		int act = sctp_open(p, hook);
 
@@ -221,7 +243,7 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 	if (!ref.c)
 		return NOT_OURS;
 	/* What does not leave from here goes up the stack, and is translated as it leaves from there. */
-	if (hook != HOOK_EGRESS && !(ref.c->flags & LB_CONN_BYPASS &&
+	if (hook != HOOK_EGRESS && !(!p->odd && ref.c->flags & LB_CONN_BYPASS &&
 				     hop_find(p, hook, af, &ref.c->vaddr, &ref.c->caddr,
 					      &ref.c->hop, &ref.c->hop_token, &hop) &&
 				     hop_usable(p, hook, af, &hop, ref.c->hop)))
@@ -229,7 +251,7 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 	conn_step(ref.c, p, DIR_OUT);
 	srv = server_at(ref.server);
 	if (srv && srv->flags & LB_SERVER_AVAILABLE)
-		count_out(ref.server, p->ip_len);
+		packet_count(p, DIR_OUT, ref.server);
 	r.old_addr = &p->t.saddr;
 	r.new_addr = &ref.c->vaddr;
 	r.old_port = p->t.sport;
@@ -244,17 +266,38 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 	return hop_send(p, hook, &hop, ref.c->hop);
 }
 
-/*
- * One packet of one family at one hook: the action, NOT_OURS, ICMP_NEXT or OPEN_NEXT. What belongs to no connection, and so
- * may open one, is for a program of its own (`opening`), which reads the packet once more: it is rare, and more than all
- * the rest.
- */
+/* A packet whose headers and ends were read: the action, NOT_OURS or OPEN_NEXT. What belongs to no connection, and so may
+ * open one, is for a program of its own (`opening`), which reads the packet once more: it is rare, and more than all the
+ * rest. */
+static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enum lb_af af,
+					void *data, void *l4, void *end, bool opening)
+{
+	bool to_service = hook != HOOK_EGRESS && filter_to_service(p);
+	bool from_server = hook != HOOK_MARKED && filter_from_server(p);
+	int act, back;
+
+	if (likely(!to_service && !from_server))
+		return NOT_OURS;
+	p->mark = packet_mark(p, hook);
+	if (unlikely(!packet_sound(p, hook, af, data, l4, end)))
+		return to_service && service_find(p, af) ? act_drop(hook, LB_DROP_MALFORMED)
+							 : NOT_OURS;
+	p->now = clock_tick();
+	if (opening)
+		return to_service ? request_new(p, hook, af) : NOT_OURS;
+	act = to_service ? request_in(p, hook, af) : NOT_OURS;
+	if ((act != NOT_OURS && act != OPEN_NEXT) || !from_server)
+		return act;
+	/* A reply before a new connection, as ip_vs_out() is before ip_vs_in(). */
+	back = reply_back(p, hook, af);
+	return back == NOT_OURS ? act : back;
+}
+
+/* One packet of one family at one hook: the action, NOT_OURS, ICMP_NEXT, ODD_NEXT or OPEN_NEXT. */
 static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, bool opening)
 {
 	void *data, *end, *l4;
 	struct packet p; /* filled step by step; zeroing it first would cost as much as a look-up */
-	bool to_service, from_server;
-	int act, back;
 
 	if (!packet_pull(ctx, hook, af == LB_AF_INET ? 54 : 74))
 		return act_pass(hook);
@@ -262,28 +305,20 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, 
 	end = packet_end(ctx, hook);
 	if (!header_present(hook, af, data, end))
 		return act_pass(hook);
+	if (unlikely(header_of_fragment(af, data)))
+		return hook == HOOK_XDP ? XDP_PASS : ODD_NEXT;
 	p.ctx = ctx;
+	p.odd = p.shape = 0;
 	header_read(&p, hook, af, data);
 	l4 = data + transport_offset(&p, hook, af);
-	if (!transport_present(&p, l4, end))
-		return hook != HOOK_XDP && icmp_present(&p, af, data) ? ICMP_NEXT : act_pass(hook);
+	if (!transport_present(&p, l4, end)) {
+		if (hook != HOOK_XDP && icmp_present(&p, af, data))
+			return ICMP_NEXT;
+		return hook != HOOK_XDP && af == LB_AF_INET6 && is_extension(p.t.proto)
+			       ? ODD_NEXT
+			       : act_pass(hook);
+	}
 	transport_read(&p, af, l4);
 	p.kinds = service_kinds();
-	to_service = hook != HOOK_EGRESS && filter_to_service(&p);
-	from_server = hook != HOOK_MARKED && filter_from_server(&p);
-	if (likely(!to_service && !from_server))
-		return act_pass(hook);
-	p.mark = packet_mark(&p, hook);
-	if (unlikely(!packet_sound(&p, hook, af, data, l4, end)))
-		return to_service && service_find(&p, af) ? act_drop(hook, LB_DROP_MALFORMED)
-							  : act_pass(hook);
-	p.now = clock_tick();
-	if (opening)
-		return to_service ? request_new(&p, hook, af) : act_pass(hook);
-	act = to_service ? request_in(&p, hook, af) : NOT_OURS;
-	if ((act != NOT_OURS && act != OPEN_NEXT) || !from_server)
-		return act;
-	/* A reply before a new connection, as ip_vs_out() is before ip_vs_in(). */
-	back = reply_back(&p, hook, af);
-	return back == NOT_OURS ? act : back;
+	return balance_read(&p, hook, af, data, l4, end, opening);
 }

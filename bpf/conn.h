@@ -194,7 +194,8 @@ static __always_inline void conn_step(struct lb_conn *c, const struct packet *p,
 
 	if (p->t.proto != IPPROTO_UDP) {
 		if (unlikely((was.word & looked_at.word) != LB_TCP_ESTABLISHED ||
-			     p->tcp_flags != TCP_ACK))
+			     p->tcp_flags != TCP_ACK) &&
+		    !(p->shape & SHAPE_LATER))
 			state = conn_move(c, p->t.proto, p->tcp_flags, dir);
 	} else if (unlikely(datagram_counts(c, was, dir))) {
 		conn_datagram(c, dir);

@@ -33,22 +33,22 @@ static __always_inline struct lb_counters *server_counters(__u32 server)
 	return bpf_map_lookup_elem(&lb_stats, &i);
 }
 
-static __always_inline void count_in(__u32 server, __u32 bytes)
+static __always_inline void count_in(__u32 server, __u32 packets, __u32 bytes)
 {
 	struct lb_counters *c = server_counters(server);
 
 	if (c) {
-		count_add(&c->in_pkts, 1);
+		count_add(&c->in_pkts, packets);
 		count_add(&c->in_bytes, bytes);
 	}
 }
 
-static __always_inline void count_out(__u32 server, __u32 bytes)
+static __always_inline void count_out(__u32 server, __u32 packets, __u32 bytes)
 {
 	struct lb_counters *c = server_counters(server);
 
 	if (c) {
-		count_add(&c->out_pkts, 1);
+		count_add(&c->out_pkts, packets);
 		count_add(&c->out_bytes, bytes);
 	}
 }

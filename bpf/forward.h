@@ -17,13 +17,16 @@ static __always_inline int act_drop(enum lb_hook hook, enum lb_verdict why)
 }
 
 /* Not actions of a hook: the packet is for somebody else to look at; for icmp.h; may open a connection; is for transmit.h;
- * for tunnel_error.h. */
+ * for tunnel_error.h; for odd.h, to be read, was read, and may open one. */
 enum {
 	NOT_OURS = -100,
 	ICMP_NEXT = -101,
 	OPEN_NEXT = -102,
 	TRANSMIT_NEXT = -103,
 	TUNNEL_NEXT = -104,
+	ODD_NEXT = -105,
+	ODD_READ_NEXT = -106,
+	ODD_OPEN_NEXT = -107,
 };
 
 /* Interfaces that take packets from XDP of another one. Writer: user space, as it attaches. */

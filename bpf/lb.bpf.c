@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The programs: entry points, one for each hook, and what user space runs by BPF_PROG_RUN. */
-#include "balance.h"
+#include "odd.h"
 #include "transmit.h"
 #include "tunnel_error.h"
 #include "sweep.h"
@@ -36,6 +36,12 @@ enum part {
 	PART_TRANSMIT4,
 	PART_TRANSMIT6,
 	PART_TUNNEL_ERROR,
+	PART_ODD4, /* what is not plain: reading it, the packet, and what opens a connection */
+	PART_ODD6,
+	PART_ODD_READ4,
+	PART_ODD_READ6,
+	PART_ODD_OPEN4,
+	PART_ODD_OPEN6,
 	PARTS
 };
 
@@ -72,6 +78,12 @@ int lb_ingress_icmp6(struct __sk_buff *skb);
 int lb_transmit4(struct __sk_buff *skb);
 int lb_transmit6(struct __sk_buff *skb);
 int lb_tunnel_error(struct __sk_buff *skb);
+int lb_ingress_odd4(struct __sk_buff *skb);
+int lb_ingress_odd6(struct __sk_buff *skb);
+int lb_ingress_odd_read4(struct __sk_buff *skb);
+int lb_ingress_odd_open4(struct __sk_buff *skb);
+int lb_ingress_odd_read6(struct __sk_buff *skb);
+int lb_ingress_odd_open6(struct __sk_buff *skb);
 PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_ingress4,
 		    [PART_IPV6] = lb_ingress6,
@@ -81,18 +93,32 @@ PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 		    [PART_ICMP6] = lb_ingress_icmp6,
 		    [PART_TRANSMIT4] = lb_transmit4,
 		    [PART_TRANSMIT6] = lb_transmit6,
-		    [PART_TUNNEL_ERROR] = lb_tunnel_error },
+		    [PART_TUNNEL_ERROR] = lb_tunnel_error,
+		    [PART_ODD4] = lb_ingress_odd4,
+		    [PART_ODD6] = lb_ingress_odd6,
+		    [PART_ODD_READ4] = lb_ingress_odd_read4,
+		    [PART_ODD_OPEN4] = lb_ingress_odd_open4,
+		    [PART_ODD_READ6] = lb_ingress_odd_read6,
+		    [PART_ODD_OPEN6] = lb_ingress_odd_open6 },
 };
 
 int lb_egress4(struct __sk_buff *skb);
 int lb_egress6(struct __sk_buff *skb);
 int lb_egress_icmp4(struct __sk_buff *skb);
 int lb_egress_icmp6(struct __sk_buff *skb);
+int lb_egress_odd4(struct __sk_buff *skb);
+int lb_egress_odd6(struct __sk_buff *skb);
+int lb_egress_odd_read4(struct __sk_buff *skb);
+int lb_egress_odd_read6(struct __sk_buff *skb);
 PARTS_OF(lb_egress_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_egress4,
 		    [PART_IPV6] = lb_egress6,
 		    [PART_ICMP4] = lb_egress_icmp4,
-		    [PART_ICMP6] = lb_egress_icmp6 },
+		    [PART_ICMP6] = lb_egress_icmp6,
+		    [PART_ODD4] = lb_egress_odd4,
+		    [PART_ODD6] = lb_egress_odd6,
+		    [PART_ODD_READ4] = lb_egress_odd_read4,
+		    [PART_ODD_READ6] = lb_egress_odd_read6 },
 };
 
 /* ICMP that is marked is the stack's: errors about connections were translated at ingress. */
@@ -122,6 +148,12 @@ static __always_inline int go_on(void *ctx, enum lb_hook hook, enum lb_af af, vo
 		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_TRANSMIT4 : PART_TRANSMIT6);
 	else if (act == TUNNEL_NEXT)
 		bpf_tail_call(ctx, parts, PART_TUNNEL_ERROR);
+	else if (act == ODD_NEXT)
+		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_ODD4 : PART_ODD6);
+	else if (act == ODD_READ_NEXT)
+		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_ODD_READ4 : PART_ODD_READ6);
+	else if (act == ODD_OPEN_NEXT)
+		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_ODD_OPEN4 : PART_ODD_OPEN6);
 	else if (act != NOT_OURS)
 		return act;
 	return act_pass(hook);
@@ -156,6 +188,17 @@ OPENING_PARTS(lb_ingress_open, HOOK_INGRESS, "tc", struct __sk_buff, lb_ingress_
 BALANCE_PARTS(lb_egress, HOOK_EGRESS, "tc", struct __sk_buff, lb_egress_parts)
 BALANCE_PARTS(lb_marked, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts)
 OPENING_PARTS(lb_marked_open, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts)
+
+/* The same for what is not plain. */
+#define ODD_PARTS(NAME, HOOK, PARTS_MAP, CALL, ...)                                                \
+	TC_PART(NAME##4, HOOK, LB_AF_INET, PARTS_MAP, CALL(ctx, HOOK, LB_AF_INET, ##__VA_ARGS__))  \
+	TC_PART(NAME##6, HOOK, LB_AF_INET6, PARTS_MAP, CALL(ctx, HOOK, LB_AF_INET6, ##__VA_ARGS__))
+
+ODD_PARTS(lb_ingress_odd, HOOK_INGRESS, lb_ingress_parts, odd_read)
+ODD_PARTS(lb_ingress_odd_read, HOOK_INGRESS, lb_ingress_parts, balance_odd, false)
+ODD_PARTS(lb_ingress_odd_open, HOOK_INGRESS, lb_ingress_parts, balance_odd, true)
+ODD_PARTS(lb_egress_odd, HOOK_EGRESS, lb_egress_parts, odd_read)
+ODD_PARTS(lb_egress_odd_read, HOOK_EGRESS, lb_egress_parts, balance_odd, false)
 
 TC_PART(lb_ingress_icmp4, HOOK_INGRESS, LB_AF_INET, lb_ingress_parts,
 	icmp_handle(ctx, false, LB_AF_INET))

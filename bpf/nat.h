@@ -152,12 +152,15 @@ static __noinline bool sctp_write_tc(struct __sk_buff *ctx, __u32 l4, __u32 leng
 	return sctp_write(ctx, HOOK_INGRESS, l4, length, ports, source);
 }
 
+/* The change of the checksum depends on how much follows, which the first fragment does not tell. */
 static __always_inline bool rewrite_sctp(struct packet *p, enum lb_hook hook, enum lb_af af,
 					 const struct rewrite *r)
 {
 	__u32 l4 = transport_offset(p, hook, af), length = p->ip_len - (l4 - L3_OFF);
 	__u32 ports = (__u32)r->old_port << 16 | r->new_port;
 
+	if (r->old_port != r->new_port && p->shape & SHAPE_FIRST)
+		return false;
 	if (r->old_port != r->new_port &&
 	    !(hook == HOOK_XDP ? sctp_write_xdp(p->ctx, l4, length, ports, r->source)
 			       : sctp_write_tc(p->ctx, l4, length, ports, r->source)))
@@ -166,10 +169,24 @@ static __always_inline bool rewrite_sctp(struct packet *p, enum lb_hook hook, en
 			  addr_diff(r, af));
 }
 
+/* Rewrites an address of a packet that has no transport header, but for a checksum of all of it that the card took. */
+static __always_inline bool rewrite_address(struct packet *p, enum lb_af af, const struct rewrite *r)
+{
+	__u32 at = L3_OFF +
+		   (r->source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
+
+	if (af == LB_AF_INET6)
+		return !bpf_skb_store_bytes(p->ctx, at, r->new_addr, 16, BPF_F_RECOMPUTE_CSUM);
+	return rewrite_ip(packet_data(p->ctx, HOOK_INGRESS), packet_end(p->ctx, HOOK_INGRESS), r,
+			  af, addr_diff(r, af));
+}
+
 /* Rewrites one end of a packet. False: the kernel would not; the packet must go no further. */
 static __always_inline bool packet_rewrite(struct packet *p, enum lb_hook hook, enum lb_af af,
 					   const struct rewrite *r)
 {
+	if (p->shape & SHAPE_LATER)
+		return rewrite_address(p, af, r);
 	if (unlikely(p->t.proto == IPPROTO_SCTP))
 		return rewrite_sctp(p, hook, af, r);
 	return hook == HOOK_XDP ? rewrite_xdp(p, r, af) : rewrite_tc(p, r, af);

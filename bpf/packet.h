@@ -19,6 +19,9 @@
 enum {
 	L3_OFF = ETH_HLEN,
 	IP_FRAGMENT = 0x3fff, /* MF and the offset; not DF */
+	IP_OFFSET = 0x1fff,
+	GSO_BY_FRAGS = 0xffff,
+	IP_MORE = 0x2000,
 	IP_DONT_FRAGMENT = 0x4000,
 	TTL = 64, /* of what is sent from here */
 	TCP_FIN = 1,
@@ -32,6 +35,12 @@ struct tuple {
 	union lb_addr saddr, daddr; /* IPv4: only w[0] is set */
 	__be16 sport, dport;
 	__u8 proto;
+};
+
+/* What is odd about a packet that is not plain (headers.h). */
+enum packet_shape {
+	SHAPE_FIRST = 1, /* the first fragment of a datagram */
+	SHAPE_LATER = 2, /* a later one: no transport header */
 };
 
 struct packet {
@@ -50,6 +59,8 @@ struct packet {
 	__u8 gso;   /* one skb for many segments: IP lengths are not to be trusted */
 	__u8 kinds; /* enum lb_feature: what services there are, but for those of a whole endpoint */
 	__u32 mark; /* the firewall mark it is looked up by */
+	__u8 odd;   /* not plain; a constant wherever it is used, as is this of a plain one: */
+	__u8 shape; /* enum packet_shape */
 };
 
 static __always_inline __u32 clock_tick(void)
@@ -96,10 +107,13 @@ static __always_inline bool packet_pull(void *ctx, enum lb_hook hook, __u32 want
 
 	if (hook == HOOK_XDP || data + want <= end || (__u64)(end - data) >= len)
 		return true;
+	/* SCTP's segments are a list of packets, from which nothing may be pulled; the headers are there. */
+	if (((struct __sk_buff *)ctx)->gso_size == GSO_BY_FRAGS)
+		return true;
 	return bpf_skb_pull_data(ctx, want < len ? want : len) == 0;
 }
 
-/* Is there an IP header that says so itself, and no fragment's? XDP leaves IPv4 options to tcx. */
+/* Is there an IP header that says so itself? XDP leaves IPv4 options to tcx. */
 static __always_inline bool header_present(enum lb_hook hook, enum lb_af af, void *data, void *end)
 {
 	if (af == LB_AF_INET) {
@@ -109,11 +123,17 @@ static __always_inline bool header_present(enum lb_hook hook, enum lb_af af, voi
 		if ((void *)(ip + 1) > end)
 			return false;
 		first = *(__u8 *)ip;
-		if (first != 0x45 && (hook == HOOK_XDP || first >> 4 != 4 || (first & 15) < 5))
-			return false;
-		return !(ip->frag_off & bpf_htons(IP_FRAGMENT));
+		return first == 0x45 || (hook != HOOK_XDP && first >> 4 == 4 && (first & 15) >= 5);
 	}
 	return data + L3_OFF + sizeof(struct ipv6hdr) <= end && *(__u8 *)(data + L3_OFF) >> 4 == 6;
+}
+
+/* Is it a fragment's? (IPv6 has a header of its own for that.) */
+static __always_inline bool header_of_fragment(enum lb_af af, void *data)
+{
+	struct iphdr *ip = data + L3_OFF;
+
+	return af == LB_AF_INET && ip->frag_off & bpf_htons(IP_FRAGMENT);
 }
 
 /* The two addresses of a present header. */
@@ -181,13 +201,18 @@ static __always_inline void header_read(struct packet *p, enum lb_hook hook, enu
 		p->ip_len = packet_len(p->ctx, hook) - L3_OFF;
 }
 
-/* Where the transport header is: a constant but for IPv4 options, which only tcx takes. */
+/* Where the transport header is: a constant but for IPv4 options and IPv6 extension headers, which only tcx takes. */
 static __always_inline __u32 transport_offset(const struct packet *p, enum lb_hook hook,
 					      enum lb_af af)
 {
 	if (af == LB_AF_INET6)
-		return L3_OFF + sizeof(struct ipv6hdr);
+		return p->odd ? p->l4 & 1023 : L3_OFF + sizeof(struct ipv6hdr);
 	return hook == HOOK_XDP ? L3_OFF + sizeof(struct iphdr) : p->l4 & 127;
+}
+
+static __always_inline bool is_transport(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
 }
 
 /* Is there a whole header of TCP, UDP or SCTP? */
@@ -200,12 +225,17 @@ static __always_inline bool transport_present(const struct packet *p, void *l4, 
 	return p->t.proto == IPPROTO_SCTP && l4 + sizeof(struct sctp_header) <= end;
 }
 
+static __always_inline void ends_hash(struct packet *p, enum lb_af af)
+{
+	p->src = hash_endpoint(lb_hash_key, &p->t.saddr, p->t.sport, p->t.proto, af);
+	p->dst = hash_endpoint(lb_hash_key, &p->t.daddr, p->t.dport, p->t.proto, af);
+}
+
 static __always_inline void transport_read(struct packet *p, enum lb_af af, void *l4)
 {
 	p->t.sport = ((__be16 *)l4)[0];
 	p->t.dport = ((__be16 *)l4)[1];
-	p->src = hash_endpoint(lb_hash_key, &p->t.saddr, p->t.sport, p->t.proto, af);
-	p->dst = hash_endpoint(lb_hash_key, &p->t.daddr, p->t.dport, p->t.proto, af);
+	ends_hash(p, af);
 }
 
 /* Whether the transport header is sound: its length, 0 if it is not. Also reads what it means for the connection. `room` is
@@ -229,7 +259,9 @@ static __always_inline __u32 udp_sound(struct packet *p, void *l4, void *end, __
 		return 0;
 	len = bpf_ntohs(((struct udphdr *)l4)->len);
 	p->tcp_flags = 0;
-	return len < sizeof(struct udphdr) || (len > room && !p->gso) ? 0 : sizeof(struct udphdr);
+	if (len < sizeof(struct udphdr) || (len > room && !p->gso && !(p->shape & SHAPE_FIRST)))
+		return 0;
+	return sizeof(struct udphdr);
 }
 
 static __always_inline __u32 sctp_sound(struct packet *p, enum lb_hook hook, __u32 at, __u32 room)
@@ -257,6 +289,10 @@ static __always_inline bool packet_sound(struct packet *p, enum lb_hook hook, en
 			      : ip_options_sum(data + L3_OFF, header, end)) != 0xffff)
 		return false;
 	room = p->ip_len - header;
+	if (p->shape & SHAPE_LATER) {
+		p->wire_len = p->ip_len;
+		return true;
+	}
 	if (p->t.proto == IPPROTO_TCP)
 		own = tcp_sound(p, l4, end, room);
 	else if (p->t.proto == IPPROTO_UDP)

@@ -121,15 +121,14 @@ static __always_inline bool refusal_of(struct __sk_buff *skb, enum lb_af af, str
 	if (l4 + off + 2 > end)
 		return false;
 	r->check = *(__u16 *)(l4 + off);
-	r->partial = proto != IPPROTO_SCTP &&
+	r->partial = (proto == IPPROTO_TCP || proto == IPPROTO_UDP) &&
 		     r->check == pseudo_sum(&r->saddr, &r->daddr, proto, len - r->header, af);
 	r->quote = len;
 	return true;
 }
 
 /* Answers a request by an ICMP error: `says` is ICMP_SAYS() and the verdict, `rest` its second word. The tcx action. */
-static __noinline int refuse(struct __sk_buff *skb, __u32 hook, enum lb_af af, __u32 says,
-			     __u32 rest)
+__noinline int refuse(struct __sk_buff *skb, __u32 hook, enum lb_af af, __u32 says, __u32 rest)
 {
 	__u32 most = af == LB_AF_INET ? ICMP4_QUOTE : ICMP6_QUOTE,
 	      room = af == LB_AF_INET ? ICMP4_ROOM : ICMP6_ROOM;
@@ -188,19 +187,18 @@ static __always_inline bool write_reset(struct __sk_buff *skb, const struct refu
 }
 
 /* Answers a segment that belongs to no connection. The tcx action. */
-static __noinline int refuse_reset(struct __sk_buff *skb, enum lb_af af)
+__noinline int refuse_reset(struct __sk_buff *skb, __u32 l4, enum lb_af af)
 {
 	__u32 header = af == LB_AF_INET ? 20 : 40, segment;
 	struct refusal r = {};
 	struct tcphdr old;
 
-	if (!refusal_of(skb, af, &r) || r.header != header ||
-	    bpf_skb_load_bytes(skb, L3_OFF + header, &old, sizeof(old)))
+	if (!refusal_of(skb, af, &r) || bpf_skb_load_bytes(skb, l4, &old, sizeof(old)))
 		goto failed;
 	count_verdict(LB_REFUSE_NO_CONN);
 	if (old.rst)
 		return 2; /* TC_ACT_SHOT: a reset is not answered */
-	segment = r.quote - header - old.doff * 4 + old.syn + old.fin;
+	segment = r.quote - (l4 - L3_OFF) - old.doff * 4 + old.syn + old.fin;
 	if (bpf_skb_change_tail(skb, L3_OFF + header + sizeof(old), 0) ||
 	    bpf_skb_pull_data(skb, 0) || !write_reset(skb, &r, af, &old, segment))
 		goto failed;

@@ -9,6 +9,21 @@ static __always_inline bool state_established(__u8 state)
 	return state == LB_TCP_ESTABLISHED || state == LB_SCTP_ESTABLISHED;
 }
 
+/* Counts a packet of a server. A datagram counts once, with the bytes of all its fragments, as the kernel counts it whole. */
+static __always_inline void packet_count(const struct packet *p, enum lb_dir dir, __u32 server)
+{
+	__u32 packets = 1, bytes = p->ip_len;
+
+	if (p->shape & SHAPE_LATER) {
+		packets = 0;
+		bytes -= p->l4 - L3_OFF;
+	}
+	if (dir == DIR_IN)
+		count_in(server, packets, bytes);
+	else
+		count_out(server, packets, bytes);
+}
+
 static __always_inline bool state_active(__u8 state)
 {
 	return state_established(state) || state == LB_TCP_SYN_SENT || state == LB_TCP_SYN_RECV ||

@@ -50,7 +50,7 @@ static __always_inline void transmit_count(const struct transmit *x, const struc
 
 	if (c)
 		conn_step(c, p, DIR_IN);
-	count_in(x->server, p->ip_len);
+	packet_count(p, DIR_IN, x->server);
 }
 
 /* Says in x->t what goes around the packet, if anything does. */

@@ -11,7 +11,6 @@ enum {
 	QUOTED_OFF = L3_OFF + 20 +
 		     ICMP_HDR, /* the header that the error quotes: ours around the packet */
 	GRE_FLAGS_KNOWN = GRE_FLAG_CSUM,
-	IP_OFFSET = 0x1fff,
 	GUE_HLEN = 0x1f,
 	GUE_CONTROL = 0x20,
 	PMTU_LEAST = 552, /* net.ipv4.route.min_pmtu */
@@ -184,7 +183,7 @@ static __always_inline int tunnel_error(struct __sk_buff *skb)
 	    bpf_skb_adjust_room(skb, -(__s32)(t.inner - QUOTED_OFF), BPF_ADJ_ROOM_NET, 0) ||
 	    bpf_skb_pull_data(skb, 0) || !tunneled_write(skb, &q, &t, head, rest, quote))
 		return act_drop(HOOK_INGRESS, LB_DROP_REWRITE);
-	count_out(ref.server, quote);
+	count_out(ref.server, 1, quote);
 	count_verdict(LB_ICMP_FORWARD);
 	return client_send(skb, q.t.saddr.w[0]);
 }

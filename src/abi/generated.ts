@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '52130a5fee5a'
+export const layoutVersion = 'b91e246d817b'
 
 /** enum lb_af */
 export const LbAf = {
@@ -268,7 +268,8 @@ export const LbVerdict = {
   REFUSE_NO_ROUTE: 18,
   DROP_DEFENCE: 19,
   EXPIRED_EARLY: 20,
-  VERDICT_MAX: 21,
+  DROP_FRAGMENT: 21,
+  VERDICT_MAX: 22,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -294,6 +295,7 @@ export const lbVerdictNames: readonly string[] = [
   'REFUSE_NO_ROUTE',
   'DROP_DEFENCE',
   'EXPIRED_EARLY',
+  'DROP_FRAGMENT',
 ]
 
 /** Array of lb_book. */
@@ -1666,7 +1668,7 @@ export class LbRatesArray extends StructArray {
 /** Array of the load-time constants. */
 export class LbRodataArray extends StructArray {
   static readonly struct = 'lb_rodata'
-  static readonly size = 168
+  static readonly size = 104
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     serviceLineMask: 0,
@@ -1678,7 +1680,7 @@ export class LbRodataArray extends StructArray {
     lanesShared: 24,
     tickShift: 28,
     hz: 32,
-    hashKey: 104,
+    hashKey: 40,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -1686,83 +1688,83 @@ export class LbRodataArray extends StructArray {
   } as const
 
   serviceLineMask(i: number): number {
-    return this.view.getUint32(i * 168, littleEndian)
+    return this.view.getUint32(i * 104, littleEndian)
   }
 
   setServiceLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 168, value, littleEndian)
+    this.view.setUint32(i * 104, value, littleEndian)
   }
 
   filterMask(i: number): number {
-    return this.view.getUint32(i * 168 + 4, littleEndian)
+    return this.view.getUint32(i * 104 + 4, littleEndian)
   }
 
   setFilterMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 4, value, littleEndian)
+    this.view.setUint32(i * 104 + 4, value, littleEndian)
   }
 
   connLineMask(i: number): number {
-    return this.view.getUint32(i * 168 + 8, littleEndian)
+    return this.view.getUint32(i * 104 + 8, littleEndian)
   }
 
   setConnLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 8, value, littleEndian)
+    this.view.setUint32(i * 104 + 8, value, littleEndian)
   }
 
   connMax(i: number): number {
-    return this.view.getUint32(i * 168 + 12, littleEndian)
+    return this.view.getUint32(i * 104 + 12, littleEndian)
   }
 
   setConnMax(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 12, value, littleEndian)
+    this.view.setUint32(i * 104 + 12, value, littleEndian)
   }
 
   serverMax(i: number): number {
-    return this.view.getUint32(i * 168 + 16, littleEndian)
+    return this.view.getUint32(i * 104 + 16, littleEndian)
   }
 
   setServerMax(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 16, value, littleEndian)
+    this.view.setUint32(i * 104 + 16, value, littleEndian)
   }
 
   laneMask(i: number): number {
-    return this.view.getUint32(i * 168 + 20, littleEndian)
+    return this.view.getUint32(i * 104 + 20, littleEndian)
   }
 
   setLaneMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 20, value, littleEndian)
+    this.view.setUint32(i * 104 + 20, value, littleEndian)
   }
 
   lanesShared(i: number): number {
-    return this.view.getUint32(i * 168 + 24, littleEndian)
+    return this.view.getUint32(i * 104 + 24, littleEndian)
   }
 
   setLanesShared(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 24, value, littleEndian)
+    this.view.setUint32(i * 104 + 24, value, littleEndian)
   }
 
   tickShift(i: number): number {
-    return this.view.getUint32(i * 168 + 28, littleEndian)
+    return this.view.getUint32(i * 104 + 28, littleEndian)
   }
 
   setTickShift(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 28, value, littleEndian)
+    this.view.setUint32(i * 104 + 28, value, littleEndian)
   }
 
   hz(i: number): number {
-    return this.view.getUint32(i * 168 + 32, littleEndian)
+    return this.view.getUint32(i * 104 + 32, littleEndian)
   }
 
   setHz(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 32, value, littleEndian)
+    this.view.setUint32(i * 104 + 32, value, littleEndian)
   }
 
   hashKey(i: number, n: number): bigint {
-    return this.view.getBigUint64(i * 168 + 104 + checkSlot(n, 8) * 8, littleEndian)
+    return this.view.getBigUint64(i * 104 + 40 + checkSlot(n, 8) * 8, littleEndian)
   }
 
   setHashKey(i: number, n: number, value: bigint): void {
-    this.view.setBigUint64(i * 168 + 104 + checkSlot(n, 8) * 8, value, littleEndian)
+    this.view.setBigUint64(i * 104 + 40 + checkSlot(n, 8) * 8, value, littleEndian)
   }
 }
 
@@ -2417,7 +2419,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_sum_chunks', 'lb_sweepers', 'lb_transmits', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_sum_chunks', 'lb_sweepers', 'lb_transmits', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2648,7 +2650,7 @@ export const layout = {
       ],
     },
     lb_rodata: {
-      size: 168,
+      size: 104,
       fields: [
         { name: 'lb_service_line_mask', offset: 0, type: '__u32' },
         { name: 'lb_filter_mask', offset: 4, type: '__u32' },
@@ -2659,7 +2661,7 @@ export const layout = {
         { name: 'lb_lanes_shared', offset: 24, type: '__u32' },
         { name: 'lb_tick_shift', offset: 28, type: '__u32' },
         { name: 'lb_hz', offset: 32, type: '__u32' },
-        { name: 'lb_hash_key', offset: 104, type: '__u64[8]' },
+        { name: 'lb_hash_key', offset: 40, type: '__u64[8]' },
       ],
     },
     lb_server: {
@@ -2875,7 +2877,8 @@ export const layout = {
       LB_REFUSE_NO_ROUTE: 18,
       LB_DROP_DEFENCE: 19,
       LB_EXPIRED_EARLY: 20,
-      LB_VERDICT_MAX: 21,
+      LB_DROP_FRAGMENT: 21,
+      LB_VERDICT_MAX: 22,
     },
   },
   maps: {
@@ -2907,6 +2910,7 @@ export const layout = {
   },
   opaqueMaps: [
     'lb_egress_parts',
+    'lb_fragments',
     'lb_ingress_parts',
     'lb_links',
     'lb_marked_parts',

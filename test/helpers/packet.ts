@@ -111,7 +111,14 @@ export interface Ipv4Options {
   readonly protocol?: number
 }
 
-const protocolOf: Readonly<Record<string, number>> = protocols
+const protocolOf: Readonly<Record<string, number>> = {
+  ...protocols,
+  hopByHop: 0,
+  routing: 43,
+  fragment: 44,
+  authentication: 51,
+  destination: 60,
+}
 
 /** The protocol of what a network layer carries; one for experiments when it can't be told. */
 function carried(layer: Layer | undefined, given: number | undefined): number {
@@ -172,6 +179,51 @@ function transportChecksum(bytes: Uint8Array, outer: readonly Layer[], protocol:
   const ip = outer.findLast((layer): layer is IpLayer => 'from' in layer)
   if (ip === undefined) throw new Error('a transport layer needs a network layer around it')
   return ~onesSum(pseudoHeader(ip.from, ip.to, protocol, bytes.length), bytes) & 0xffff
+}
+
+/** Types of IPv6 extension headers. */
+export const extensions = { hopByHop: 0, routing: 43, fragment: 44, authentication: 51, destination: 60 } as const
+
+/**
+ * An IPv6 extension header; its body is everything behind the two bytes of type and length, and so long that the header
+ * is a multiple of 8 bytes (authentication: of 4).
+ */
+export function extension(kind: keyof typeof extensions, body: Uint8Array = new Uint8Array(6)): Layer {
+  return {
+    kind,
+    encode: (payload, _, inner) => {
+      const size = 2 + body.length
+      const length = kind === 'fragment' ? 0 : kind === 'authentication' ? size / 4 - 2 : size / 8 - 1
+      return concat(Uint8Array.of(carried(inner, undefined), length), body, payload)
+    },
+  }
+}
+
+/**
+ * A frame without IPv6 extension headers, cut into fragments: at these bytes behind the IP header, which are multiples
+ * of 8. `id` is the datagram's.
+ */
+export function fragments(frame: Uint8Array, id: number, ...cuts: readonly number[]): Uint8Array[] {
+  const six = frame[12] === 0x86
+  const header = 14 + (six ? 40 : ((frame[14] ?? 0) & 15) * 4)
+  const body = frame.subarray(header)
+  return [0, ...cuts].map((from, i) => {
+    const more = i < cuts.length
+    const part = body.subarray(from, cuts[i])
+    const head = frame.slice(0, header)
+    if (six) {
+      const extra = concat(Uint8Array.of(head[20] ?? 0, 0), words(from | (more ? 1 : 0)), long(id))
+      head[20] = extensions.fragment
+      setWord(head, 18, extra.length + part.length)
+      return concat(head, extra, part)
+    }
+    setWord(head, 16, header - 14 + part.length)
+    setWord(head, 18, id)
+    setWord(head, 20, (from >> 3) | (more ? 0x2000 : 0))
+    setWord(head, 24, 0)
+    setWord(head, 24, ~onesSum(head.subarray(14)) & 0xffff)
+    return concat(head, part)
+  })
 }
 
 const flagBits: Readonly<Record<string, number>> = { F: 1, S: 2, R: 4, P: 8, A: 16, U: 32, E: 64, C: 128 }

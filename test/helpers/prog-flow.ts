@@ -54,6 +54,8 @@ export interface FlowOptions {
   readonly ether?: Parameters<typeof ether>[0]
   readonly ipv4?: Partial<Ipv4Options>
   readonly ipv6?: Partial<Ipv6Options>
+  /** IPv6 extension headers between IP and transport header. */
+  readonly extensions?: readonly Layer[]
 }
 
 function network(o: FlowOptions, from: string, to: string): Layer {
@@ -63,7 +65,7 @@ function network(o: FlowOptions, from: string, to: string): Layer {
 
 function frame(o: FlowOptions, from: string, to: string, transport: Layer): Uint8Array {
   const link = ether({ ...legs[o.leg ?? 'from client'], ...o.ether })
-  return build(link, network(o, from, to), transport, o.payload ?? new Uint8Array(0))
+  return build(link, network(o, from, to), ...(o.extensions ?? []), transport, o.payload ?? new Uint8Array(0))
 }
 
 export type SegmentOptions = FlowOptions & Omit<Partial<TcpOptions>, 'sport' | 'dport'>

@@ -285,7 +285,7 @@ function passes(t: Test, { host }: Replay, line: string): void {
 }
 
 t.test('SCTP', { skip: needsRoot }, async (t) => {
-  t.setTimeout(120_000)
+  t.setTimeout(280_000)
   const datapath = await Datapath.open(t)
   await t.test('states, as recorded', (t) => {
     for (const [name, flags] of [
