@@ -69,25 +69,18 @@ static __always_inline bool conn_reused(const struct conn_ref *ref, const struct
 
 /* One-packet scheduling: each datagram is scheduled and translated, and leaves no connection. */
 static __always_inline int request_once(struct packet *p, enum lb_hook hook, enum lb_af af,
-					__u32 service)
+					struct new_conn *n)
 {
-	struct new_conn *n = new_conn_get(NEW_CONN);
-	struct lb_server *srv;
+	struct lb_server *srv = server_at(READ_ONCE(n->server));
 	struct rewrite r = {};
-	int id;
 
-	if (!n)
-		return act_drop(hook, LB_DROP_TABLE_FULL);
-	new_conn_describe(n, p, af);
-	id = new_conn_pick(n, service);
 	template_leave(n->control); /* as soon gone as come */
-	srv = id > 0 ? server_at(id) : NULL;
 	if (!srv)
-		return id < 0 ? act_drop(hook, -id) : refuse_unreachable(p->ctx, hook, af);
-	count_conn(id);
+		return refuse_unreachable(p->ctx, hook, af);
+	count_conn(n->server);
 	if (srv->fwd != LB_FWD_MASQ)
-		return transmit_later(p, 0, id, srv->fwd, false);
-	count_in(id, p->ip_len);
+		return transmit_later(p, 0, n->server, srv->fwd, false);
+	count_in(n->server, p->ip_len);
 	r.old_addr = &p->t.daddr;
 	r.new_addr = &srv->addr;
 	r.old_port = p->t.dport;
@@ -119,10 +112,11 @@ static __always_inline int sctp_open(const struct packet *p, enum lb_hook hook)
 static __always_inline int request_open(struct packet *p, enum lb_hook hook, enum lb_af af,
 					struct conn_ref *ref)
 {
+	struct new_conn *n = new_conn_get(NEW_CONN);
 	__u32 service = service_find(p, af);
 	enum lb_verdict v;
 
-	if (!service)
+	if (!service || !n)
 		return act_pass(hook);
 	if (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
 		return hook == HOOK_XDP || segment_is_local(p, af, service)
@@ -134,9 +128,14 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 		if (act)
 			return act;
 	}
-	if (unlikely(service_once(p, service)))
-		return hook == HOOK_XDP ? XDP_PASS : request_once(p, hook, af, service);
-	v = conn_schedule(p, hook, af, service, ref);
+	if (hook == HOOK_XDP && unlikely(service_once(p, service)))
+		return XDP_PASS;
+	new_conn_describe(n, p, af);
+	v = new_conn_pick(n, service);
+	if (v == LB_OK && hook != HOOK_XDP && unlikely(service_once(p, service)))
+		return request_once(p, hook, af, n);
+	if (v == LB_OK)
+		v = new_conn_add(n, p, hook, af, ref);
 	if (v == LB_OK)
 		return 0;
 	if (hook == HOOK_XDP)

@@ -175,7 +175,8 @@ struct new_conn {
 	__u32 now;
 	__u32 server;
 	__be16 dport;
-	__u16 own_port;        /* the server is asked at the port that the client asked for */
+	__u8 own_port;         /* the server is asked at the port that the client asked for */
+	__u8 fresh;            /* a template is to be made for it */
 	__u32 entry;           /* a free entry, index + 1 */
 	__u32 control;         /* as in lb_conn */
 	__u32 expires;         /* tick */

@@ -59,44 +59,58 @@ static __always_inline bool template_usable(const struct lb_conn *c)
 	       (srv->weight || !cfg || !cfg->expire_quiescent_template);
 }
 
-/* The template of `n`'s client, with `n` counted among its connections: its index + 1; 0: there is none that can be used, but
- * it is described (NEW_TEMPLATE), but for its server; or -verdict. */
+/* Looks for the template of `n`'s client. If there is one that can be used, `n` is counted among its connections and goes to
+ * its server; else it is described (NEW_TEMPLATE), for template_make(). */
 __noinline int template_find(__u32 service, struct new_conn *n)
 {
 	struct new_conn *t = new_conn_get(NEW_TEMPLATE);
 	struct lb_service *svc = service_at(service);
 	struct lb_conn_line *line;
 	struct lb_conn *c;
-	int there;
+	__u32 there;
 
 	if (!n || !t || !svc)
-		return -LB_DROP_TABLE_FULL;
+		return LB_DROP_TABLE_FULL;
 	template_describe(t, n, svc);
 	n->own_port = n->t.dport != svc->vport;
 	line = conn_line_at(hash_spot(t->client, lb_conn_line_mask).first);
 	if (!line || !line_lock(line))
-		return -LB_DROP_BUSY;
+		return LB_DROP_BUSY;
 	there = conn_present(t);
 	c = conn_at(there - 1);
 	if (c && template_usable(c)) {
 		template_renew(c, t->now);
-	} else if (c) {
-		conn_mark(c, LB_CONN_VOID);
-		there = 0;
+		n->control = there;
+		n->server = c->server;
+	} else {
+		if (c)
+			conn_mark(c, LB_CONN_VOID);
+		n->fresh = 1;
 	}
 	line_unlock(line);
-	return there;
+	return LB_OK;
 }
 
-/* Makes the template that template_find() described, for the server that was picked. As that, but never 0. */
-static __always_inline int template_make(const struct lb_server *srv, __u32 id)
+/* Makes the template that template_find() described, for the server that was picked; if another CPU made it meanwhile, its
+ * server counts. */
+static __always_inline enum lb_verdict template_make(struct new_conn *n, const struct lb_server *srv)
 {
 	struct new_conn *t = new_conn_get(NEW_TEMPLATE);
+	struct lb_conn *c;
+	int added;
 
 	if (!t)
-		return -LB_DROP_TABLE_FULL;
-	t->server = id;
+		return LB_DROP_TABLE_FULL;
+	t->server = n->server;
 	t->fwd = srv->fwd;
 	t->dport = t->t.dport ? srv->port : 0;
-	return conn_enter(t);
+	added = conn_enter(t);
+	if (added < 0)
+		return -added;
+	c = conn_at(added - 1);
+	if (!c)
+		return LB_DROP_TABLE_FULL;
+	n->control = added;
+	n->server = c->server;
+	return LB_OK;
 }

@@ -27,8 +27,10 @@ static __always_inline void new_conn_describe(struct new_conn *n, const struct p
 	n->t.sport = p->t.sport;
 	n->t.dport = p->t.dport;
 	n->t.proto = p->t.proto;
+	n->server = 0;
 	n->control = 0;
 	n->own_port = 0;
+	n->fresh = 0;
 	n->timeout = 0;
 }
 
@@ -39,11 +41,44 @@ static __always_inline __be16 new_conn_port(const struct new_conn *n, const stru
 	return srv->port && !n->own_port ? srv->port : n->t.dport;
 }
 
-/* Notes what becomes of it: server, state, and how packets get there. */
-static __always_inline void new_conn_assign(struct new_conn *n, const struct packet *p, __u32 id,
-					    const struct lb_server *srv)
+/* Picks its server, by its client's template or the scheduler: `n->server`. (What is found goes by way of the description, of
+ * which the verifier knows nothing: so it looks at what follows once, not once for every way to get there.) */
+static __always_inline enum lb_verdict new_conn_pick(struct new_conn *n, __u32 service)
 {
+	struct lb_service *svc = service_at(service);
+	struct lb_server *srv;
+	__u32 id;
+
+	if (!svc)
+		return LB_REFUSE_NO_SERVER;
+	if (unlikely(svc->flags & LB_SERVICE_PERSISTENT)) {
+		enum lb_verdict v = template_find(service, n);
+
+		if (v)
+			return v;
+	} else if (unlikely(svc->vport != n->t.dport && !svc->fwmark)) {
+		return LB_REFUSE_NO_SERVER; /* "port zero only supported in persistent services": ip_vs_schedule() */
+	}
+	if (READ_ONCE(n->server))
+		return LB_OK;
+	id = service_pick(service, n);
+	srv = id ? server_at(id) : NULL;
+	if (!srv || srv->service != service)
+		return LB_REFUSE_NO_SERVER;
 	n->server = id;
+	return unlikely(READ_ONCE(n->fresh)) ? template_make(n, srv) : LB_OK;
+}
+
+/* Adds the connection. LB_OK: `ref` is it. */
+static __always_inline enum lb_verdict new_conn_add(struct new_conn *n, const struct packet *p,
+						    enum lb_hook hook, enum lb_af af,
+						    struct conn_ref *ref)
+{
+	struct lb_server *srv = server_at(READ_ONCE(n->server));
+	int added;
+
+	if (!srv)
+		return LB_REFUSE_NO_SERVER;
 	n->dport = new_conn_port(n, srv);
 	n->fwd = srv->fwd;
 	n->state = state_first(p->t.proto, p->tcp_flags);
@@ -51,47 +86,9 @@ static __always_inline void new_conn_assign(struct new_conn *n, const struct pac
 	n->expires = n->now + state_timeout_ticks(n->state);
 	if (n->fwd != LB_FWD_MASQ)
 		n->flags |= LB_CONN_NOOUTPUT;
-}
-
-/* Its server: its id; 0: there is no usable one; or -verdict. */
-static __always_inline int new_conn_pick(struct new_conn *n, __u32 service)
-{
-	struct lb_service *svc = service_at(service);
-	struct lb_server *srv;
-	struct lb_conn *c;
-	bool persistent;
-	__u32 id;
-
-	if (!svc)
-		return 0;
-	persistent = svc->flags & LB_SERVICE_PERSISTENT;
-	if (unlikely(persistent))
-		n->control = template_find(service, n);
-	else if (unlikely(svc->vport != n->t.dport && !svc->fwmark))
-		return 0; /* "port zero only supported in persistent services": ip_vs_schedule() */
-	if (likely(!n->control)) {
-		id = service_pick(service, n);
-		srv = id ? server_at(id) : NULL;
-		if (!srv || srv->service != service)
-			return 0;
-		if (likely(!persistent))
-			return id;
-		n->control = template_make(srv, id);
-	}
-	if ((int)n->control < 0) {
-		id = n->control;
-		n->control = 0;
-		return id;
-	}
-	c = conn_at(n->control - 1);
-	return c ? c->server : 0;
-}
-
-/* Adds the connection. */
-static __always_inline enum lb_verdict new_conn_add(struct new_conn *n, struct conn_ref *ref)
-{
-	int added = conn_enter(n);
-
+	if (bypass_allowed(p->ctx, hook, af))
+		n->flags |= LB_CONN_BYPASS;
+	added = conn_enter(n);
 	if (unlikely(added < 0 || (__u32)added != n->entry))
 		template_leave(n->control); /* it is another CPU's, or nobody's */
 	if (added < 0)
@@ -103,26 +100,4 @@ static __always_inline enum lb_verdict new_conn_add(struct new_conn *n, struct c
 	ref->server = ref->c->server;
 	ref->dport = ref->c->dport;
 	return LB_OK;
-}
-
-/* Schedules and adds. LB_OK: `ref` is the connection. LB_REFUSE_* and LB_DROP_* say why there is none. */
-static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_hook hook,
-						     enum lb_af af, __u32 service,
-						     struct conn_ref *ref)
-{
-	struct new_conn *n = new_conn_get(NEW_CONN);
-	struct lb_server *srv;
-	int id;
-
-	if (!n)
-		return LB_DROP_TABLE_FULL;
-	new_conn_describe(n, p, af);
-	id = new_conn_pick(n, service);
-	srv = id > 0 ? server_at(id) : NULL;
-	if (!srv)
-		return id < 0 ? -id : LB_REFUSE_NO_SERVER;
-	new_conn_assign(n, p, id, srv);
-	if (bypass_allowed(p->ctx, hook, af))
-		n->flags |= LB_CONN_BYPASS;
-	return new_conn_add(n, ref);
 }
