@@ -48,7 +48,6 @@ const missing: Readonly<Record<string, ReadonlyMap<string, string>>> = {
   persistence2: new Map([
     ['ftp_data', 'a service of FTP also takes connections to the ports that may be of its data'],
     ['ftp_and_port0', 'the same'],
-    ['lblc', 'the scheduler'],
   ]),
 }
 
