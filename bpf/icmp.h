@@ -252,7 +252,7 @@ static __always_inline int icmp_transmit(struct packet *q, const struct outer *o
 
 /* An error about a packet of a connection. At ingress from the client's side, and from the server's for connections that
  * bypass the stack; at egress to the client for the others. */
-static __always_inline int icmp_error(struct __sk_buff *skb, bool egress, enum lb_af af)
+static __noinline int icmp_error(struct __sk_buff *skb, bool egress, enum lb_af af)
 {
 	struct packet q = { .ctx = skb, .now = clock_tick(), .kinds = service_kinds() };
 	struct icmp_rewrite w = {};
