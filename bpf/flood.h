@@ -35,7 +35,8 @@ static __always_inline void defence_update(struct lb_defence *d)
 		rate = cfg->am_droprate;
 	} else if (cfg->drop_packet && d->low) {
 		rate = cfg->amemthresh / (cfg->amemthresh - left);
-		d->drop_counter = rate;
+		if (rate != d->drop_rate)
+			d->drop_counter = rate;
 	}
 	d->drop_rate = rate;
 }

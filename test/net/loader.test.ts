@@ -255,7 +255,7 @@ t.test('a table of another layout is refused, never guessed at; it can be unload
   const ns = netns(t)
   run(ns, `lb.openTable(${small})`)
   for (const name of readdirSync(ns.dir).filter((name) => name.startsWith('layout-'))) rmdirSync(join(ns.dir, name))
-  mkdirSync(join(ns.dir, 'layout-0123456789ab'))
+  for (const mark of ['layout-0123456789ab', 'mark-of-its-own']) mkdirSync(join(ns.dir, mark))
   const code = (call: string): unknown => run(ns, `try { ${call}; say('none') } catch (error) { say(error.code) }`)
   t.same(['lb.openTable()', 'lb.openExistingTable()', 'lb.upgradePrograms()'].map(code), ['LAYOUT', 'LAYOUT', 'LAYOUT'])
   t.equal(run(ns, 'say(lb.unloadTable())'), true)

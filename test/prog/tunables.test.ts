@@ -163,7 +163,6 @@ const floods = async (t: Test, datapath: Datapath) => {
     // With a page less left than there are: one in two.
     scene.set({ amemthresh: 2 * (pages - 1) })
     t.equal(mode(), 2)
-    // The counting begins anew once a second.
     const reached = new Set(Array.from({ length: 40 }, (_, i) => scene.segments(`10.1.0.4:${i + 1}`, 'c:S') ?? ''))
     t.equal(reached.has(''), true)
     const made = scene.states().length - 12
