@@ -48,7 +48,17 @@ t.test('sizes become powers of two, masks fit them, and no map that depends on a
   t.equal((2 * (constants.filterMask + 1)) / 64, entries.lb_filter)
   t.equal(constants.connLineMask + 1, entries.lb_conn_index)
   t.equal(constants.connMax, entries.lb_conns)
-  const fixed = ['lb_config', 'lb_book', 'lb_defence', 'lb_memo_pool', 'lb_clock', 'lb_next_hops', 'lb_sync_conns', 'lb_sync_daemons']
+  const fixed = [
+    'lb_config',
+    'lb_book',
+    'lb_defence',
+    'lb_memo_pool',
+    'lb_clock',
+    'lb_next_hops',
+    'lb_mark_rules',
+    'lb_sync_conns',
+    'lb_sync_daemons',
+  ]
   t.same(
     Object.keys(maps).filter((name) => !(name in entries) && !fixed.includes(name)),
     [],
