@@ -5,12 +5,34 @@
 
 enum { LOCK_SPINS = 512, EVICT_LOOKS = 32 };
 
+struct lock_wait {
+	struct lb_conn_line *line;
+	__u64 locked;
+};
+
+static __always_inline bool line_try(struct lb_conn_line *line)
+{
+	return !READ_ONCE(line->lock) && __sync_val_compare_and_swap(&line->lock, 0, 1) == 0;
+}
+
+static long lock_step(__u32 i, void *ctx)
+{
+	struct lock_wait *w = ctx;
+
+	(void)i;
+	w->locked = line_try(w->line);
+	return w->locked;
+}
+
+/* The first try is nearly always enough. (Were the others a loop here, the verifier would go on from each of them.) */
 static __always_inline bool line_lock(struct lb_conn_line *line)
 {
-	for (int i = 0; i < LOCK_SPINS; i++)
-		if (!READ_ONCE(line->lock) && __sync_val_compare_and_swap(&line->lock, 0, 1) == 0)
-			return true;
-	return false;
+	struct lock_wait w = { .line = line };
+
+	if (likely(line_try(line)))
+		return true;
+	bpf_loop(LOCK_SPINS, lock_step, &w, 0);
+	return w.locked;
 }
 
 static __always_inline void line_unlock(struct lb_conn_line *line)
@@ -33,9 +55,14 @@ static __always_inline bool line_replace(struct lb_conn_line *line, __u64 from, 
 __noinline int line_swap(__u32 index, __u64 from, __u64 to)
 {
 	struct lb_conn_line *line = conn_line_at(index);
-	bool done;
+	bool done, locked = false;
 
-	if (!line || !line_lock(line))
+	if (!line)
+		return 0;
+	/* Not line_lock(): there are too many calls above this one for another. */
+	for (int i = 0; i < LOCK_SPINS && !locked; i++)
+		locked = line_try(line);
+	if (!locked)
 		return 0;
 	done = line_replace(line, from, to);
 	line_unlock(line);

@@ -7,7 +7,7 @@
 #pragma once
 #include "state.h"
 
-enum { POOL_TRIES = 16, POOL_PUSH_TRIES = 256, POOL_STEAL = 64 };
+enum { POOL_TRIES = 16, POOL_PUSH_TRIES = 64, POOL_STEAL = 64 };
 
 static __always_inline struct lb_conn *conn_at(__u32 i)
 {
