@@ -56,6 +56,21 @@ struct refusal {
 	__u32 head, rest; /* what the answer says: type and code, as ICMP_SAYS(); the second word */
 };
 
+/* Where a refusal is prepared: the stack has no room for it. One entry a CPU; not for user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct refusal);
+} lb_refusals SEC(".maps");
+
+static __always_inline struct refusal *refusal_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&lb_refusals, &zero);
+}
+
 #define ICMP_SAYS(TYPE, CODE) ((__u32)(TYPE) << 24 | (__u32)(CODE) << 16)
 
 /* The answer's headers, into the room made for them. Its checksum covers the quoted packet: of a partial one, what the
@@ -63,26 +78,24 @@ struct refusal {
 static __always_inline bool write_refusal(struct __sk_buff *skb, const struct refusal *r,
 					  enum lb_af af)
 {
-	__u32 header = af == LB_AF_INET ? 20 : 40,
-	      words = (af == LB_AF_INET ? ICMP4_QUOTE : ICMP6_QUOTE) / 4;
+	__u32 header = af == LB_AF_INET ? 20 : 40;
+	__u32 quoted = r->partial ? 0 : sum_tc(skb, L3_OFF + header + ICMP_HDR, r->quote);
 	__u8 proto = af == LB_AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6;
 	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
 	__u32 *icmp = data + L3_OFF + header;
 	void *inner = (void *)icmp + ICMP_HDR;
 	__u64 sum;
 
-	if (inner + header > end)
+	if (inner + header > end || !(r->partial || quoted))
 		return false;
 	mac_swap(data);
 	header_write(data, af, &r->daddr, &r->saddr, proto, r->quote + ICMP_HDR, r->tos, 0);
 	icmp[0] = bpf_htonl(r->head);
 	icmp[1] = bpf_htonl(r->rest);
-	sum = (__u64)icmp[0] + icmp[1];
+	sum = (__u64)icmp[0] + icmp[1] + quoted;
 	if (r->partial) /* and an IPv4 header, with or without options, sums to nothing */
 		sum += (af == LB_AF_INET6 ? sum_words(inner, inner + header, header / 4) : 0) +
 		       (__u32)(__u16)~r->check;
-	else
-		sum += sum_words(inner, end, words);
 	if (af == LB_AF_INET6)
 		sum += pseudo_sum(&r->daddr, &r->saddr, proto, r->quote + ICMP_HDR, af);
 	((__u16 *)icmp)[1] = ~csum_fold(sum);
@@ -132,17 +145,19 @@ __noinline int refuse(struct __sk_buff *skb, __u32 hook, enum lb_af af, __u32 sa
 {
 	__u32 most = af == LB_AF_INET ? ICMP4_QUOTE : ICMP6_QUOTE,
 	      room = af == LB_AF_INET ? ICMP4_ROOM : ICMP6_ROOM;
-	struct refusal r = { .head = says & 0xffff0000, .rest = rest };
+	struct refusal *r = refusal_get();
 
-	if (!refusal_of(skb, af, &r))
+	if (!r || !refusal_of(skb, af, r))
 		goto failed;
-	if (r.quote > most)
-		r.quote = most;
-	if (skb->len != L3_OFF + r.quote && bpf_skb_change_tail(skb, L3_OFF + r.quote, 0))
+	r->head = says & 0xffff0000;
+	r->rest = rest;
+	if (r->quote > most)
+		r->quote = most;
+	if (skb->len != L3_OFF + r->quote && bpf_skb_change_tail(skb, L3_OFF + r->quote, 0))
 		goto failed;
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0) || bpf_skb_pull_data(skb, 0))
 		goto failed;
-	if (!write_refusal(skb, &r, af))
+	if (!write_refusal(skb, r, af))
 		goto failed;
 	count_verdict(says & 0xff);
 	return hook == HOOK_MARKED ? marked_answer(skb) : bpf_redirect(skb->ifindex, 0);

@@ -17,25 +17,14 @@ static __always_inline __u16 pseudo_sum(const union lb_addr *a, const union lb_a
 	return csum_fold(sum);
 }
 
-/* Sum of `words` 32-bit words from `at`, and of up to three bytes behind them. */
+/* Sum of `words` 32-bit words from `at`. */
 static __always_inline __u64 sum_words(void *at, void *end, int words)
 {
 	__u64 sum = 0;
 	__u32 *w = at;
-	__u8 *b;
-	int i;
 
-	for (i = 0; i < words && (void *)(w + 1) <= end; i++)
+	for (int i = 0; i < words && (void *)(w + 1) <= end; i++)
 		sum += *w++;
-	if (i == words)
-		return sum;
-	b = (__u8 *)w;
-	if ((void *)(b + 1) <= end)
-		sum += b[0];
-	if ((void *)(b + 2) <= end)
-		sum += (__u32)b[1] << 8;
-	if ((void *)(b + 3) <= end)
-		sum += b[2];
 	return sum;
 }
 

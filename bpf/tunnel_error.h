@@ -123,18 +123,17 @@ static __always_inline bool tunneled_write(struct __sk_buff *skb, const struct p
 					   const struct tunneled *t, __u32 head, __u32 rest,
 					   __u32 quote)
 {
+	__u32 quoted = sum_tc(skb, QUOTED_OFF, quote);
 	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
 	__u32 *icmp = data + L3_OFF + 20;
-	__u64 sum;
 
-	if (data + QUOTED_OFF > end)
+	if (data + QUOTED_OFF > end || !quoted)
 		return false;
 	header_write(data, LB_AF_INET, &q->t.daddr, &q->t.saddr, IPPROTO_ICMP, quote + ICMP_HDR,
 		     TOS_CONTROL | (t->tos & TOS_ROUTED), 0);
 	icmp[0] = bpf_htonl(head);
 	icmp[1] = bpf_htonl(rest);
-	sum = (__u64)icmp[0] + icmp[1] + sum_words(icmp + 2, end, ICMP4_QUOTE / 4);
-	((__u16 *)icmp)[1] = ~csum_fold(sum);
+	((__u16 *)icmp)[1] = ~csum_fold((__u64)icmp[0] + icmp[1] + quoted);
 	return true;
 }
 

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { type BulkCall, type BulkReply, patternHash } from './bulk-worker.ts'
-import type { TestNet } from './topology.ts'
+import type { Topology } from '../../src/lab/topology.ts'
 
 export const bulkPort = 9000
 
@@ -53,6 +53,13 @@ interface Teardown {
   teardown(handler: () => Promise<void>): void
 }
 
+/** As much of a network as is needed: hosts, whose names are their namespaces'. */
+interface BulkNet {
+  readonly topology: Topology
+  readonly clients: readonly { readonly name: string }[]
+  readonly servers: readonly { readonly name: string }[]
+}
+
 export class Bulk {
   readonly #client: BulkHost
 
@@ -61,7 +68,7 @@ export class Bulk {
   }
 
   /** Serves on all servers of the network, and sends from its first client. */
-  static async start(t: Teardown, net: TestNet): Promise<Bulk> {
+  static async start(t: Teardown, net: BulkNet): Promise<Bulk> {
     const hosts = [net.clients[0], ...net.servers].map((host) => new BulkHost(net.topology.pathOf(host?.name ?? '')))
     t.teardown(async () => {
       await Promise.all(hosts.map((host) => host.close()))
