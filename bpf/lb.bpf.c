@@ -268,13 +268,14 @@ int lb_tc_egress(struct __sk_buff *skb)
 	return act_pass(HOOK_EGRESS);
 }
 
-/* Marked packets, on their way out of the interface that takes them. */
+/* Marked packets, on their way out of the interface that takes them. What this host sends itself came in nowhere, and is the
+ * stack's. */
 SEC("tc")
 int lb_tc_marked(struct __sk_buff *skb)
 {
 	enum lb_af af = frame_family(skb, HOOK_MARKED);
 
-	if (!af || skb->vlan_present || !marked_renew(skb, af))
+	if (!af || skb->vlan_present || !skb->ingress_ifindex || !marked_renew(skb, af))
 		return act_pass(HOOK_MARKED);
 	if (af == LB_AF_INET)
 		bpf_tail_call(skb, &lb_marked_parts, PART_IPV4);

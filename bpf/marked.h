@@ -23,13 +23,11 @@ static __always_inline bool marked_frame(struct __sk_buff *skb)
 	       mac[1] == bpf_htons(MARKED_MAC_1) && mac[2] == bpf_htons(MARKED_MAC_2);
 }
 
-/* The way to the veth was no hop: undoes what forwarding did to TTL or hop limit. What this host sends was not forwarded. */
+/* The way to the veth was no hop: undoes what forwarding did to TTL or hop limit. */
 static __always_inline bool marked_renew(struct __sk_buff *skb, enum lb_af af)
 {
 	void *data = packet_data(skb, HOOK_MARKED), *end = packet_end(skb, HOOK_MARKED);
 
-	if (!skb->ingress_ifindex)
-		return true;
 	if (af == LB_AF_INET) {
 		struct iphdr *ip = data + L3_OFF;
 
@@ -55,11 +53,9 @@ static __always_inline int marked_restart(struct __sk_buff *skb)
 	return bpf_redirect(skb->ingress_ifindex, BPF_F_INGRESS);
 }
 
-/* Sends an answer to where the packet came from; what this host asked it gets from the veth's other end. */
+/* Sends an answer to where the packet came from. */
 static __always_inline int marked_answer(struct __sk_buff *skb)
 {
 	skb->mark = 0;
-	if (!skb->ingress_ifindex)
-		return -1; /* TC_ACT_UNSPEC */
 	return bpf_redirect_neigh(skb->ingress_ifindex, NULL, 0, 0);
 }

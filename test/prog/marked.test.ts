@@ -78,6 +78,13 @@ function veth(family: Family): Row[] {
       ],
     },
     {
+      name: `${family}: what the director sends itself goes back to the stack as it is`,
+      services,
+      steps: [
+        { ...here, own: true, packet: arriving(net.virtual(80), 'S'), expect: { ...untouched, connections: [] } },
+      ],
+    },
+    {
       name: `${family}: without a usable server the client is told, on the way that it came`,
       services: [{ at: net.mark, servers: [`${net.server(0)} 0`] }],
       steps: [
