@@ -12,6 +12,8 @@ export interface ListedConnection {
   readonly client: { readonly address: string; readonly port: number }
   readonly virtual: { readonly address: string; readonly port: number }
   readonly server: { readonly family: Family; readonly address: string; readonly port: number }
+  /** Another director told of it. */
+  readonly synced?: boolean
   /** Persistence engine and what it keyed the template by. */
   readonly engine?: { readonly name: string; readonly data: string }
 }

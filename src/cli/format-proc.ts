@@ -59,13 +59,13 @@ export function* formatProcConnections(
   { origins }: { readonly origins: boolean },
 ): Generator<string> {
   yield `Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       ${origins ? 'Origin Expires' : 'Expires PEName PEData'}\n`
-  for (const { family, protocol, state, expiresS, client, virtual, server, engine } of connections) {
+  for (const { family, protocol, state, expiresS, client, virtual, server, engine, synced } of connections) {
     const ends = [
       `${addressHex(family, client.address)} ${hex(client.port, 4)}`,
       `${addressHex(family, virtual.address)} ${hex(virtual.port, 4)}`,
       `${addressHex(server.family, server.address)} ${hex(server.port, 4)}`,
     ].join(' ')
-    const origin = origins ? ' LOCAL ' : ''
+    const origin = origins ? ` ${synced === true ? 'SYNC' : 'LOCAL'}`.padEnd(7) : ''
     const data = origins || engine === undefined ? '' : ` ${engine.name} ${engine.data}`
     const left = String(expiresS).padStart(7)
     yield `${protocol.toUpperCase().padEnd(3)} ${ends} ${state.padEnd(11)}${origin} ${left}${data}\n`

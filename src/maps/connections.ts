@@ -47,7 +47,7 @@ function readConnection(maps: TableMaps, i: number, tick: number, copy: LbConnAr
   const family = familyOf(copy.af(0))
   const serverFamily = familyOf(servers.af(server))
   const gone = (copy.flags(0) & LbConnFlag.CONN_VOID) !== 0
-  return {
+  const view: ConnectionView = {
     family,
     protocol: protocolName(copy.proto(0)),
     state: stateName(copy),
@@ -60,6 +60,7 @@ function readConnection(maps: TableMaps, i: number, tick: number, copy: LbConnAr
       port: gone ? VOID_PORT : copy.dport(0),
     },
   }
+  return (copy.flags(0) & LbConnFlag.CONN_SYNC) === 0 ? view : { ...view, synced: true }
 }
 
 /** Whether the entry is a persistence template. */

@@ -76,11 +76,11 @@ export const tunables = [
 ] as const satisfies readonly Tunable[]
 export type TunableName = (typeof tunables)[number]['name']
 
-const ofSync = 'is of the sync daemon, which bpvs does not have yet'
+const ofSync = 'the sync daemon has its own way, see docs/sync.md'
 
 /** Sysctls of IPVS that have no effect here, and why. */
 export const foreignTunables: Readonly<Record<string, string>> = {
-  backup_only: ofSync,
+  backup_only: 'a director with a backup balances what comes to it',
   cache_bypass: 'what finds no server is refused',
   conntrack: 'netfilter sees client and server in both directions, and tracks them by itself',
   debug_level: 'every packet that is refused or dropped is counted by reason (--verdicts)',

@@ -155,6 +155,8 @@ export interface ConnectionView {
   readonly client: { readonly address: string; readonly port: number }
   readonly virtual: { readonly address: string; readonly port: number }
   readonly server: ServerKey
+  /** Another director told of it, and no packet of its own came yet or since. */
+  readonly synced?: boolean
 }
 
 /** The three timeouts that `--set` changes, in seconds. */

@@ -103,6 +103,16 @@ t.test('connections and templates are listed as the kernel lists them', async (t
   }
 })
 
+t.test('ip_vs_conn_sync tells which connections another director told of', async (t) => {
+  const line = 'TCP 14:59  ESTABLISHED 10.1.0.1:4001      10.9.0.1:80        10.2.0.11:80'
+  const lines = [connectionOf(line), { ...connectionOf(line), synced: true }]
+  const ends = 'TCP 0A010001 0FA1 0A090001 0050 0A02000B 0050 ESTABLISHED'
+  t.same([...formatProcConnections(lines, { origins: true })].slice(1), [
+    `${ends} LOCAL      899\n`,
+    `${ends} SYNC       899\n`,
+  ])
+})
+
 /** Numbers of a line of the statistics. */
 function countersOf(line: string): Counters {
   const [conns = 0n, inPkts = 0n, outPkts = 0n, inBytes = 0n, outBytes = 0n] = line
