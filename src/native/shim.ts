@@ -197,10 +197,12 @@ function checkRemoval(result: number, call: string, place: string): void {
   if (!absent) check(result, call, `interface ${place}`)
 }
 
-/** Id of the program in our filter on clsact; 0: there is none. */
+/** Id of the program in our filter on clsact; 0: there is none, perhaps not even the interface. */
 export function queryClsact(ifindex: number, hook: 'ingress' | 'egress'): number {
   const id = new Uint32Array(1)
-  check(c.bpvs_clsact_query(ifindex, Number(hook === 'egress'), id), 'RTM_GETTFILTER', `interface ${ifindex}, ${hook}`)
+  const result = c.bpvs_clsact_query(ifindex, Number(hook === 'egress'), id)
+  if (result === -errno.ENODEV) return 0
+  check(result, 'RTM_GETTFILTER', `interface ${ifindex}, ${hook}`)
   return id[0] ?? 0
 }
 
