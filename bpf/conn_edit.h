@@ -20,14 +20,9 @@ static __always_inline bool line_replace(struct lb_conn_line *line, __u64 from, 
 __noinline int line_swap(__u32 index, __u64 from, __u64 to)
 {
 	struct lb_conn_line *line = conn_line_at(index);
-	bool done, locked = false;
+	bool done;
 
-	if (!line)
-		return 0;
-	/* Not line_lock(): there are too many calls above this one for another. */
-	for (int i = 0; i < LOCK_SPINS && !locked; i++)
-		locked = line_try(line);
-	if (!locked)
+	if (!line || !line_lock(line))
 		return 0;
 	done = line_replace(line, from, to);
 	line_unlock(line);
