@@ -87,6 +87,8 @@ static __always_inline void inner_check_read(struct inner_check *c, const struct
 	c->there = c->open = false;
 	c->at = 0;
 	c->proto = p->t.proto;
+	if (p->shape)
+		return; /* a fragment has only some of what its checksum covers */
 	if (p->t.proto != IPPROTO_TCP && p->t.proto != IPPROTO_UDP)
 		return;
 	c->at = l4 - L3_OFF +

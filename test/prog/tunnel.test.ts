@@ -188,10 +188,15 @@ function summed(t: Test, datapath: Datapath, inner: Family, outer: Family, metho
   if (inner === 'IPv4') {
     const none = { checksum: 0, payload: bytes(1001) }
     packets.push(datagram({ from: ends[inner].client, to: ends[inner].virtual, ...none }))
+    /* Its checksum is that of the whole datagram, which is not here. */
+    const first = { checksum: 0x1234, length: 2000, ipv4: { mf: true, df: false, id: 77 } }
+    packets.push(datagram({ from: ends[inner].client, to: ends[inner].virtual, payload: bytes(800), ...first }))
   }
   for (const [i, input] of packets.entries()) {
     for (const at of hooks) {
       const { action, packet } = datapath.run({ at, side: 'clients', packet: input })
+      /* Fragments are left to tcx. */
+      if (at === 'xdp' && i === 2) continue
       t.equal(action, 'send')
       t.equal(checksumHolds(packet), true, `${at}, packet ${i}`)
     }
