@@ -194,6 +194,8 @@ static __always_inline int request_open(struct packet *p, enum lb_hook hook, enu
 	}
 	if (unlikely(defence_drops()))
 		return act_drop(hook, LB_DROP_DEFENCE);
+	if (p->t.sport == bpf_htons(FTP_DATA_PORT))
+		return act_pass(hook); /* what a server of FTP begins itself: ip_vs_schedule() */
 	if (unlikely(service_once(p, service)))
 		return hook == HOOK_XDP ? XDP_PASS : request_once(p, hook, af, service);
 	v = conn_schedule(p, hook, af, service, ref);

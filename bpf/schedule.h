@@ -87,6 +87,14 @@ static __always_inline int new_conn_pick(struct new_conn *n, __u32 service)
 	return c ? c->server : 0;
 }
 
+/* Is the packet for a data port of FTP's service? What no server takes of such is the host's: ip_vs_leave(). */
+static __always_inline bool ftp_data(__u32 service, const struct packet *p)
+{
+	struct lb_service *svc = service_at(service);
+
+	return svc && svc->vport == bpf_htons(FTP_PORT) && p->t.dport != svc->vport;
+}
+
 /* Adds the connection. */
 static __always_inline enum lb_verdict new_conn_add(struct new_conn *n, struct conn_ref *ref)
 {
@@ -105,7 +113,7 @@ static __always_inline enum lb_verdict new_conn_add(struct new_conn *n, struct c
 	return LB_OK;
 }
 
-/* Schedules and adds. LB_OK: `ref` is the connection. LB_REFUSE_* and LB_DROP_* say why there is none. */
+/* Schedules and adds. LB_OK: `ref` is the connection, if there is to be one. LB_REFUSE_* and LB_DROP_* say why there is none. */
 static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_hook hook,
 						     enum lb_af af, __u32 service,
 						     struct conn_ref *ref)
@@ -119,6 +127,8 @@ static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_h
 	new_conn_describe(n, p, af);
 	id = new_conn_pick(n, service);
 	srv = id > 0 ? server_at(id) : NULL;
+	if (!srv && !id && ftp_data(service, p))
+		return LB_OK;
 	if (!srv)
 		return id < 0 ? -id : LB_REFUSE_NO_SERVER;
 	new_conn_assign(n, p, id, srv);

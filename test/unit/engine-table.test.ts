@@ -96,6 +96,21 @@ t.test('services by firewall mark are told apart by mark and family', async (t) 
   t.equal(maps.config.features(0), 0)
 })
 
+t.test('a service of TCP at FTP\'s port is announced to packets, of UDP it is not', async (t) => {
+  const { table, maps, handles } = memoryTable()
+  const at = (protocol: 'tcp' | 'udp', address: string) =>
+    ({ kind: 'address', family: 4, protocol, address, port: 21 }) as const
+  table.addService({ ...serviceOf(0), key: at('udp', '10.0.0.1') })
+  t.equal(maps.config.features(0), 0)
+  for (const address of ['10.0.0.1', '10.0.0.2']) table.addService({ ...serviceOf(0), key: at('tcp', address) })
+  t.equal(maps.config.features(0), LbFeature.FEATURE_FTP)
+  t.same(checkTable(handles), [], 'the filter has its bits')
+  table.deleteService(at('tcp', '10.0.0.1'))
+  t.equal(maps.config.features(0), LbFeature.FEATURE_FTP)
+  table.deleteService(at('tcp', '10.0.0.2'))
+  t.equal(maps.config.features(0), 0)
+})
+
 t.test('each refusal has its code and changes nothing', async (t) => {
   const { table, handles } = memoryTable()
   table.addService(serviceOf(1))
