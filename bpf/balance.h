@@ -282,6 +282,7 @@ static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enu
 	if (unlikely(!packet_sound(p, hook, af, data, l4, end)))
 		return to_service && service_find(p, af) ? act_drop(hook, LB_DROP_MALFORMED)
 							 : NOT_OURS;
+	FORGET(p->t.proto);
 	p->now = clock_tick();
 	if (opening)
 		return to_service ? request_new(p, hook, af) : NOT_OURS;

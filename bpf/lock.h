@@ -3,16 +3,19 @@
 #pragma once
 #include "conn.h"
 
-enum { LOCK_SPINS = 512 };
+enum { LOCK_LOOKS = 128 }; /* some microseconds */
 
-/* False: somebody else kept it for too long. (Not static: the verifier walks the loop once a program.) */
+/* False: somebody else kept it for too long. The clock is read to let time pass: the verifier walks each round. (Not static:
+ * it does so once a program.) */
 __noinline int lock_take(__u32 *lock)
 {
 	if (!lock)
 		return 0;
-	for (int i = 0; i < LOCK_SPINS; i++)
+	for (int i = 0; i < LOCK_LOOKS; i++) {
 		if (!READ_ONCE(*lock) && __sync_val_compare_and_swap(lock, 0, 1) == 0)
 			return 1;
+		bpf_ktime_get_ns();
+	}
 	return 0;
 }
 
