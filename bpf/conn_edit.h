@@ -152,6 +152,9 @@ __noinline __u32 pool_evict(__u32 now, __u32 seed)
 	return pool_take();
 }
 
+/* Is it to be put into the table at all? No: one-packet scheduling. */
+enum once { ONCE_NO, ONCE_WANTED, ONCE_PICKED };
+
 /* A connection, or a template, to be put into the table: who asks for what, and what the scheduler said. */
 struct new_conn {
 	struct tuple t; /* as the client sends; addresses whole */
@@ -170,7 +173,12 @@ struct new_conn {
 	__u32 fragment; /* of a fragment: the identification of its datagram */
 	__u16 l4;       /* of one that is not plain: where its transport header is, */
 	__u8 shape;     /* and enum packet_shape */
-	__u8 pad2;
+	__u8 event;     /* of the packet: TCP flags, or enum sctp_event */
+	__u32 virtual_service; /* id of the service that it is for */
+	__u8 hook;	       /* where the packet is, enum lb_hook */
+	__u8 once;	       /* enum once */
+	__u8 odd;	       /* as of struct packet */
+	__u8 pad;
 	__u64 client, service; /* hashes of the two ends */
 };
 
