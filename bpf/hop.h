@@ -89,16 +89,21 @@ static __always_inline bool hop_write(struct lb_next_hop *h, const struct bpf_fi
 	return true;
 }
 
-/* Finds or makes the shared record of what the fib said: index << 16 | generation, or 0. */
-static __always_inline __u32 hop_intern(const struct bpf_fib_lookup *f, __u32 now)
+/* Finds or makes the shared record of what the fib said: index << 16 | generation, or 0. (Not static: the verifier looks at
+ * it once.) */
+__noinline __u32 hop_intern(const struct bpf_fib_lookup *f, __u32 now)
 {
-	__u32 mac = f->dmac[5] | f->dmac[4] << 8 | f->dmac[3] << 16;
-	__u32 i = (f->ifindex * 0x85ebca6b + mac * 0x9e3779b1 + f->mtu_result * 0xc2b2ae35 +
-		   (f->ipv6_src[0] ^ f->ipv6_src[3]) * 0x27d4eb2f) >>
-			  16 &
-		  (NEXT_HOPS - 1);
-	struct lb_next_hop *h = hop_at(i);
+	struct lb_next_hop *h;
+	__u32 mac, i;
 
+	if (!f)
+		return 0;
+	mac = f->dmac[5] | f->dmac[4] << 8 | f->dmac[3] << 16;
+	i = (f->ifindex * 0x85ebca6b + mac * 0x9e3779b1 + f->mtu_result * 0xc2b2ae35 +
+	     (f->ipv6_src[0] ^ f->ipv6_src[3]) * 0x27d4eb2f) >>
+		    16 &
+	    (NEXT_HOPS - 1);
+	h = hop_at(i);
 	if (!h || (!hop_same(h, f) && !hop_write(h, f, now)))
 		return 0;
 	h->checked = now;
@@ -168,7 +173,7 @@ static __always_inline bool hop_find(const struct packet *p, enum lb_hook hook, 
 				     const union lb_addr *from, const union lb_addr *to, __u32 *ref,
 				     __u32 *ref_token, struct hop *hop)
 {
-	__u32 token = route_token(p->ctx, hook, af, p->now), kind = p->t.proto, found = *ref;
+	__u32 token = route_token(p->ctx, hook, af), kind = p->t.proto, found = *ref;
 
 	if (likely(found && *ref_token == token && hop_read(found, p->now, hook, hop)))
 		return true;
@@ -198,7 +203,7 @@ static __always_inline bool hop_find_out(void *ctx, __u32 now, enum lb_hook hook
 					 struct hop *hop, union lb_addr *src)
 {
 	enum lb_af af = srv->af == LB_AF_INET6 ? LB_AF_INET6 : LB_AF_INET;
-	__u32 token = route_token(ctx, hook, af, now), kind = KIND_OUTPUT, found = st->hop;
+	__u32 token = route_token(ctx, hook, af), kind = KIND_OUTPUT, found = st->hop;
 
 	if (likely(found && st->hop_token == token && hop_read(found, now, hook, hop) &&
 		   (!src || hop_source(found, src))))

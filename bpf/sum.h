@@ -78,8 +78,9 @@ static long sum_step_tc(__u32 i, void *walk)
 	return sum_step(walk, HOOK_INGRESS);
 }
 
-/* The folded sum of `len` bytes from `at`, an even offset; 0 if they are not there (bytes that are all 0 are no packet). */
-static __noinline __u32 sum_xdp(struct xdp_md *ctx, __u32 at, __u32 len)
+/* The folded sum of `len` bytes from `at`, an even offset; 0 if they are not there (bytes that are all 0 are no packet). (Not static: the
+ * verifier looks at it once.) */
+__noinline __u32 sum_xdp(struct xdp_md *ctx, __u32 at, __u32 len)
 {
 	struct sum_walk w = { .ctx = ctx, .at = at, .left = len };
 
@@ -87,7 +88,7 @@ static __noinline __u32 sum_xdp(struct xdp_md *ctx, __u32 at, __u32 len)
 	return w.sum < 0 || w.left ? 0 : csum_fold(w.sum);
 }
 
-static __noinline __u32 sum_tc(struct __sk_buff *skb, __u32 at, __u32 len)
+__noinline __u32 sum_tc(struct __sk_buff *skb, __u32 at, __u32 len)
 {
 	struct sum_walk w = { .ctx = skb, .at = at, .left = len };
 
