@@ -165,19 +165,19 @@ struct new_conn {
 	__u32 now;
 	__u32 server;
 	__be16 dport;
-	__u16 own_port; /* the server is asked at the port that the client asked for */
-	__u32 entry;    /* a free entry, index + 1 */
-	__u32 control;  /* as in lb_conn */
-	__u32 expires;  /* tick */
-	__u32 timeout;  /* of a template, seconds; else 0 */
-	__u32 fragment; /* of a fragment: the identification of its datagram */
-	__u16 l4;       /* of one that is not plain: where its transport header is, */
-	__u8 shape;     /* and enum packet_shape */
-	__u8 event;     /* of the packet: TCP flags, or enum sctp_event */
+	__u16 own_port;        /* the server is asked at the port that the client asked for */
+	__u32 entry;           /* a free entry, index + 1 */
+	__u32 control;         /* as in lb_conn */
+	__u32 expires;         /* tick */
+	__u32 timeout;         /* of a template, seconds; else 0 */
+	__u32 fragment;        /* of a fragment: the identification of its datagram */
+	__u16 l4;              /* of one that is not plain: where its transport header is, */
+	__u8 shape;            /* and enum packet_shape */
+	__u8 event;            /* of the packet: TCP flags, or enum sctp_event */
 	__u32 virtual_service; /* id of the service that it is for */
-	__u8 hook;	       /* where the packet is, enum lb_hook */
-	__u8 once;	       /* enum once */
-	__u8 odd;	       /* as of struct packet */
+	__u8 hook;             /* where the packet is, enum lb_hook */
+	__u8 once;             /* enum once */
+	__u8 odd;              /* as of struct packet */
 	__u8 pad;
 	__u64 client, service; /* hashes of the two ends */
 };

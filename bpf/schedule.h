@@ -40,7 +40,8 @@ static __always_inline __be16 new_conn_port(const struct new_conn *n, const stru
 }
 
 /* Notes what becomes of it: server, state, and how packets get there. */
-static __always_inline void new_conn_assign(struct new_conn *n, __u32 id, const struct lb_server *srv)
+static __always_inline void new_conn_assign(struct new_conn *n, __u32 id,
+					    const struct lb_server *srv)
 {
 	n->server = id;
 	n->dport = new_conn_port(n, srv);
