@@ -322,7 +322,7 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, 
 	header_read(&p, hook, af, data);
 	l4 = data + transport_offset(&p, hook, af);
 	if (!transport_present(&p, l4, end)) {
-		if (hook != HOOK_XDP && icmp_present(&p, af, data))
+		if (hook != HOOK_XDP && p.t.proto == icmp_protocol(af))
 			return ICMP_NEXT;
 		return hook != HOOK_XDP && af == LB_AF_INET6 && is_extension(p.t.proto)
 			       ? ODD_NEXT
