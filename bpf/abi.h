@@ -387,8 +387,8 @@ struct lb_book {
 		trashed; /* services in force; servers in lists; removed servers kept */
 	__u32 fwmark_services, port0_services; /* what lb_config.features says, counted */
 	__u32 stale_bits;                      /* filter bits that outlived what set them */
-	__u32 sweep;   /* service whose removed servers are looked at next */
-	__u32 editing; /* an edit is under way; left set by a writer that died in it */
+	__u32 sweep;        /* service whose removed servers are looked at next */
+	__u32 editing;      /* an edit is under way; left set by a writer that died in it */
 	__u32 ftp_services; /* as fwmark_services */
 };
 

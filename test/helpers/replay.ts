@@ -147,7 +147,8 @@ export class Replay {
     if (!sameEnd(got, step.got ?? undefined)) {
       return `${step.do} ${step.src} -> ${step.dst}: to ${got ?? 'nobody'}, recorded ${step.got ?? 'nobody'}`
     }
-    if (step.got === null && !isRefusal(arrival) && !this.#isForeign(step, arrival)) return `${step.do} ${step.src} -> ${step.dst}: was not refused`
+    if (step.got === null && !isRefusal(arrival) && !this.#isForeign(step, arrival))
+      return `${step.do} ${step.src} -> ${step.dst}: was not refused`
     return undefined
   }
 
