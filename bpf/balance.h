@@ -223,7 +223,7 @@ static __always_inline int request_begin(struct packet *p, enum lb_hook hook, en
 	struct new_conn *n = new_conn_get(NEW_CONN);
 	__u32 service;
 
-	if (unlikely(!n || p->kinds || p->odd) ||
+	if (unlikely(!n || service_kinds() || p->odd) ||
 	    !(p->t.proto == IPPROTO_UDP ||
 	      (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) == TCP_SYN)))
 		return OPEN_NEXT;
