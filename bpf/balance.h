@@ -175,6 +175,8 @@ static __always_inline int request_describe(const struct packet *p, enum lb_hook
 {
 	if (unlikely(defence_drops()))
 		return act_drop(hook, LB_DROP_DEFENCE);
+	if (p->t.sport == bpf_htons(FTP_DATA_PORT))
+		return act_pass(hook); /* what a server of FTP begins itself: ip_vs_schedule() */
 	new_conn_describe(n, p, af);
 	n->event = p->tcp_flags;
 	n->virtual_service = service;
@@ -245,6 +247,8 @@ static __always_inline int schedule(void *ctx, bool xdp, struct new_conn *n)
 		return PACKET_NEXT;
 	if (xdp)
 		return XDP_PASS;
+	if (v == LB_REFUSE_NO_SERVER && unlikely(ftp_data(n)))
+		return act_pass(HOOK_INGRESS);
 	return v == LB_REFUSE_NO_SERVER ? refuse_unreachable(ctx, n->hook, n->af)
 					: act_drop(HOOK_INGRESS, v);
 }

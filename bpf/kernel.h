@@ -6,6 +6,8 @@
 #pragma once
 #include "packet.h"
 
+enum { FIRST_USER_PORT = 1024 }; /* the default */
+
 typedef struct {
 	int counter;
 } lb_atomic;
@@ -17,6 +19,7 @@ struct netns_nf {
 } __attribute__((preserve_access_index));
 struct netns_ipv4 {
 	lb_atomic rt_genid;
+	int sysctl_ip_prot_sock;
 } __attribute__((preserve_access_index));
 struct rt6_statistics {
 	__u32 fib_discarded_routes;
@@ -76,6 +79,17 @@ static __always_inline struct net *netns_get(void *ctx, enum lb_hook hook)
 	if (unlikely(!lb_netns))
 		netns_note(ctx, hook);
 	return bpf_rdonly_cast((void *)lb_netns, bpf_core_type_id_kernel(struct net));
+}
+
+/* The first port that needs no privilege (net.ipv4.ip_unprivileged_port_start), as inet_port_requires_bind_service() sees it. */
+static __always_inline __u32 first_user_port(void)
+{
+	struct net *net;
+
+	if (!kernel_readable() || !lb_netns)
+		return FIRST_USER_PORT;
+	net = bpf_rdonly_cast((void *)lb_netns, bpf_core_type_id_kernel(struct net));
+	return net->ipv4.sysctl_ip_prot_sock;
 }
 
 /* Changes whenever a route, an address or a device that routes depend on does (rt_genid; fib6_sernum, which counts what

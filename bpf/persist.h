@@ -3,8 +3,6 @@
 #pragma once
 #include "pick.h"
 
-enum { FTP_PORT = 21 };
-
 /* The part of a client's address that a template is for. `netmask` of IPv6 is the length of a prefix. */
 static __always_inline void address_mask(union lb_addr *to, const union lb_addr *from, __u8 af,
 					 __be32 netmask)

@@ -87,6 +87,14 @@ static __always_inline int new_conn_pick(struct new_conn *n, __u32 service)
 	return c ? c->server : 0;
 }
 
+/* Is the packet for a data port of FTP's service? What no server takes of such is the host's: ip_vs_leave(). */
+static __always_inline bool ftp_data(const struct new_conn *n)
+{
+	struct lb_service *svc = service_at(n->virtual_service);
+
+	return svc && svc->vport == bpf_htons(FTP_PORT) && n->t.dport != svc->vport;
+}
+
 /* Adds the connection, or finds that another CPU has. */
 static __always_inline enum lb_verdict new_conn_add(struct new_conn *n)
 {
