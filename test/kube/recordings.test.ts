@@ -4,6 +4,8 @@ import t from 'tap'
 import { decodeObject } from '../../src/kube/decode.ts'
 import type { KubeObject } from '../../src/kube/objects.ts'
 import { translate } from '../../src/kube/translate.ts'
+import { wholeRecording } from '../../tools/recordings.ts'
+import { Tally } from '../helpers/tally.ts'
 import { saveFormat } from './save-format.ts'
 
 interface Recording {
@@ -23,9 +25,9 @@ function decoded(value: unknown): KubeObject {
   return result.object
 }
 
-t.ok(cases.length > 20, 'the recordings are there')
+const tally = new Tally('kube-clusterip')
 
-for (const recording of cases) {
+for (const [i, recording] of cases.entries()) {
   t.test(`kube-proxy's ipvs mode has the same table: ${recording.case}, ${recording.desc}`, async (t) => {
     const objects = [...recording.services, ...recording.endpointSlices].map(decoded)
     const { desired } = translate(
@@ -36,6 +38,10 @@ for (const recording of cases) {
       { scheduler: 'rr' },
     )
     const recorded = recording.save.split('\n').filter((line) => line !== '')
-    t.same(saveFormat(desired).sort(), recorded.sort())
+    const [now, wanted] = [saveFormat(desired).sort(), recorded.sort()]
+    const found = now.join('\n') === wanted.join('\n') ? [] : [now.join('\n')]
+    t.same(tally.note(wholeRecording, i, recording.case, found), [], wanted.join('\n'))
   })
 }
+
+t.test('every case was compared', async (t) => tally.end(t))
