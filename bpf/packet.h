@@ -259,7 +259,8 @@ static __always_inline __u32 udp_sound(struct packet *p, void *l4, void *end, __
 		return 0;
 	len = bpf_ntohs(((struct udphdr *)l4)->len);
 	p->tcp_flags = 0;
-	if (len < sizeof(struct udphdr) || (len > room && !p->gso && !(p->shape & SHAPE_FIRST)))
+	if (len < sizeof(struct udphdr) ||
+	    (p->shape & SHAPE_FIRST ? room < sizeof(struct udphdr) : len > room && !p->gso))
 		return 0;
 	return sizeof(struct udphdr);
 }

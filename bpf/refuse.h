@@ -294,5 +294,5 @@ static __always_inline bool segment_is_local(struct packet *p, enum lb_af af, __
 	if (svc && svc->fwmark)
 		return true;
 	return destination_may_be_local(p->ctx, af) &&
-	       ((svc && !svc->vport) || stack_has_socket(p->ctx, p->l4, af));
+	       ((svc && svc->vport != p->t.dport) || stack_has_socket(p->ctx, p->l4, af));
 }

@@ -237,25 +237,6 @@ const packets: readonly Difference[] = [
   },
 ]
 
-const ftp: readonly Difference[] = [
-  {
-    name: 'ftp',
-    recording: 'persistence2',
-    scenario: 'ftp_data',
-    what: /^(connect .* -> 10\.9\.0\.1:20(00)?|-Lnc|-Ln --persistent-conn)$/,
-    cases: 5,
-    found: /./,
-  },
-  {
-    name: 'ftp',
-    recording: 'persistence2',
-    scenario: 'ftp_and_port0',
-    what: /^(-Lnc|-Ln --persistent-conn)$/,
-    cases: 2,
-    found: /./,
-  },
-]
-
 const schedulers: readonly Difference[] = [
   {
     name: 'raised-threshold',
@@ -267,4 +248,4 @@ const schedulers: readonly Difference[] = [
   },
 ]
 
-export const differences: readonly Difference[] = [...commandLine, ...packets, ...ftp, ...schedulers]
+export const differences: readonly Difference[] = [...commandLine, ...packets, ...schedulers]
