@@ -369,6 +369,7 @@ enum lb_feature {
 	LB_FEATURE_FWMARK = 1,     /* some service is keyed by mark */
 	LB_FEATURE_PORT0 = 2,      /* some service has port 0 */
 	LB_FEATURE_MARK_RULES = 4, /* there are mark rules */
+	LB_FEATURE_FTP = 8,        /* some service of TCP has FTP's port */
 };
 
 /* User space's own book-keeping in the table; of it the datapath reads how many ids are in use, to estimate rates. "Retired": no longer in force, but free only
@@ -386,9 +387,9 @@ struct lb_book {
 		trashed; /* services in force; servers in lists; removed servers kept */
 	__u32 fwmark_services, port0_services; /* what lb_config.features says, counted */
 	__u32 stale_bits;                      /* filter bits that outlived what set them */
-	__u32 sweep;   /* service whose removed servers are looked at next */
-	__u32 editing; /* an edit is under way; left set by a writer that died in it */
-	__u32 pad;
+	__u32 sweep;        /* service whose removed servers are looked at next */
+	__u32 editing;      /* an edit is under way; left set by a writer that died in it */
+	__u32 ftp_services; /* as fwmark_services */
 };
 
 struct lb_clock {

@@ -82,46 +82,21 @@ static __always_inline bool conn_superseded(const struct conn_ref *ref, const st
 	cfg = config_get();
 	if (!cfg)
 		return false;
-	if (cfg->expire_nodest_conn && (gone || !srv->weight))
-		return true;
+	if (cfg->expire_nodest_conn && (gone || (!srv->weight && ref->c->packets)))
+		return true; /* not the very packet that a template led to a server of weight 0 */
 	return packet_begins(p) && cfg->conn_reuse_mode &&
 	       conn_reusable(ref->c, cfg->conn_reuse_mode);
 }
 
-/* The server that a datagram is for, 0, or -verdict; all its fragments go to one. */
-static __always_inline int once_pick(struct packet *p, struct new_conn *n, enum lb_af af,
-				     __u32 service)
-{
-	struct fragment_first *first = NULL;
-	int id;
-
-	new_conn_describe(n, p, af);
-	if (p->shape)
-		first = fragment_first(n, af);
-	if (p->shape & SHAPE_LATER)
-		return first && first->server ? (int)first->server : -LB_DROP_FRAGMENT;
-	id = new_conn_pick(n, service);
-	template_leave(n->control); /* as soon gone as come */
-	if (first && id > 0)
-		first->server = id;
-	return id;
-}
-
-/* One-packet scheduling: each datagram is scheduled and translated, and leaves no connection. */
+/* Sends a datagram to the server that was picked for it. */
 static __always_inline int request_once(struct packet *p, enum lb_hook hook, enum lb_af af,
-					__u32 service)
+					struct new_conn *n, __u32 id)
 {
-	struct new_conn *n = new_conn_get(NEW_CONN);
-	struct lb_server *srv;
+	struct lb_server *srv = server_at(id);
 	struct rewrite r = {};
-	int id;
 
-	if (!n)
-		return act_drop(hook, LB_DROP_TABLE_FULL);
-	id = once_pick(p, n, af, service);
-	srv = id > 0 ? server_at(id) : NULL;
 	if (!srv)
-		return id < 0 ? act_drop(hook, -id) : refuse_unreachable(p->ctx, hook, af);
+		return act_drop(hook, LB_DROP_SERVER_GONE);
 	if (!(p->shape & SHAPE_LATER))
 		count_conn(id);
 	if (srv->fwd != LB_FWD_MASQ)
@@ -133,6 +108,33 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 	r.new_port = new_conn_port(n, srv);
 	return packet_rewrite(p, hook, af, &r) ? act_stack(p, hook)
 					       : act_drop(hook, LB_DROP_REWRITE);
+}
+
+/* A fragment of a datagram: all of them go to one server, which the first was given. */
+static __always_inline int once_fragment(struct packet *p, enum lb_hook hook, enum lb_af af,
+					 struct new_conn *n)
+{
+	struct fragment_first *first;
+
+	if (p->shape & SHAPE_LATER)
+		new_conn_describe(n, p, af);
+	first = fragment_first(n, af);
+	if (p->shape & SHAPE_LATER)
+		return first && first->server ? request_once(p, hook, af, n, first->server)
+					      : act_drop(hook, LB_DROP_FRAGMENT);
+	if (first)
+		first->server = n->server;
+	return request_once(p, hook, af, n, n->server);
+}
+
+/* One-packet scheduling: each datagram is scheduled and translated, and leaves no connection. It comes here twice: to be
+ * scheduled, and then to be sent. */
+static __always_inline bool once_is_picked(struct new_conn *n, const struct packet *p)
+{
+	bool picked = n->once == ONCE_PICKED && n->client == p->src && n->service == p->dst;
+
+	n->once = ONCE_NO;
+	return picked;
 }
 
 static __always_inline bool service_once(const struct packet *p, __u32 service)
@@ -167,41 +169,88 @@ static __always_inline bool tcp_opens(const struct packet *p)
 	return cfg && cfg->sloppy_tcp;
 }
 
-/* No connection yet: is there a service, and may this packet open one? */
-static __always_inline int request_open(struct packet *p, enum lb_hook hook, enum lb_af af,
-					struct conn_ref *ref)
+/* Describes the connection that a packet opens, for lb_schedule. */
+static __always_inline int request_describe(const struct packet *p, enum lb_hook hook, enum lb_af af,
+					    struct new_conn *n, __u32 service, enum once once)
 {
-	enum lb_verdict v;
+	if (unlikely(defence_drops()))
+		return act_drop(hook, LB_DROP_DEFENCE);
+	if (p->t.sport == bpf_htons(FTP_DATA_PORT))
+		return act_pass(hook); /* what a server of FTP begins itself: ip_vs_schedule() */
+	new_conn_describe(n, p, af);
+	n->event = p->tcp_flags;
+	n->virtual_service = service;
+	n->hook = hook;
+	n->once = once;
+	n->shape = p->shape;
+	n->odd = p->odd;
+	return SCHEDULE_NEXT;
+}
+
+/* A packet of no connection: is there a service, and may this packet open one? */
+static __always_inline int request_new(struct packet *p, enum lb_hook hook, enum lb_af af)
+{
+	struct new_conn *n = new_conn_get(NEW_CONN);
 	__u32 service;
+	bool once;
+	int act;
 
 	if (unlikely(mark_wanted(p)))
 		packet_mark_by_rules(p, hook, af);
 	service = service_find(p, af);
-	if (!service)
+	if (!service || !n)
 		return act_pass(hook);
+	once = unlikely(service_once(p, service));
+	if (once && hook == HOOK_XDP)
+		return XDP_PASS;
 	if (p->shape & SHAPE_LATER)
-		return service_once(p, service) ? request_once(p, hook, af, service)
-						: act_drop(hook, LB_DROP_FRAGMENT);
+		return once ? once_fragment(p, hook, af, n) : act_drop(hook, LB_DROP_FRAGMENT);
 	if (p->t.proto == IPPROTO_TCP && !tcp_opens(p))
 		return hook == HOOK_XDP || segment_is_local(p, af, service)
 			       ? act_pass(hook)
 			       : refuse_reset(p->ctx, p->l4, af);
-	if (p->t.proto == IPPROTO_SCTP) {
-		int act = sctp_open(p, hook);
+	act = p->t.proto == IPPROTO_SCTP ? sctp_open(p, hook) : 0;
+	if (act)
+		return act;
+	if (once && once_is_picked(n, p))
+		return p->shape ? once_fragment(p, hook, af, n)
+				: request_once(p, hook, af, n, n->server);
+	return request_describe(p, hook, af, n, service, once ? ONCE_WANTED : ONCE_NO);
+}
 
-		if (act)
-			return act;
-	}
-	if (unlikely(defence_drops()))
-		return act_drop(hook, LB_DROP_DEFENCE);
-	if (unlikely(service_once(p, service)))
-		return hook == HOOK_XDP ? XDP_PASS : request_once(p, hook, af, service);
-	v = conn_schedule(p, hook, af, service, ref);
+/* The same for what nearly all connections begin with: a datagram or a SYN, with services of nothing but endpoints. All
+ * others are left to the part that opens. */
+static __always_inline int request_begin(struct packet *p, enum lb_hook hook, enum lb_af af)
+{
+	struct new_conn *n = new_conn_get(NEW_CONN);
+	__u32 service;
+
+	if (unlikely(!n || service_kinds() || p->odd) ||
+	    !(p->t.proto == IPPROTO_UDP ||
+	      (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) == TCP_SYN)))
+		return OPEN_NEXT;
+	service = service_find(p, af);
+	if (!service)
+		return act_pass(hook);
+	return unlikely(service_once(p, service))
+		       ? OPEN_NEXT
+		       : request_describe(p, hook, af, n, service, ONCE_NO);
+}
+
+/* Schedules what request_new() described: where the packet goes on, or what becomes of it. XDP leaves it to tcx to refuse,
+ * and to count that. */
+static __always_inline int schedule(void *ctx, bool xdp, struct new_conn *n)
+{
+	enum lb_verdict v = conn_schedule(ctx, xdp ? HOOK_XDP : HOOK_INGRESS, n);
+
 	if (v == LB_OK)
-		return 0;
-	if (hook == HOOK_XDP)
-		return XDP_PASS; /* tcx refuses and counts */
-	return v == LB_REFUSE_NO_SERVER ? refuse_unreachable(p->ctx, hook, af) : act_drop(hook, v);
+		return PACKET_NEXT;
+	if (xdp)
+		return XDP_PASS;
+	if (v == LB_REFUSE_NO_SERVER && unlikely(ftp_data(n)))
+		return act_pass(HOOK_INGRESS);
+	return v == LB_REFUSE_NO_SERVER ? refuse_unreachable(ctx, n->hook, n->af)
+					: act_drop(HOOK_INGRESS, v);
 }
 
 /* A packet that comes in for an endpoint that may be a virtual service. */
@@ -219,17 +268,6 @@ static __always_inline int request_in(struct packet *p, enum lb_hook hook, enum 
 	if (likely(ref.c))
 		return request_forward(p, hook, af, ref, srv);
 	return mark_or_service(p) ? OPEN_NEXT : NOT_OURS;
-}
-
-/* A packet for such an endpoint that belongs to no connection. */
-static __always_inline int request_new(struct packet *p, enum lb_hook hook, enum lb_af af)
-{
-	struct conn_ref ref = {};
-	int act = request_open(p, hook, af, &ref);
-
-	if (act)
-		return act;
-	return ref.c ? request_forward(p, hook, af, ref, server_at(ref.server)) : act_pass(hook);
 }
 
 /* A packet from an endpoint that may be a server, back to a client of ours. */
@@ -266,9 +304,9 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 	return hop_send(p, hook, &hop, ref.c->hop);
 }
 
-/* A packet whose headers and ends were read: the action, NOT_OURS or OPEN_NEXT. What belongs to no connection, and so may
- * open one, is for a program of its own (`opening`), which reads the packet once more: it is rare, and more than all the
- * rest. */
+/* A packet whose headers and ends were read: the action, NOT_OURS, or a part that goes on. What belongs to no connection and
+ * does not simply begin one is for a program of its own (`opening`), which reads the packet once more: it is rare, and more
+ * than all the rest. */
 static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enum lb_af af,
 					void *data, void *l4, void *end, bool opening)
 {
@@ -282,18 +320,21 @@ static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enu
 	if (unlikely(!packet_sound(p, hook, af, data, l4, end)))
 		return to_service && service_find(p, af) ? act_drop(hook, LB_DROP_MALFORMED)
 							 : NOT_OURS;
+	FORGET(p->t.proto);
 	p->now = clock_tick();
 	if (opening)
 		return to_service ? request_new(p, hook, af) : NOT_OURS;
 	act = to_service ? request_in(p, hook, af) : NOT_OURS;
-	if ((act != NOT_OURS && act != OPEN_NEXT) || !from_server)
-		return act;
 	/* A reply before a new connection, as ip_vs_out() is before ip_vs_in(). */
-	back = reply_back(p, hook, af);
-	return back == NOT_OURS ? act : back;
+	if (from_server && (act == NOT_OURS || act == OPEN_NEXT)) {
+		back = reply_back(p, hook, af);
+		if (back != NOT_OURS)
+			return back;
+	}
+	return act == OPEN_NEXT ? request_begin(p, hook, af) : act;
 }
 
-/* One packet of one family at one hook: the action, NOT_OURS, ICMP_NEXT, ODD_NEXT or OPEN_NEXT. */
+/* One packet of one family at one hook: the action, NOT_OURS, or a part that goes on with it. */
 static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, bool opening)
 {
 	void *data, *end, *l4;
@@ -312,7 +353,7 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, 
 	header_read(&p, hook, af, data);
 	l4 = data + transport_offset(&p, hook, af);
 	if (!transport_present(&p, l4, end)) {
-		if (hook != HOOK_XDP && icmp_present(&p, af, data))
+		if (hook != HOOK_XDP && p.t.proto == icmp_protocol(af))
 			return ICMP_NEXT;
 		return hook != HOOK_XDP && af == LB_AF_INET6 && is_extension(p.t.proto)
 			       ? ODD_NEXT

@@ -18,3 +18,8 @@
 #define WRITE_ONCE(x, v) (*(volatile typeof(x) *)&(x) = (v))
 /* Hides a value from the optimiser, which else drops the bounds checks that the verifier needs to see. */
 #define HIDE(x) asm volatile("" : "+r"(x))
+
+/* Always 0; the verifier can't know. */
+__u32 lb_nothing;
+/* Has the verifier forget what it knows of a value, so that ways that differ only in it are looked at once from here on. */
+#define FORGET(x) ((x) ^= READ_ONCE(lb_nothing))

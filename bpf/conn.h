@@ -119,10 +119,13 @@ static __always_inline void conn_touch(struct lb_conn *c, __u8 state, __u32 now)
 		c->expires = expires;
 }
 
-/* What a packet makes of a connection's state and flags. */
-static __always_inline union conn_word conn_next(union conn_word w, __u8 proto, __u8 event,
-						 enum lb_dir dir)
+/* What a packet makes of a connection's state and flags. (Not static: the verifier looks at it once, not at each try.) */
+__noinline __u32 conn_next(__u32 word, __u32 proto, __u32 event, __u32 dir)
 {
+	union conn_word w = { .word = word };
+
+	if (dir > DIR_OUT)
+		return word;
 	if (w.flags & LB_CONN_NOOUTPUT) {
 		if (dir == DIR_OUT)
 			w.flags &= ~LB_CONN_NOOUTPUT;
@@ -130,12 +133,13 @@ static __always_inline union conn_word conn_next(union conn_word w, __u8 proto, 
 			dir = DIR_IN_ONLY;
 	}
 	w.flags &= ~LB_CONN_SYNC;
+	HIDE(dir);
 	w.state = state_step(proto, w.state, dir, event);
 	if (state_active(w.state))
 		w.flags &= ~LB_CONN_INACTIVE;
 	else
 		w.flags |= LB_CONN_INACTIVE;
-	return w;
+	return w.word;
 }
 
 /* Does a datagram change more than the time of its connection? */
@@ -164,24 +168,25 @@ __noinline int conn_move(struct lb_conn *c, __u32 proto, __u32 event, __u32 dir)
 {
 	union conn_word was, now;
 	__u32 *word;
+	int i;
 
 	if (!c || dir > DIR_OUT)
 		return 0;
 	word = (__u32 *)&c->state;
-	was.word = READ_ONCE(*word);
-	for (int i = 0; i < STEP_TRIES; i++) {
-		now = conn_next(was, proto, event, dir);
-		if (now.word == was.word)
-			break;
-		if (__sync_val_compare_and_swap(word, was.word, now.word) == was.word) {
-			if ((now.flags ^ was.flags) & LB_CONN_INACTIVE)
-				server_recount(c->server, now.flags & LB_CONN_INACTIVE);
-			if (c->control && state_established(now.state))
-				template_assure(c);
-			break;
-		}
+	for (i = 0; i < STEP_TRIES; i++) {
 		was.word = READ_ONCE(*word);
+		now.word = conn_next(was.word, proto, event, dir);
+		if (now.word == was.word)
+			return now.state;
+		if (__sync_val_compare_and_swap(word, was.word, now.word) == was.word)
+			break;
 	}
+	if (i == STEP_TRIES)
+		return now.state;
+	if ((now.flags ^ was.flags) & LB_CONN_INACTIVE)
+		server_recount(c->server, now.flags & LB_CONN_INACTIVE);
+	if (c->control && state_established(now.state))
+		template_assure(c);
 	return now.state;
 }
 

@@ -17,15 +17,15 @@ static __always_inline bool line_replace(struct lb_conn_line *line, __u64 from, 
 }
 
 /* Replaces a reference in the line `index`, which it locks meanwhile. */
-__noinline int line_swap(__u32 index, __u64 from, __u64 to)
+static __always_inline bool line_swap(__u32 index, __u64 from, __u64 to)
 {
 	struct lb_conn_line *line = conn_line_at(index);
 	bool done;
 
-	if (!line || !line_lock(line))
+	if (!line || !lock_take(&line->lock))
 		return 0;
 	done = line_replace(line, from, to);
-	line_unlock(line);
+	lock_leave(&line->lock);
 	return done;
 }
 
@@ -47,7 +47,7 @@ static __always_inline bool conn_ends(const struct lb_conn *c, struct conn_ends 
 }
 
 /* Puts or removes the reference by a pair of ends, in either of its two lines. */
-static __always_inline int pair_swap(__u64 from_end, __u64 to_end, __u32 index, bool add)
+__noinline int pair_swap(__u64 from_end, __u64 to_end, __u32 index, bool add)
 {
 	struct lb_spot spot = hash_spot(hash_pair(lb_hash_key, from_end, to_end), lb_conn_line_mask);
 	__u64 slot = (__u64)spot.tag << 32 | (index + 1), from = add ? 0 : slot,
@@ -107,7 +107,7 @@ __noinline int conn_end(__u32 index, __u32 expires, __u32 now)
 		return 0;
 	hash = hash_endpoint(lb_hash_key, &c->caddr, c->cport, c->proto, c->af);
 	home = conn_line_at(hash_spot(hash, lb_conn_line_mask).first);
-	if (!home || !line_lock(home))
+	if (!home || !lock_take(&home->lock))
 		return 0;
 	if (c->expires == expires &&
 	    hash == hash_endpoint(lb_hash_key, &c->caddr, c->cport, c->proto, c->af)) {
@@ -115,7 +115,7 @@ __noinline int conn_end(__u32 index, __u32 expires, __u32 now)
 		if (conn_held(c) && tick_past(now, expires))
 			template_rearm(c, now);
 	}
-	line_unlock(home);
+	lock_leave(&home->lock);
 	return done;
 }
 
@@ -152,6 +152,9 @@ __noinline __u32 pool_evict(__u32 now, __u32 seed)
 	return pool_take();
 }
 
+/* Is it to be put into the table at all? No: one-packet scheduling. */
+enum once { ONCE_NO, ONCE_WANTED, ONCE_PICKED };
+
 /* A connection, or a template, to be put into the table: who asks for what, and what the scheduler said. */
 struct new_conn {
 	struct tuple t; /* as the client sends; addresses whole */
@@ -162,15 +165,20 @@ struct new_conn {
 	__u32 now;
 	__u32 server;
 	__be16 dport;
-	__u16 own_port; /* the server is asked at the port that the client asked for */
-	__u32 entry;    /* a free entry, index + 1 */
-	__u32 control;  /* as in lb_conn */
-	__u32 expires;  /* tick */
-	__u32 timeout;  /* of a template, seconds; else 0 */
-	__u32 fragment; /* of a fragment: the identification of its datagram */
-	__u16 l4;       /* of one that is not plain: where its transport header is, */
-	__u8 shape;     /* and enum packet_shape */
-	__u8 pad2;
+	__u16 own_port;        /* the server is asked at the port that the client asked for */
+	__u32 entry;           /* a free entry, index + 1 */
+	__u32 control;         /* as in lb_conn */
+	__u32 expires;         /* tick */
+	__u32 timeout;         /* of a template, seconds; else 0 */
+	__u32 fragment;        /* of a fragment: the identification of its datagram */
+	__u16 l4;              /* of one that is not plain: where its transport header is, */
+	__u8 shape;            /* and enum packet_shape */
+	__u8 event;            /* of the packet: TCP flags, or enum sctp_event */
+	__u32 virtual_service; /* id of the service that it is for */
+	__u8 hook;             /* where the packet is, enum lb_hook */
+	__u8 once;             /* enum once */
+	__u8 odd;              /* as of struct packet */
+	__u8 pad;
 	__u64 client, service; /* hashes of the two ends */
 };
 
@@ -349,9 +357,9 @@ __noinline int conn_add(struct new_conn *n)
 	if (!line)
 		return -LB_DROP_TABLE_FULL;
 	other = -LB_DROP_BUSY;
-	if (line_lock(line)) {
+	if (lock_take(&line->lock)) {
 		other = conn_insert(line, spot, n);
-		line_unlock(line);
+		lock_leave(&line->lock);
 	}
 	if (unlikely(other)) {
 		pool_push(n->entry - 1);

@@ -16,8 +16,8 @@ static const __u32 crc32c_power[CRC32C_POWERS] = {
 	0x35d73a62, 0x28461564, 0xbf455269, 0xe2ea32dc,
 };
 
-/* The product of two polynomials. */
-static __always_inline __u32 crc32c_multiply(__u32 a, __u32 b)
+/* The product of two polynomials. (Global, as is the next: verified once.) */
+__noinline __u32 crc32c_multiply(__u32 a, __u32 b)
 {
 	__u32 product = 0;
 
@@ -30,7 +30,7 @@ static __always_inline __u32 crc32c_multiply(__u32 a, __u32 b)
 }
 
 /* By what a CRC over `length` bytes changes if their first four change by `difference` (their exclusive or, read as a
- * little-endian number). (Global: verified once.) */
+ * little-endian number). */
 __noinline __u32 crc32c_change(__u32 difference, __u32 length)
 {
 	for (__u32 i = 0; i < CRC32C_POWERS; i++)

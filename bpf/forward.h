@@ -17,7 +17,8 @@ static __always_inline int act_drop(enum lb_hook hook, enum lb_verdict why)
 }
 
 /* Not actions of a hook: the packet is for somebody else to look at; for icmp.h; may open a connection; is for transmit.h;
- * for tunnel_error.h; for odd.h, to be read, was read, and may open one. */
+ * for tunnel_error.h; for odd.h, to be read, was read, and may open one; opens one, which lb_new_conns describes; opened it, and
+ * goes on as one of its packets. */
 enum {
 	NOT_OURS = -100,
 	ICMP_NEXT = -101,
@@ -27,6 +28,8 @@ enum {
 	ODD_NEXT = -105,
 	ODD_READ_NEXT = -106,
 	ODD_OPEN_NEXT = -107,
+	SCHEDULE_NEXT = -108,
+	PACKET_NEXT = -109,
 };
 
 /* Interfaces that take packets from XDP of another one. Writer: user space, as it attaches. */

@@ -33,6 +33,13 @@ static inline __attribute__((always_inline)) __u64 hash_any_port(const volatile 
 	return h - key[5] * ((__u32)port << 16);
 }
 
+/* The hash of an address and protocol, made that of an endpoint. */
+static inline __attribute__((always_inline)) __u64 hash_with_port(const volatile __u64 *key,
+								  __u64 h, __be16 port)
+{
+	return h + key[5] * ((__u32)port << 16);
+}
+
 /* The hash of a firewall mark. */
 static inline __attribute__((always_inline)) __u64 hash_mark(const volatile __u64 *key, __u32 mark,
 							     __u8 af)

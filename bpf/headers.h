@@ -51,28 +51,29 @@ static __always_inline void fragment_read(struct headers *h, __u32 id, __u32 fro
 	h->shape = from ? SHAPE_LATER : more ? SHAPE_FIRST : 0;
 }
 
-static __noinline bool headers_read4(struct __sk_buff *skb, struct headers *h)
+static __noinline bool headers_read4(struct __sk_buff *skb, __u32 l3, struct headers *h)
 {
 	struct iphdr ip;
 	__u16 offset;
 
-	if (bpf_skb_load_bytes(skb, L3_OFF, &ip, sizeof(ip)))
+	if (bpf_skb_load_bytes(skb, l3, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return false;
 	offset = bpf_ntohs(ip.frag_off);
 	fragment_read(h, ip.id, (offset & IP_OFFSET) * FRAGMENT_UNIT, offset & IP_MORE);
-	h->l4 = h->start = L3_OFF + ip.ihl * 4;
+	h->l4 = h->start = l3 + ip.ihl * 4;
 	h->proto = ip.protocol;
 	return true;
 }
 
 /* False: too many headers, or they end in the middle. */
-static __noinline bool headers_read6(struct __sk_buff *skb, struct headers *h)
+static __noinline bool headers_read6(struct __sk_buff *skb, __u32 l3, struct headers *h)
 {
-	__u32 at = L3_OFF + sizeof(struct ipv6hdr);
+	__u32 at = l3 + sizeof(struct ipv6hdr);
 	struct extension x;
 	__u8 proto;
 
-	if (bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct ipv6hdr, nexthdr), &proto, 1))
+	if (bpf_skb_load_bytes(skb, l3, &proto, 1) || proto >> 4 != 6 ||
+	    bpf_skb_load_bytes(skb, l3 + offsetof(struct ipv6hdr, nexthdr), &proto, 1))
 		return false;
 	for (int i = 0; i < HEADERS_MAX && at <= L4_MAX; i++) {
 		h->l4 = at;
@@ -93,7 +94,9 @@ static __noinline bool headers_read6(struct __sk_buff *skb, struct headers *h)
 	return false;
 }
 
-static __always_inline bool headers_read(struct __sk_buff *skb, enum lb_af af, struct headers *h)
+/* Reads the headers of the packet whose IP header is at `l3`; `h` is empty before. */
+static __always_inline bool headers_read(struct __sk_buff *skb, __u32 l3, enum lb_af af,
+					 struct headers *h)
 {
-	return af == LB_AF_INET ? headers_read4(skb, h) : headers_read6(skb, h);
+	return af == LB_AF_INET ? headers_read4(skb, l3, h) : headers_read6(skb, l3, h);
 }

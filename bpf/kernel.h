@@ -6,6 +6,8 @@
 #pragma once
 #include "packet.h"
 
+enum { FIRST_USER_PORT = 1024 }; /* the default */
+
 typedef struct {
 	int counter;
 } lb_atomic;
@@ -17,6 +19,7 @@ struct netns_nf {
 } __attribute__((preserve_access_index));
 struct netns_ipv4 {
 	lb_atomic rt_genid;
+	int sysctl_ip_prot_sock;
 } __attribute__((preserve_access_index));
 struct rt6_statistics {
 	__u32 fib_discarded_routes;
@@ -78,19 +81,43 @@ static __always_inline struct net *netns_get(void *ctx, enum lb_hook hook)
 	return bpf_rdonly_cast((void *)lb_netns, bpf_core_type_id_kernel(struct net));
 }
 
-/* Changes whenever a route, an address or a device that routes depend on does (rt_genid; fib6_sernum, which counts what
- * is added, and what was removed); where they can't be read it changes with every tick, so that nothing cached under it
- * lives longer. */
-static __always_inline __u32 route_token(void *ctx, enum lb_hook hook, enum lb_af af, __u32 now)
+/* The first port that needs no privilege (net.ipv4.ip_unprivileged_port_start), as inet_port_requires_bind_service() sees it. */
+static __always_inline __u32 first_user_port(void)
 {
 	struct net *net;
 
-	if (!kernel_readable())
-		return now;
-	net = netns_get(ctx, hook);
+	if (!kernel_readable() || !lb_netns)
+		return FIRST_USER_PORT;
+	net = bpf_rdonly_cast((void *)lb_netns, bpf_core_type_id_kernel(struct net));
+	return net->ipv4.sysctl_ip_prot_sock;
+}
+
+/* Changes whenever a route, an address or a device that routes depend on does (rt_genid; fib6_sernum, which counts what
+ * is added, and what was removed); where they can't be read it changes with every tick, so that nothing cached under it
+ * lives longer. */
+static __always_inline __u32 route_token_read(void *ctx, enum lb_hook hook, __u32 af)
+{
+	struct net *net = netns_get(ctx, hook);
+
 	if (af == LB_AF_INET)
 		return net->ipv4.rt_genid.counter;
 	return net->ipv6.fib6_sernum.counter + net->ipv6.rt6_stats->fib_discarded_routes;
+}
+
+/* (Not static: the verifier takes long over each access to what is the kernel's, and looks here once.) */
+__noinline __u32 route_token_xdp(struct xdp_md *ctx, __u32 af)
+{
+	return kernel_readable() ? route_token_read(ctx, HOOK_XDP, af) : clock_tick();
+}
+
+__noinline __u32 route_token_tc(struct __sk_buff *skb, __u32 af)
+{
+	return kernel_readable() ? route_token_read(skb, HOOK_INGRESS, af) : clock_tick();
+}
+
+static __always_inline __u32 route_token(void *ctx, enum lb_hook hook, enum lb_af af)
+{
+	return hook == HOOK_XDP ? route_token_xdp(ctx, af) : route_token_tc(ctx, af);
 }
 
 /* Will the device fill in the transport checksum? Where that can't be read, what looks so is taken for it. */

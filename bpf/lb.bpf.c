@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The programs: entry points, one for each hook, and what user space runs by BPF_PROG_RUN. */
 #include "odd.h"
+#include "parts.h"
 #include "transmit.h"
 #include "tunnel_error.h"
 #include "sweep.h"
@@ -22,51 +23,21 @@ static __always_inline enum lb_af frame_family(void *ctx, enum lb_hook hook)
 	return *type == bpf_htons(ETH_P_IPV6) ? LB_AF_INET6 : 0;
 }
 
-/*
- * The entry of each hook only tells the family; the rest is a program of its own that it tail-calls: each then has a whole
- * stack and the verifier's whole patience, which all of them together would exceed on Linux 6.1.
- */
-enum part {
-	PART_IPV4,
-	PART_IPV6,
-	PART_OPEN4,
-	PART_OPEN6,
-	PART_ICMP4,
-	PART_ICMP6,
-	PART_TRANSMIT4,
-	PART_TRANSMIT6,
-	PART_TUNNEL_ERROR,
-	PART_ODD4, /* what is not plain: reading it, the packet, and what opens a connection */
-	PART_ODD6,
-	PART_ODD_READ4,
-	PART_ODD_READ6,
-	PART_ODD_OPEN4,
-	PART_ODD_OPEN6,
-	PARTS
-};
-
-/* No more is known of them than that they can be called; libbpf fills them at load. */
-#define PARTS_OF(NAME, CONTEXT)                                                                    \
-	struct {                                                                                   \
-		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                             \
-		__uint(max_entries, PARTS);                                                        \
-		__type(key, __u32);                                                                \
-		__array(values, int(CONTEXT *));                                                   \
-	} NAME SEC(".maps")
-
 int lb_xdp4(struct xdp_md *ctx);
 int lb_xdp6(struct xdp_md *ctx);
 int lb_xdp_open4(struct xdp_md *ctx);
 int lb_xdp_open6(struct xdp_md *ctx);
 int lb_xdp_transmit4(struct xdp_md *ctx);
 int lb_xdp_transmit6(struct xdp_md *ctx);
+int lb_xdp_schedule(struct xdp_md *ctx);
 PARTS_OF(lb_xdp_parts, struct xdp_md) = {
 	.values = { [PART_IPV4] = lb_xdp4,
 		    [PART_IPV6] = lb_xdp6,
 		    [PART_OPEN4] = lb_xdp_open4,
 		    [PART_OPEN6] = lb_xdp_open6,
 		    [PART_TRANSMIT4] = lb_xdp_transmit4,
-		    [PART_TRANSMIT6] = lb_xdp_transmit6 },
+		    [PART_TRANSMIT6] = lb_xdp_transmit6,
+		    [PART_SCHEDULE] = lb_xdp_schedule },
 };
 
 int lb_ingress4(struct __sk_buff *skb);
@@ -84,6 +55,7 @@ int lb_ingress_odd_read4(struct __sk_buff *skb);
 int lb_ingress_odd_open4(struct __sk_buff *skb);
 int lb_ingress_odd_read6(struct __sk_buff *skb);
 int lb_ingress_odd_open6(struct __sk_buff *skb);
+int lb_schedule(struct __sk_buff *skb);
 PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_ingress4,
 		    [PART_IPV6] = lb_ingress6,
@@ -99,7 +71,8 @@ PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 		    [PART_ODD_READ4] = lb_ingress_odd_read4,
 		    [PART_ODD_OPEN4] = lb_ingress_odd_open4,
 		    [PART_ODD_READ6] = lb_ingress_odd_read6,
-		    [PART_ODD_OPEN6] = lb_ingress_odd_open6 },
+		    [PART_ODD_OPEN6] = lb_ingress_odd_open6,
+		    [PART_SCHEDULE] = lb_schedule },
 };
 
 int lb_egress4(struct __sk_buff *skb);
@@ -134,7 +107,8 @@ PARTS_OF(lb_marked_parts, struct __sk_buff) = {
 		    [PART_OPEN4] = lb_marked_open4,
 		    [PART_OPEN6] = lb_marked_open6,
 		    [PART_TRANSMIT4] = lb_marked_transmit4,
-		    [PART_TRANSMIT6] = lb_marked_transmit6 },
+		    [PART_TRANSMIT6] = lb_marked_transmit6,
+		    [PART_SCHEDULE] = lb_schedule },
 };
 
 /* Goes on in the part that `act` asks for, or is the action. */
@@ -142,6 +116,8 @@ static __always_inline int go_on(void *ctx, enum lb_hook hook, enum lb_af af, vo
 {
 	if (act == OPEN_NEXT)
 		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_OPEN4 : PART_OPEN6);
+	else if (act == SCHEDULE_NEXT)
+		bpf_tail_call(ctx, parts, PART_SCHEDULE);
 	else if (act == ICMP_NEXT)
 		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_ICMP4 : PART_ICMP6);
 	else if (act == TRANSMIT_NEXT)
@@ -220,6 +196,52 @@ TRANSMIT_PARTS(lb_xdp_transmit, HOOK_XDP, "xdp", struct xdp_md, lb_xdp_parts, tr
 TRANSMIT_PARTS(lb_transmit, HOOK_INGRESS, "tc", struct __sk_buff, lb_ingress_parts, transmit_tc)
 TRANSMIT_PARTS(lb_marked_transmit, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts, transmit_tc)
 TC_PART(lb_tunnel_error, HOOK_INGRESS, LB_AF_INET, lb_ingress_parts, tunnel_error(ctx))
+
+/* The part that goes on with a packet whose connection was opened, or whose server was picked. */
+static __always_inline __u32 part_of_scheduled(const struct new_conn *n)
+{
+	bool four = n->af == LB_AF_INET;
+
+	if (n->once)
+		return n->odd ? (four ? PART_ODD_OPEN4 : PART_ODD_OPEN6)
+			      : (four ? PART_OPEN4 : PART_OPEN6);
+	if (n->odd)
+		return four ? PART_ODD_READ4 : PART_ODD_READ6;
+	return four ? PART_IPV4 : PART_IPV6;
+}
+
+SEC("xdp")
+int lb_xdp_schedule(struct xdp_md *ctx)
+{
+	struct new_conn *n = new_conn_get(NEW_CONN);
+	int act;
+
+	if (!n)
+		return XDP_PASS;
+	act = schedule(ctx, true, n);
+	if (act != PACKET_NEXT)
+		return act;
+	bpf_tail_call(ctx, &lb_xdp_parts, part_of_scheduled(n));
+	return XDP_PASS;
+}
+
+SEC("tc")
+int lb_schedule(struct __sk_buff *skb)
+{
+	struct new_conn *n = new_conn_get(NEW_CONN);
+	int act;
+
+	if (!n)
+		return act_pass(HOOK_INGRESS);
+	act = schedule(skb, false, n);
+	if (act != PACKET_NEXT)
+		return act;
+	if (n->hook == HOOK_MARKED)
+		bpf_tail_call(skb, &lb_marked_parts, part_of_scheduled(n));
+	else
+		bpf_tail_call(skb, &lb_ingress_parts, part_of_scheduled(n));
+	return act_pass(HOOK_INGRESS);
+}
 
 SEC("xdp")
 int lb_xdp(struct xdp_md *ctx)

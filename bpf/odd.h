@@ -72,7 +72,8 @@ static __always_inline int odd_transport(struct packet *p, struct new_conn *n, e
 	return 0;
 }
 
-/* Reads a packet that is not plain, for balance_odd(). ODD_READ_NEXT: it may be ours; else what becomes of it. */
+/* Reads a packet that is not plain, for balance_odd(). ODD_READ_NEXT: it may be ours; ICMP_NEXT; else
+ * what becomes of it. */
 static __always_inline int odd_read(struct __sk_buff *skb, enum lb_hook hook, enum lb_af af)
 {
 	struct packet p = { .ctx = skb, .odd = 1, .kinds = service_kinds() };
@@ -81,9 +82,11 @@ static __always_inline int odd_read(struct __sk_buff *skb, enum lb_hook hook, en
 	void *data, *end;
 	int act;
 
-	if (!n || !headers_read(skb, af, &h) ||
+	if (!n || !headers_read(skb, L3_OFF, af, &h) ||
 	    !packet_pull(skb, hook, h.l4 + sizeof(struct tcphdr)))
 		return act_pass(hook);
+	if (h.proto == icmp_protocol(af) && !h.shape)
+		return ICMP_NEXT;
 	data = packet_data(skb, hook);
 	end = packet_end(skb, hook);
 	if (!header_present(hook, af, data, end))

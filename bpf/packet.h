@@ -113,6 +113,19 @@ static __always_inline bool packet_pull(void *ctx, enum lb_hook hook, __u32 want
 	return bpf_skb_pull_data(ctx, want < len ? want : len) == 0;
 }
 
+/* Exchanges a frame's two addresses. */
+static __always_inline void mac_swap(void *data)
+{
+	__u16 *m = data;
+
+	for (int i = 0; i < 3; i++) {
+		__u16 x = m[i];
+
+		m[i] = m[i + 3];
+		m[i + 3] = x;
+	}
+}
+
 /* Is there an IP header that says so itself? XDP leaves IPv4 options to tcx. */
 static __always_inline bool header_present(enum lb_hook hook, enum lb_af af, void *data, void *end)
 {
@@ -259,7 +272,8 @@ static __always_inline __u32 udp_sound(struct packet *p, void *l4, void *end, __
 		return 0;
 	len = bpf_ntohs(((struct udphdr *)l4)->len);
 	p->tcp_flags = 0;
-	if (len < sizeof(struct udphdr) || (len > room && !p->gso && !(p->shape & SHAPE_FIRST)))
+	if (len < sizeof(struct udphdr) ||
+	    (p->shape & SHAPE_FIRST ? room < sizeof(struct udphdr) : len > room && !p->gso))
 		return 0;
 	return sizeof(struct udphdr);
 }

@@ -3,8 +3,6 @@
 #pragma once
 #include "pick.h"
 
-enum { FTP_PORT = 21 };
-
 /* The part of a client's address that a template is for. `netmask` of IPv6 is the length of a prefix. */
 static __always_inline void address_mask(union lb_addr *to, const union lb_addr *from, __u8 af,
 					 __be32 netmask)
@@ -74,7 +72,7 @@ __noinline int template_find(__u32 service, struct new_conn *n)
 	template_describe(t, n, svc);
 	n->own_port = n->t.dport != svc->vport;
 	line = conn_line_at(hash_spot(t->client, lb_conn_line_mask).first);
-	if (!line || !line_lock(line))
+	if (!line || !lock_take(&line->lock))
 		return -LB_DROP_BUSY;
 	there = conn_present(t);
 	c = conn_at(there - 1);
@@ -84,7 +82,7 @@ __noinline int template_find(__u32 service, struct new_conn *n)
 		conn_mark(c, LB_CONN_VOID);
 		there = 0;
 	}
-	line_unlock(line);
+	lock_leave(&line->lock);
 	return there;
 }
 

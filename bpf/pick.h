@@ -55,7 +55,7 @@ __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 }
 
 /* Takes an entry for a described connection and adds it. As conn_add(). */
-__noinline int conn_enter(struct new_conn *n)
+static __always_inline int conn_enter(struct new_conn *n)
 {
 	int added;
 

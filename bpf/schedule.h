@@ -40,13 +40,13 @@ static __always_inline __be16 new_conn_port(const struct new_conn *n, const stru
 }
 
 /* Notes what becomes of it: server, state, and how packets get there. */
-static __always_inline void new_conn_assign(struct new_conn *n, const struct packet *p, __u32 id,
+static __always_inline void new_conn_assign(struct new_conn *n, __u32 id,
 					    const struct lb_server *srv)
 {
 	n->server = id;
 	n->dport = new_conn_port(n, srv);
 	n->fwd = srv->fwd;
-	n->state = state_first(p->t.proto, p->tcp_flags);
+	n->state = state_first(n->t.proto, n->event);
 	n->flags = state_active(n->state) ? 0 : LB_CONN_INACTIVE;
 	n->expires = n->now + state_timeout_ticks(n->state);
 	if (n->fwd != LB_FWD_MASQ)
@@ -87,42 +87,48 @@ static __always_inline int new_conn_pick(struct new_conn *n, __u32 service)
 	return c ? c->server : 0;
 }
 
-/* Adds the connection. */
-static __always_inline enum lb_verdict new_conn_add(struct new_conn *n, struct conn_ref *ref)
+/* Is the packet for a data port of FTP's service? What no server takes of such is the host's: ip_vs_leave(). */
+static __always_inline bool ftp_data(const struct new_conn *n)
+{
+	struct lb_service *svc = service_at(n->virtual_service);
+
+	return svc && svc->vport == bpf_htons(FTP_PORT) && n->t.dport != svc->vport;
+}
+
+/* Adds the connection, or finds that another CPU has. */
+static __always_inline enum lb_verdict new_conn_add(struct new_conn *n)
 {
 	int added = conn_enter(n);
 
 	if (unlikely(added < 0 || (__u32)added != n->entry))
 		template_leave(n->control); /* it is another CPU's, or nobody's */
-	if (added < 0)
-		return -added;
-	ref->index = added - 1;
-	ref->c = conn_at(ref->index);
-	if (!ref->c)
-		return LB_DROP_TABLE_FULL;
-	ref->server = ref->c->server;
-	ref->dport = ref->c->dport;
+	return added < 0 ? -added : LB_OK;
+}
+
+/* One-packet scheduling leaves no connection: who has the packet next finds the server here, and the template, as soon gone
+ * as come, does not count it. */
+static __always_inline enum lb_verdict once_assign(struct new_conn *n, __u32 id)
+{
+	template_leave(n->control);
+	n->server = id;
+	n->once = ONCE_PICKED;
 	return LB_OK;
 }
 
-/* Schedules and adds. LB_OK: `ref` is the connection. LB_REFUSE_* and LB_DROP_* say why there is none. */
-static __always_inline enum lb_verdict conn_schedule(struct packet *p, enum lb_hook hook,
-						     enum lb_af af, __u32 service,
-						     struct conn_ref *ref)
+/* Schedules what is described, for the service noted there, and adds it. LB_OK: it is in the table. LB_REFUSE_* and LB_DROP_*
+ * say why not. */
+static __always_inline enum lb_verdict conn_schedule(void *ctx, enum lb_hook hook,
+						     struct new_conn *n)
 {
-	struct new_conn *n = new_conn_get(NEW_CONN);
-	struct lb_server *srv;
-	int id;
+	int id = new_conn_pick(n, n->virtual_service);
+	struct lb_server *srv = id > 0 ? server_at(id) : NULL;
 
-	if (!n)
-		return LB_DROP_TABLE_FULL;
-	new_conn_describe(n, p, af);
-	id = new_conn_pick(n, service);
-	srv = id > 0 ? server_at(id) : NULL;
 	if (!srv)
 		return id < 0 ? -id : LB_REFUSE_NO_SERVER;
-	new_conn_assign(n, p, id, srv);
-	if (bypass_allowed(p->ctx, hook, af))
+	if (unlikely(n->once))
+		return once_assign(n, id);
+	new_conn_assign(n, id, srv);
+	if (bypass_allowed(ctx, hook, n->af))
 		n->flags |= LB_CONN_BYPASS;
-	return new_conn_add(n, ref);
+	return new_conn_add(n);
 }

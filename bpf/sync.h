@@ -124,10 +124,10 @@ __noinline int sync_enter(struct lb_sync_conn *in, __u32 bypass)
 	sync_describe(&n, in);
 	srv = server_at(n.server);
 	line = conn_line_at(hash_spot(n.client, lb_conn_line_mask).first);
-	if (!srv || !line || !line_lock(line))
+	if (!srv || !line || !lock_take(&line->lock))
 		return LB_DROP_BUSY;
 	found = sync_there(conn_present(&n), &n, &verdict);
-	line_unlock(line);
+	lock_leave(&line->lock);
 	return found == SYNC_DONE ? verdict : sync_add(&n, srv, bypass);
 }
 

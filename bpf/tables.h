@@ -2,6 +2,9 @@
 /* Accessors of the tables that user space writes: services, servers, lists; and of their state. */
 #pragma once
 #include "counters.h"
+#include "kernel.h"
+
+enum { FTP_PORT = 21, FTP_DATA_PORT = 20 };
 
 static __always_inline struct lb_config *config_get(void)
 {
@@ -72,11 +75,11 @@ static __always_inline bool filter_has(enum filter_half half, __u64 hash)
 	return word && *word >> (bit & 63) & 1;
 }
 
-/* May there be a service at the packet's destination, or one of port 0? */
+/* May there be a service at the packet's destination, or one that takes others of its ports? */
 static __always_inline bool filter_has_service(const struct packet *p)
 {
 	return filter_has(FILTER_SERVICE, p->dst) ||
-	       (unlikely(p->kinds & LB_FEATURE_PORT0) &&
+	       (unlikely(p->kinds & (LB_FEATURE_PORT0 | LB_FEATURE_FTP)) &&
 		filter_has(FILTER_SERVICE, hash_any_port(lb_hash_key, p->dst, p->t.dport)));
 }
 
@@ -86,7 +89,7 @@ static __always_inline bool filter_to_service(const struct packet *p)
 	return filter_has_service(p) || unlikely(p->kinds & LB_FEATURE_FWMARK);
 }
 
-/* May the packet be a server's? Those of services by mark and of port 0 answer from any port. */
+/* May the packet be a server's? Those of services by mark, of port 0 and of FTP answer from any port. */
 static __always_inline bool filter_from_server(const struct packet *p)
 {
 	return filter_has(FILTER_SERVER, p->src) ||
@@ -115,16 +118,18 @@ struct service_query {
 	__u32 pad;
 };
 
-enum service_kind { BY_MARK, BY_ENDPOINT, BY_ADDRESS };
+enum service_kind { BY_MARK, BY_ENDPOINT, BY_FTP, BY_ADDRESS };
 
 static __always_inline bool service_is(const struct lb_service *svc, const struct service_query *q,
 				       enum service_kind kind)
 {
+	__be16 port = kind == BY_ENDPOINT ? q->port : kind == BY_FTP ? bpf_htons(FTP_PORT) : 0;
+
 	if (svc->af != q->af)
 		return false;
 	if (kind == BY_MARK)
 		return svc->fwmark == q->mark && !(svc->flags & LB_SERVICE_VIP);
-	return svc->proto == q->proto && svc->vport == (kind == BY_ENDPOINT ? q->port : 0) &&
+	return svc->proto == q->proto && svc->vport == port &&
 	       addr_equal(&svc->vaddr, &q->addr, LB_AF_INET6);
 }
 
@@ -154,20 +159,33 @@ static __always_inline __u32 service_find_kind(const struct service_query *q, __
 	return id ? id : service_find_in(spot.second, spot.tag, q, kind);
 }
 
-/* The service, 0: none. Order as ip_vs_service_find(): by mark, by endpoint, of port 0. (Not static: the verifier looks at it
- * once.) */
+/* May a segment be of a data connection of FTP's? */
+static __always_inline bool ftp_data_port(const struct service_query *q)
+{
+	__u32 port = bpf_ntohs(q->port);
+
+	return q->proto == IPPROTO_TCP && (port == FTP_DATA_PORT || port >= first_user_port());
+}
+
+/* The service, 0: none. Order as ip_vs_service_find(): by mark, by endpoint, of FTP's port, of port 0. (Not static: the
+ * verifier looks at it once.) */
 __noinline __u32 service_lookup(const struct service_query *q)
 {
+	__u64 any_port;
 	__u32 id = 0;
 
 	if (!q)
 		return 0;
+	any_port = hash_any_port(lb_hash_key, q->hash, q->port);
 	if (unlikely(q->kinds & LB_FEATURE_FWMARK && q->mark))
 		id = service_find_kind(q, hash_mark(lb_hash_key, q->mark, q->af), BY_MARK);
 	if (!id)
 		id = service_find_kind(q, q->hash, BY_ENDPOINT);
+	if (unlikely(!id && q->kinds & LB_FEATURE_FTP && ftp_data_port(q)))
+		id = service_find_kind(
+			q, hash_with_port(lb_hash_key, any_port, bpf_htons(FTP_PORT)), BY_FTP);
 	if (unlikely(!id && q->kinds & LB_FEATURE_PORT0))
-		id = service_find_kind(q, hash_any_port(lb_hash_key, q->hash, q->port), BY_ADDRESS);
+		id = service_find_kind(q, any_port, BY_ADDRESS);
 	return id;
 }
 

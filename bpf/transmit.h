@@ -159,6 +159,9 @@ static __always_inline int transmit_tc(struct __sk_buff *skb, enum lb_hook hook,
 		return act_pass(hook);
 	p = x->p;
 	p.ctx = skb;
+	if (p.gso && skb->gso_size == GSO_BY_FRAGS)
+		p.wire_len =
+			0; /* a list of SCTP's segments tells no size: for the kernel, too, it fits */
 	srv = server_at(x->server);
 	st = server_state_at(x->server);
 	if (!srv || !st)

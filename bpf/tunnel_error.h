@@ -8,8 +8,7 @@
 #include "refuse.h"
 
 enum {
-	QUOTED_OFF = L3_OFF + 20 +
-		     ICMP_HDR, /* the header that the error quotes: ours around the packet */
+	ANSWER_OFF = L3_OFF + 20 + ICMP_HDR, /* what the client is told about */
 	GRE_FLAGS_KNOWN = GRE_FLAG_CSUM,
 	GUE_HLEN = 0x1f,
 	GUE_CONTROL = 0x20,
@@ -19,11 +18,13 @@ enum {
 /* What such an error is about. */
 struct tunneled {
 	union lb_addr server; /* that the tunnel leads to */
-	__u32 inner;          /* offset of the packet that was in it */
+	__u32 quoted;         /* offset of the header that it quotes: ours around the packet */
+	__u32 inner;          /* of the packet that was in it */
 	__be16 port;          /* gue: that it was sent to */
 	__u8 type;
 	__u8 tos;
 	__u32 fragment; /* IPv4's word of the packet */
+	__u32 length;   /* IP length of the error */
 };
 
 /* Reads the tunnel's headers: the bytes behind the outer IP header, 0: no tunnel. */
@@ -79,19 +80,21 @@ static __always_inline bool tunneled_flow(struct __sk_buff *skb, struct tunneled
 static __always_inline bool tunneled_parse(struct __sk_buff *skb, struct tunneled *t,
 					   struct packet *q)
 {
-	struct iphdr ours;
-	__be32 to;
+	struct iphdr outer, ours;
 	__u32 room;
 
-	if (bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct iphdr, daddr), &to, sizeof(to)) ||
-	    bpf_skb_load_bytes(skb, QUOTED_OFF, &ours, sizeof(ours)) || ours.version != 4 ||
-	    ours.ihl != 5 || ours.frag_off & bpf_htons(IP_OFFSET) || ours.saddr != to)
+	if (bpf_skb_load_bytes(skb, L3_OFF, &outer, sizeof(outer)))
 		return false;
-	room = tunneled_read(skb, t, ours.protocol, QUOTED_OFF + sizeof(ours));
+	t->length = bpf_ntohs(outer.tot_len);
+	t->quoted = L3_OFF + outer.ihl * 4 + ICMP_HDR;
+	if (bpf_skb_load_bytes(skb, t->quoted, &ours, sizeof(ours)) || ours.version != 4 ||
+	    ours.ihl != 5 || ours.frag_off & bpf_htons(IP_OFFSET) || ours.saddr != outer.daddr)
+		return false;
+	room = tunneled_read(skb, t, ours.protocol, t->quoted + sizeof(ours));
 	if (!room)
 		return false;
 	t->server.w[0] = ours.daddr;
-	t->inner = QUOTED_OFF + room;
+	t->inner = t->quoted + room;
 	return tunneled_flow(skb, t, q);
 }
 
@@ -114,7 +117,7 @@ static __always_inline __u32 tunneled_says(const struct tunneled *t, __u32 head,
 		return rest;
 	if (mtu < PMTU_LEAST)
 		mtu = PMTU_LEAST;
-	return mtu - (t->inner - QUOTED_OFF);
+	return mtu - (t->inner - t->quoted);
 }
 
 /* Writes the error to the client over the one that came, which is cut to an IP header, the ICMP header and the client's
@@ -123,11 +126,11 @@ static __always_inline bool tunneled_write(struct __sk_buff *skb, const struct p
 					   const struct tunneled *t, __u32 head, __u32 rest,
 					   __u32 quote)
 {
-	__u32 quoted = sum_tc(skb, QUOTED_OFF, quote);
+	__u32 quoted = sum_tc(skb, ANSWER_OFF, quote);
 	void *data = packet_data(skb, HOOK_INGRESS), *end = packet_end(skb, HOOK_INGRESS);
 	__u32 *icmp = data + L3_OFF + 20;
 
-	if (data + QUOTED_OFF > end || !quoted)
+	if (data + ANSWER_OFF > end || !quoted)
 		return false;
 	header_write(data, LB_AF_INET, &q->t.daddr, &q->t.saddr, IPPROTO_ICMP, quote + ICMP_HDR,
 		     TOS_CONTROL | (t->tos & TOS_ROUTED), 0);
@@ -151,26 +154,24 @@ static __always_inline int client_send(struct __sk_buff *skb, __be32 to)
 	return bpf_redirect_neigh(f.ifindex, &neigh, sizeof(neigh), 0);
 }
 
-/* An error, behind an outer header without options, that quotes no packet of a connection itself. The tcx action, or NOT_OURS. */
+/* An error that quotes no packet of a connection itself. The tcx action, or NOT_OURS. */
 static __always_inline int tunnel_error(struct __sk_buff *skb)
 {
 	struct packet q = { .ctx = skb, .now = clock_tick() };
 	__u32 icmp[2], quote, head, rest;
 	struct tunneled t = {};
 	struct conn_ref ref;
-	__be16 len;
 
 	if (!tunneled_parse(skb, &t, &q))
 		return NOT_OURS;
 	ref = conn_find(&q, DIR_IN, LB_AF_INET);
 	if (!tunneled_by(&t, &ref) ||
-	    bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct iphdr, tot_len), &len, sizeof(len)) ||
-	    bpf_skb_load_bytes(skb, L3_OFF + 20, icmp, sizeof(icmp)))
+	    bpf_skb_load_bytes(skb, t.quoted - ICMP_HDR, icmp, sizeof(icmp)))
 		return NOT_OURS;
-	quote = bpf_ntohs(len) + L3_OFF - t.inner;
-	if (bpf_ntohs(len) + L3_OFF < t.inner + 28)
+	quote = t.length + L3_OFF - t.inner;
+	if (t.length + L3_OFF < t.inner + 28)
 		return NOT_OURS;
-	if (sum_tc(skb, L3_OFF + 20, bpf_ntohs(len) - 20) != 0xffff)
+	if (sum_tc(skb, t.quoted - ICMP_HDR, t.length + L3_OFF - (t.quoted - ICMP_HDR)) != 0xffff)
 		return act_drop(HOOK_INGRESS, LB_DROP_MALFORMED);
 	head = bpf_ntohl(icmp[0]) & 0xffff0000;
 	if (head == ICMP_SAYS(ICMP_UNREACH, ICMP_FRAG_NEEDED) && !(t.fragment & IP_DONT_FRAGMENT))
@@ -179,7 +180,7 @@ static __always_inline int tunnel_error(struct __sk_buff *skb)
 	if (quote > ICMP4_QUOTE)
 		quote = ICMP4_QUOTE;
 	if (bpf_skb_change_tail(skb, t.inner + quote, 0) ||
-	    bpf_skb_adjust_room(skb, -(__s32)(t.inner - QUOTED_OFF), BPF_ADJ_ROOM_NET, 0) ||
+	    bpf_skb_adjust_room(skb, -(__s32)(t.inner - ANSWER_OFF), BPF_ADJ_ROOM_NET, 0) ||
 	    bpf_skb_pull_data(skb, 0) || !tunneled_write(skb, &q, &t, head, rest, quote))
 		return act_drop(HOOK_INGRESS, LB_DROP_REWRITE);
 	count_out(ref.server, 1, quote);

@@ -93,7 +93,7 @@ __noinline int set_shrink(struct walk *w, __u32 entry)
 	if (!w || !m)
 		return 0;
 	line = memo_line(w->service, &w->flow.daddr);
-	if (!line || !memo_lock(line))
+	if (!line || !lock_take(&line->lock))
 		return 0;
 	if (m->service == w->service && set_settled(m, w->now)) {
 		set_begin(w, entry, m);
@@ -101,7 +101,7 @@ __noinline int set_shrink(struct walk *w, __u32 entry)
 		if (w->best && memo_part(entry, w->best))
 			m->changed = w->now;
 	}
-	memo_unlock(line);
+	lock_leave(&line->lock);
 	return 1;
 }
 

@@ -34,19 +34,6 @@ static __always_inline struct lb_memo_line *memo_line(__u32 service, const union
 	return bpf_map_lookup_elem(&lb_memo_lines, &line);
 }
 
-static __always_inline bool memo_lock(struct lb_memo_line *line)
-{
-	for (int i = 0; i < LOCK_SPINS; i++)
-		if (!READ_ONCE(line->lock) && __sync_val_compare_and_swap(&line->lock, 0, 1) == 0)
-			return true;
-	return false;
-}
-
-static __always_inline void memo_unlock(struct lb_memo_line *line)
-{
-	__sync_lock_test_and_set(&line->lock, 0);
-}
-
 static __always_inline void memo_refer(__u32 server, __s32 by)
 {
 	struct lb_server_state *st = server_state_at(server);

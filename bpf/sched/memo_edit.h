@@ -106,7 +106,7 @@ __noinline int memo_note(struct walk *w, __u8 sched, __u32 server)
 	if (!w || !memo_max())
 		return 0;
 	line = memo_line(w->service, &w->flow.daddr);
-	if (!line || !memo_lock(line))
+	if (!line || !lock_take(&line->lock))
 		return 0;
 	id = memo_find(line, w);
 	m = memo_at(id);
@@ -116,7 +116,7 @@ __noinline int memo_note(struct walk *w, __u8 sched, __u32 server)
 		memo_point(m, server);
 	else
 		memo_join(m, id, w->now, server);
-	memo_unlock(line);
+	lock_leave(&line->lock);
 	return 1;
 }
 

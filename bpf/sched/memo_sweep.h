@@ -77,14 +77,14 @@ __noinline int memo_end(__u32 id, __u32 now, __u32 crowded)
 	if (!m || !m->service || !memo_over(m, now, crowded))
 		return 0;
 	line = memo_line(m->service, &m->addr);
-	if (!line || !memo_lock(line))
+	if (!line || !lock_take(&line->lock))
 		return 0;
 	if (m->service && memo_over(m, now, crowded) && memo_unlink(line, m, id)) {
 		m->service = 0;
 		bpf_loop(memo_max(), memo_free_step, &id, 0);
 		done = 1;
 	}
-	memo_unlock(line);
+	lock_leave(&line->lock);
 	return done;
 }
 

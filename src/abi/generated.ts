@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = 'f2d23fc97255'
+export const layoutVersion = '9c211908f6ef'
 
 /** enum lb_af */
 export const LbAf = {
@@ -46,6 +46,7 @@ export const LbFeature = {
   FEATURE_FWMARK: 1,
   FEATURE_PORT0: 2,
   FEATURE_MARK_RULES: 4,
+  FEATURE_FTP: 8,
 } as const
 export type LbFeature = (typeof LbFeature)[keyof typeof LbFeature]
 
@@ -322,6 +323,7 @@ export class LbBookArray extends StructArray {
     staleBits: 136,
     sweep: 140,
     editing: 144,
+    ftpServices: 148,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -470,6 +472,14 @@ export class LbBookArray extends StructArray {
 
   setEditing(i: number, value: number): void {
     this.view.setUint32(i * 152 + 144, value, littleEndian)
+  }
+
+  ftpServices(i: number): number {
+    return this.view.getUint32(i * 152 + 148, littleEndian)
+  }
+
+  setFtpServices(i: number, value: number): void {
+    this.view.setUint32(i * 152 + 148, value, littleEndian)
   }
 }
 
@@ -2453,6 +2463,7 @@ export const layout = {
         { name: 'stale_bits', offset: 136, type: '__u32' },
         { name: 'sweep', offset: 140, type: '__u32' },
         { name: 'editing', offset: 144, type: '__u32' },
+        { name: 'ftp_services', offset: 148, type: '__u32' },
       ],
     },
     lb_cell: {
@@ -2777,7 +2788,12 @@ export const layout = {
       LB_CONN_VOID: 32,
       LB_CONN_SYNC: 64,
     },
-    lb_feature: { LB_FEATURE_FWMARK: 1, LB_FEATURE_PORT0: 2, LB_FEATURE_MARK_RULES: 4 },
+    lb_feature: {
+      LB_FEATURE_FWMARK: 1,
+      LB_FEATURE_PORT0: 2,
+      LB_FEATURE_MARK_RULES: 4,
+      LB_FEATURE_FTP: 8,
+    },
     lb_fwd: { LB_FWD_MASQ: 0, LB_FWD_LOCAL: 1, LB_FWD_TUNNEL: 2, LB_FWD_DROUTE: 3 },
     lb_limit: {
       LB_LINE_WAYS: 7,

@@ -9,7 +9,7 @@ import { rebuildFilter } from '../maps/filter.ts'
 import { freeServerId, retireServiceId } from '../maps/ids.ts'
 import { writeTable } from '../maps/hash-tables.ts'
 import { readList } from '../maps/lists.ts'
-import { namedMark, namedPort } from '../maps/names.ts'
+import { namedMark, namedPort, servesFtp } from '../maps/names.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { clearSlot, findService, readSlot, serviceSpot, slotCount } from '../maps/service-index.ts'
 import { zeroServiceRates } from '../maps/rates.ts'
@@ -140,6 +140,7 @@ function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
   const { book, services } = maps
   let marks = 0
   let port0 = 0
+  let ftp = 0
   book.setServiceFree(0, 0)
   book.setServiceRetired(0, 0)
   for (let id = 1; id < book.serviceHigh(0); id++) {
@@ -147,6 +148,7 @@ function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
       const name = maps.serviceName(id)
       if (namedMark(name) !== 0) marks++
       else if (namedPort(name) === 0) port0++
+      else if (servesFtp(name)) ftp++
     } else if (!maps.isVip(id) && (services.af(id) === 0 || services.next(id) === 0)) {
       zeroServiceBase(maps, id)
       zeroServiceRates(maps, id)
@@ -157,6 +159,7 @@ function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
   book.setServices(0, live.size)
   book.setFwmarkServices(0, marks)
   book.setPort0Services(0, port0)
+  book.setFtpServices(0, ftp)
   updateFeatures(maps)
 }
 

@@ -12,11 +12,11 @@ import { writeTable } from '../maps/hash-tables.ts'
 import { freeServerId, freeServiceId, takeServiceId } from '../maps/ids.ts'
 import { readList, summarizeWeights, writeList } from '../maps/lists.ts'
 import type { ListHead, ServerList } from '../maps/lists.ts'
-import { namedMark, namedPort } from '../maps/names.ts'
+import { namedMark, namedPort, servesFtp } from '../maps/names.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { writeServerConfig, writeServiceConfig } from '../maps/records.ts'
 import type { ServerWant, ServiceWant } from '../maps/records.ts'
-import { setFilterBit, setServerBits } from '../maps/filter.ts'
+import { setServerBits, setServiceBits } from '../maps/filter.ts'
 import { findService, freeSlot, hideService, publishService } from '../maps/service-index.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
 import { claimVip, lowerVip, raiseVip, releaseVip } from '../maps/vips.ts'
@@ -85,7 +85,7 @@ export function createService(
   maps.services.setSource(id, source)
   maps.book.setServices(0, maps.book.services(0) + 1)
   countFeatures(maps, want.name, 1)
-  setFilterBit(maps, spot.filterBit)
+  setServiceBits(maps, want.name, spot)
   publishService(maps, slot, spot, id)
 }
 
@@ -295,5 +295,6 @@ function countFeatures(maps: TableMaps, name: ServiceName, by: 1 | -1): void {
   const { book } = maps
   if (namedMark(name) !== 0) book.setFwmarkServices(0, book.fwmarkServices(0) + by)
   else if (namedPort(name) === 0) book.setPort0Services(0, book.port0Services(0) + by)
+  else if (servesFtp(name)) book.setFtpServices(0, book.ftpServices(0) + by)
   updateFeatures(maps)
 }

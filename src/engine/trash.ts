@@ -5,7 +5,7 @@
  *
  * All functions are called with the table's lock held.
  */
-import { serverBits } from '../maps/filter.ts'
+import { serverBits, serviceBits } from '../maps/filter.ts'
 import type { ServerName } from '../maps/names.ts'
 import { freeServerId, retireServiceId, takeServerId } from '../maps/ids.ts'
 import { clearSlot, findService, serviceSpot } from '../maps/service-index.ts'
@@ -125,7 +125,7 @@ export function freeService(maps: TableMaps, service: number): void {
   zeroServiceBase(maps, service)
   zeroServiceRates(maps, service)
   clearState(maps, service)
-  maps.book.setStaleBits(0, maps.book.staleBits(0) + 1)
+  maps.book.setStaleBits(0, maps.book.staleBits(0) + serviceBits(name))
   retireServiceId(maps, service)
 }
 

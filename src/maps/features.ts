@@ -9,6 +9,7 @@ export function dueFeatures(maps: TableMaps): number {
   return (
     (book.fwmarkServices(0) > 0 ? LbFeature.FEATURE_FWMARK : 0) |
     (book.port0Services(0) > 0 ? LbFeature.FEATURE_PORT0 : 0) |
+    (book.ftpServices(0) > 0 ? LbFeature.FEATURE_FTP : 0) |
     (countMarkRules(maps) > 0 ? LbFeature.FEATURE_MARK_RULES : 0)
   )
 }

@@ -5,8 +5,10 @@
  */
 import { littleEndian } from '../abi/codec.ts'
 import { ENDPOINT_SIZE } from '../native/endpoints.ts'
-import { namedPort, packServer, packService, serviceProtocol, withoutPort } from './names.ts'
+import type { ServiceSpot } from '../native/handles.ts'
+import { namedPort, packServer, packService, servesFtp, serviceProtocol, withoutPort } from './names.ts'
 import type { ServerName, ServiceName } from './names.ts'
+import { serviceSpot } from './service-index.ts'
 import type { TableMaps } from './table-maps.ts'
 
 /** Endpoints hashed in one call. */
@@ -70,7 +72,7 @@ export function computeFilter(maps: TableMaps): Uint32Array {
     if (maps.services.af(id) === 0) continue
     const name = maps.serviceName(id)
     names[id] = name
-    services.add((packed, i) => packService(packed, i, name))
+    for (const each of bitNames(name)) services.add((packed, i) => packService(packed, i, each))
   }
   for (let id = 1; id < maps.book.serverHigh(0); id++) {
     const service = names[maps.servers.service(id)]
@@ -91,6 +93,22 @@ function wordOf(bit: number): number {
   return littleEndian ? bit >>> 5 : (bit >>> 5) ^ 1
 }
 
+/** Sets the bits of a service whose own one is known. */
+export function setServiceBits(maps: TableMaps, name: ServiceName, spot: ServiceSpot): void {
+  setFilterBit(maps, spot.filterBit)
+  for (const other of bitNames(name).slice(1)) setFilterBit(maps, serviceSpot(maps.handles, other).filterBit)
+}
+
+/** How many bits a service sets. */
+export function serviceBits(name: ServiceName): number {
+  return bitNames(name).length
+}
+
+/** What stands for a service in the filter: its name, and of FTP's also that of any port. */
+function bitNames(name: ServiceName): readonly ServiceName[] {
+  return servesFtp(name) ? [name, withoutPort(name)] : [name]
+}
+
 /** How many bits a server sets. */
 export function serverBits({ name, service }: ServerEndpoint): number {
   return portNames(name, service).length * protocolsOf(service).length
@@ -102,9 +120,10 @@ function addServer(batch: EndpointBatch, name: ServerName, service: ServiceName)
   }
 }
 
-/** A server of a service without a port may be asked at the packets' ports, and answers from there: 0 stands for any. */
+/** A server of a service of any port, or of FTP, may be asked at the packets' ports, and answers from there: 0 stands for any. */
 function portNames(name: ServerName, service: ServiceName): readonly ServerName[] {
-  return namedPort(service) === 0 && namedPort(name) !== 0 ? [name, withoutPort(name)] : [name]
+  const anyPort = namedPort(service) === 0 || servesFtp(service)
+  return anyPort && namedPort(name) !== 0 ? [name, withoutPort(name)] : [name]
 }
 
 function protocolsOf(service: ServiceName): readonly number[] {

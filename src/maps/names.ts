@@ -24,6 +24,8 @@ const SERVICE_FAMILY = LbServiceArray.at.af
 const SERVER_FAMILY = LbServerArray.at.af
 const MARK = LbServiceArray.at.fwmark
 const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const
+/** The port of FTP's control connections. */
+export const FTP_PORT = 21
 const scratch = Buffer.alloc(SERVICE_NAME_BYTES)
 
 /** INVALID if the address, port or mark is none. */
@@ -102,9 +104,14 @@ export function namedPort(name: ServiceName | ServerName): number {
   return (name.charCodeAt(PORT) << 8) | name.charCodeAt(PORT + 1)
 }
 
-/** The same server under port 0. */
-export function withoutPort(name: ServerName): ServerName {
+/** The same server, or service, under port 0. */
+export function withoutPort(name: ServerName | ServiceName): string {
   return `${name.slice(0, PORT)}\0\0${name.slice(PORT + 2)}`
+}
+
+/** Whether the service also takes the data connections of FTP, which come to other ports. */
+export function servesFtp(name: ServiceName): boolean {
+  return serviceProtocol(name) === protocolNumbers.tcp && namedPort(name) === FTP_PORT && namedMark(name) === 0
 }
 
 /** 0 of a service by address. */

@@ -1,12 +1,11 @@
 /** Which server of the table a record of another director means. As ip_vs_find_dest(). */
 import { readList } from '../maps/lists.ts'
-import { addressName, endpointName, markName, type ServerName, type ServiceName } from '../maps/names.ts'
+import { addressName, endpointName, FTP_PORT, markName, type ServerName, type ServiceName } from '../maps/names.ts'
 import { findService, serviceSpot } from '../maps/service-index.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { connFlags, type SyncRecord } from './message.ts'
 
 const TCP = 6
-const FTP_PORT = 21
 const FTP_DATA_PORT = 20
 const FIRST_USER_PORT = 1024
 

@@ -1,6 +1,7 @@
 /** Random packets: valid ones of the flows that a table knows, then flipped, cut, stretched and overwritten. */
-import { concat, onesSum, setWord, words } from './packet.ts'
+import { concat, etherTypes, onesSum, setWord, words } from './packet.ts'
 import type { Place, Side } from './prog.ts'
+import { oddSeeds } from './fuzz-odd.ts'
 import { datagram, message, quote, segment } from './prog-flow.ts'
 import { random } from './random.ts'
 
@@ -9,11 +10,14 @@ export interface FuzzPacket {
   readonly packet: Uint8Array
 }
 
+/** The last part of addresses whose servers NAT does not reach: direct routing, and tunnels. */
+export const untranslated = [1, 2, 3, 4] as const
+
 /** What the seeds are made of: everything that the table knows, and a little that it does not. */
 const worlds = [
   {
     client: ['10.1.0.1:1000', '10.1.0.2:1001'],
-    virtual: ['10.9.0.1:80', '10.9.0.2:81', '10.10.0.1:80', '10.9.9.9:9'],
+    virtual: ['10.9.0.1:80', '10.9.0.2:81', '10.10.0.1:80', '10.9.9.9:9', ...untranslated.map((n) => `10.9.1.${n}:80`)],
     server: ['10.2.0.11:8080', '10.2.0.12:80', '10.1.0.50:80'],
     echo: { type: 8 },
     errors: [
@@ -24,7 +28,13 @@ const worlds = [
   },
   {
     client: ['[fd00:1::1]:1000', '[fd00:1::2]:1001'],
-    virtual: ['[fd00:9::1]:80', '[fd00:9::2]:81', '[fd00:10::1]:80', '[fd00:9::9]:9'],
+    virtual: [
+      '[fd00:9::1]:80',
+      '[fd00:9::2]:81',
+      '[fd00:10::1]:80',
+      '[fd00:9::9]:9',
+      ...untranslated.map((n) => `[fd00:9::1:${n}]:80`),
+    ],
     server: ['[fd00:2::11]:8080', '[fd00:2::12]:80', '[fd00:1::50]:80'],
     echo: { type: 128 },
     errors: [
@@ -43,7 +53,7 @@ function host(endpoint: string): string {
 const flags = ['S', 'SA', 'A', 'PA', 'FA', 'R', 'RA', '', 'SF', 'FPU']
 const payloads = [0, 1, 2, 26, 100, 700].map((length) => Uint8Array.from({ length }, (_, i) => i * 37))
 
-/** Valid packets of every kind: both directions, both families, TCP, UDP, echo, errors. */
+/** Valid packets of every kind: both directions, both families, TCP, UDP, echo, errors; and all that is not plain. */
 export function seedPackets(): FuzzPacket[] {
   const seeds: FuzzPacket[] = []
   for (const world of worlds) {
@@ -75,6 +85,7 @@ export function seedPackets(): FuzzPacket[] {
         const payload = quote(quoted[i % 2] ?? new Uint8Array(14))
         seeds.push({ side, packet: message({ leg, from, to, ...error, payload }) })
       }
+      seeds.push(...oddSeeds(pair, { from, to }, world.errors[0]))
     }
   }
   return seeds
@@ -160,6 +171,20 @@ function repairChecksum(packet: Uint8Array): void {
   if (packet[12] !== 0x08 || packet[13] !== 0 || size < 20 || packet.length < 14 + size) return
   setWord(packet, 24, 0)
   setWord(packet, 24, ~onesSum(packet.subarray(14, 14 + size)) & 0xffff)
+}
+
+/** A packet that has one hop more to live: what becomes of any that is marked. An IPv4 header's checksum follows, right or wrong. */
+export function renewed(packet: Uint8Array): Uint8Array {
+  const after = packet.slice()
+  const view = new DataView(after.buffer)
+  const type = after.length < 14 ? 0 : view.getUint16(12)
+  if (type === etherTypes.ipv6 && after.length >= 54) view.setUint8(21, view.getUint8(21) + 1)
+  if (type !== etherTypes.ipv4 || after.length < 34) return after
+  const before = view.getUint8(22)
+  view.setUint8(22, before + 1)
+  const sum = (~view.getUint16(24) & 0xffff) + (~(before << 8) & 0xffff) + (((before + 1) << 8) & 0xffff)
+  setWord(after, 24, ~onesSum(words(sum & 0xffff, sum >> 16)) & 0xffff)
+  return after
 }
 
 /** Whether BPF_PROG_RUN takes the packet: it makes no skb of an IP packet without an IP header's length. */

@@ -6,6 +6,7 @@ import { endpoint } from './director.ts'
 import { ModelSyncDaemons } from './model-table.ts'
 import type { Datapath } from './prog.ts'
 import { type Arrival, endsOf, Host, type HostOptions, sameEnd } from './prog-host.ts'
+import { keyOf } from './prog-rows.ts'
 import { type Outcome, runCommand, splitArguments } from './recordings.ts'
 
 export interface FlowStep {
@@ -105,11 +106,13 @@ function comparable(args: string, out: string): string {
 
 export class Replay {
   readonly host: Host
+  readonly #datapath: Datapath
   readonly #operations: Operations
   readonly #open = new Map<number, Open>()
 
   constructor(datapath: Datapath, options: HostOptions) {
     this.host = new Host(datapath, options)
+    this.#datapath = datapath
     this.#operations = operationsOn(datapath)
   }
 
@@ -131,6 +134,12 @@ export class Replay {
     this.host.markOf = (to) => (known.has.test(to) ? Number(mark) : 0)
   }
 
+  /** Whether a packet for no service of its own was left to the director's own stack, which refuses it. */
+  #isForeign(step: FlowStep, { at, by }: Arrival): boolean {
+    const service = this.#datapath.table.service(keyOf(`${step.proto} ${step.dst}`))
+    return at === 'nobody' && by === 'stack' && service === undefined
+  }
+
   /** Opens a connection or sends a datagram; undefined if it got to the recorded server, or was refused as recorded. */
   flow(step: FlowStep): string | undefined {
     const arrival = step.proto === 'tcp' ? this.#connect(step) : this.host.udp(step.src, step.dst)
@@ -138,7 +147,8 @@ export class Replay {
     if (!sameEnd(got, step.got ?? undefined)) {
       return `${step.do} ${step.src} -> ${step.dst}: to ${got ?? 'nobody'}, recorded ${step.got ?? 'nobody'}`
     }
-    if (step.got === null && !isRefusal(arrival)) return `${step.do} ${step.src} -> ${step.dst}: was not refused`
+    if (step.got === null && !isRefusal(arrival) && !this.#isForeign(step, arrival))
+      return `${step.do} ${step.src} -> ${step.dst}: was not refused`
     return undefined
   }
 

@@ -87,11 +87,17 @@ export function invalid(bytes: Uint8Array): string | undefined {
   if (ip.fragment === 'later') return ip.end < ip.at ? 'too short for its headers' : undefined
   if (ip.protocol === protocols.tcp) return badTcp(view, ip)
   if (ip.protocol === protocols.udp) return badUdp(view, ip)
-  if (ip.protocol === protocols.sctp) return ip.end - ip.at < 16 ? 'no SCTP chunk' : undefined
+  if (ip.protocol === protocols.sctp) return ip.end - ip.at < 12 ? 'too short for an SCTP header' : undefined
   if (ip.protocol === (ip.family === 4 ? protocols.icmp : protocols.icmp6)) {
     return ip.end - ip.at < 8 ? 'too short for an ICMP header' : undefined
   }
   return `protocol ${ip.protocol}`
+}
+
+/** The same of a frame in a tunnel, whose own transport is none of invalid()'s. */
+export function invalidTunnel(bytes: Uint8Array): string | undefined {
+  const ip = readNetwork(bytes)
+  return typeof ip === 'string' ? ip : undefined
 }
 
 /** Whether the transport checksum of a valid frame is right, or absent where it may be. */

@@ -1,7 +1,7 @@
 /** Fragments go the way of the first one; nobody puts them together here. */
 import t, { type Test } from 'tap'
 import { LbBypassMode } from '../../src/abi/generated.ts'
-import { chunk, concat, extension, fragments } from '../helpers/packet.ts'
+import { chunk, concat, extension, fragments, onesSum, setWord } from '../helpers/packet.ts'
 import { Datapath, type Place, type Side } from '../helpers/prog.ts'
 import { association, datagram, type Leg, segment } from '../helpers/prog-flow.ts'
 import { addService, keyOf, type Row, type Step, testRows } from '../helpers/prog-rows.ts'
@@ -76,6 +76,17 @@ function passes(packet: Uint8Array): Step {
   return { at: 'ingress', side: 'clients', packet, expect: { action: 'pass' } }
 }
 
+/** A frame that says that it is shorter than it is. */
+function shortened(frame: Uint8Array, bytes: number): Uint8Array {
+  const after = frame.slice()
+  const six = after[12] === 0x86
+  setWord(after, six ? 18 : 16, bytes)
+  if (six) return after
+  setWord(after, 24, 0)
+  setWord(after, 24, ~onesSum(after.subarray(14, 34)) & 0xffff)
+  return after
+}
+
 function refusals(family: Family): Row[] {
   const { client, virtual, other, server } = families[family]
   const services = [{ at: `udp ${virtual}`, servers: [server] }]
@@ -106,6 +117,11 @@ function refusals(family: Family): Row[] {
       name: `${family}: a first fragment without the whole TCP header is dropped by name, and so is what follows`,
       services: [{ at: `tcp ${virtual}`, servers: [server] }],
       steps: tiny.map((packet) => dropped(packet)),
+    },
+    {
+      name: `${family}: a first fragment whose UDP header is only in the frame's padding is dropped by name`,
+      services,
+      steps: [dropped(shortened(first, family === 'IPv4' ? 27 : 15), 'DROP_MALFORMED')],
     },
     {
       name: `${family}: fragments of SCTP to a server of another port are dropped, as its checksum can't be changed`,

@@ -45,10 +45,7 @@ interface Scenario {
 /** Scenarios that cannot be played yet, and what they wait for. */
 const missing: Readonly<Record<string, ReadonlyMap<string, string>>> = {
   persistence: new Map(),
-  persistence2: new Map([
-    ['ftp_data', 'a service of FTP also takes connections to the ports that may be of its data'],
-    ['ftp_and_port0', 'the same'],
-  ]),
+  persistence2: new Map(),
 }
 
 const entry = /^(TCP|UDP|IP ) (\d+):(\d+)(.*)$/

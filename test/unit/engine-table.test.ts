@@ -1,5 +1,5 @@
 import t from 'tap'
-import { LbConfigArray, LbServerStateFlag } from '../../src/abi/generated.ts'
+import { LbConfigArray, LbFeature, LbServerStateFlag } from '../../src/abi/generated.ts'
 import { checkTable } from '../../src/engine/check.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
 import { filterWords } from '../../src/maps/filter.ts'
@@ -93,6 +93,21 @@ t.test('services by firewall mark are told apart by mark and family', async (t) 
   t.equal(maps.config.features(0), 1)
   t.same(checkTable(handles), [])
   table.clear()
+  t.equal(maps.config.features(0), 0)
+})
+
+t.test("a service of TCP at FTP's port is announced to packets, of UDP it is not", async (t) => {
+  const { table, maps, handles } = memoryTable()
+  const at = (protocol: 'tcp' | 'udp', address: string) =>
+    ({ kind: 'address', family: 4, protocol, address, port: 21 }) as const
+  table.addService({ ...serviceOf(0), key: at('udp', '10.0.0.1') })
+  t.equal(maps.config.features(0), 0)
+  for (const address of ['10.0.0.1', '10.0.0.2']) table.addService({ ...serviceOf(0), key: at('tcp', address) })
+  t.equal(maps.config.features(0), LbFeature.FEATURE_FTP)
+  t.same(checkTable(handles), [], 'the filter has its bits')
+  table.deleteService(at('tcp', '10.0.0.1'))
+  t.equal(maps.config.features(0), LbFeature.FEATURE_FTP)
+  table.deleteService(at('tcp', '10.0.0.2'))
   t.equal(maps.config.features(0), 0)
 })
 
