@@ -169,8 +169,25 @@ static __always_inline bool tcp_opens(const struct packet *p)
 	return cfg && cfg->sloppy_tcp;
 }
 
-/* A packet of no connection: is there a service, and may this packet open one? Then the connection is described, for
- * lb_schedule. */
+/* Describes the connection that a packet opens, for lb_schedule. */
+static __always_inline int request_describe(const struct packet *p, enum lb_hook hook, enum lb_af af,
+					    struct new_conn *n, __u32 service, enum once once)
+{
+	if (unlikely(defence_drops()))
+		return act_drop(hook, LB_DROP_DEFENCE);
+	if (p->t.sport == bpf_htons(FTP_DATA_PORT))
+		return act_pass(hook); /* what a server of FTP begins itself: ip_vs_schedule() */
+	new_conn_describe(n, p, af);
+	n->event = p->tcp_flags;
+	n->virtual_service = service;
+	n->hook = hook;
+	n->once = once;
+	n->shape = p->shape;
+	n->odd = p->odd;
+	return SCHEDULE_NEXT;
+}
+
+/* A packet of no connection: is there a service, and may this packet open one? */
 static __always_inline int request_new(struct packet *p, enum lb_hook hook, enum lb_af af)
 {
 	struct new_conn *n = new_conn_get(NEW_CONN);
@@ -198,18 +215,26 @@ static __always_inline int request_new(struct packet *p, enum lb_hook hook, enum
 	if (once && once_is_picked(n, p))
 		return p->shape ? once_fragment(p, hook, af, n)
 				: request_once(p, hook, af, n, n->server);
-	if (unlikely(defence_drops()))
-		return act_drop(hook, LB_DROP_DEFENCE);
-	if (p->t.sport == bpf_htons(FTP_DATA_PORT))
-		return act_pass(hook); /* what a server of FTP begins itself: ip_vs_schedule() */
-	new_conn_describe(n, p, af);
-	n->event = p->tcp_flags;
-	n->virtual_service = service;
-	n->hook = hook;
-	n->once = once ? ONCE_WANTED : ONCE_NO;
-	n->shape = p->shape;
-	n->odd = p->odd;
-	return SCHEDULE_NEXT;
+	return request_describe(p, hook, af, n, service, once ? ONCE_WANTED : ONCE_NO);
+}
+
+/* The same for what nearly all connections begin with: a datagram or a SYN, with services of nothing but endpoints. All
+ * others are left to the part that opens. */
+static __always_inline int request_begin(struct packet *p, enum lb_hook hook, enum lb_af af)
+{
+	struct new_conn *n = new_conn_get(NEW_CONN);
+	__u32 service;
+
+	if (unlikely(!n || service_kinds() || p->odd) ||
+	    !(p->t.proto == IPPROTO_UDP ||
+	      (p->t.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_RST)) == TCP_SYN)))
+		return OPEN_NEXT;
+	service = service_find(p, af);
+	if (!service)
+		return act_pass(hook);
+	return unlikely(service_once(p, service))
+		       ? OPEN_NEXT
+		       : request_describe(p, hook, af, n, service, ONCE_NO);
 }
 
 /* Schedules what request_new() described: where the packet goes on, or what becomes of it. XDP leaves it to tcx to refuse,
@@ -279,9 +304,9 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 	return hop_send(p, hook, &hop, ref.c->hop);
 }
 
-/* A packet whose headers and ends were read: the action, NOT_OURS or OPEN_NEXT. What belongs to no connection, and so may
- * open one, is for a program of its own (`opening`), which reads the packet once more: it is rare, and more than all the
- * rest. */
+/* A packet whose headers and ends were read: the action, NOT_OURS, or a part that goes on. What belongs to no connection and
+ * does not simply begin one is for a program of its own (`opening`), which reads the packet once more: it is rare, and more
+ * than all the rest. */
 static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enum lb_af af,
 					void *data, void *l4, void *end, bool opening)
 {
@@ -300,11 +325,13 @@ static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enu
 	if (opening)
 		return to_service ? request_new(p, hook, af) : NOT_OURS;
 	act = to_service ? request_in(p, hook, af) : NOT_OURS;
-	if ((act != NOT_OURS && act != OPEN_NEXT) || !from_server)
-		return act;
 	/* A reply before a new connection, as ip_vs_out() is before ip_vs_in(). */
-	back = reply_back(p, hook, af);
-	return back == NOT_OURS ? act : back;
+	if (from_server && (act == NOT_OURS || act == OPEN_NEXT)) {
+		back = reply_back(p, hook, af);
+		if (back != NOT_OURS)
+			return back;
+	}
+	return act == OPEN_NEXT ? request_begin(p, hook, af) : act;
 }
 
 /* One packet of one family at one hook: the action, NOT_OURS, or a part that goes on with it. */

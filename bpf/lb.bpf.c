@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The programs: entry points, one for each hook, and what user space runs by BPF_PROG_RUN. */
 #include "odd.h"
+#include "parts.h"
 #include "transmit.h"
 #include "tunnel_error.h"
 #include "sweep.h"
@@ -21,39 +22,6 @@ static __always_inline enum lb_af frame_family(void *ctx, enum lb_hook hook)
 		return LB_AF_INET;
 	return *type == bpf_htons(ETH_P_IPV6) ? LB_AF_INET6 : 0;
 }
-
-/*
- * The entry of each hook only tells the family; the rest is a program of its own that it tail-calls: each then has a whole
- * stack and the verifier's whole patience, which all of them together would exceed on Linux 6.1.
- */
-enum part {
-	PART_IPV4,
-	PART_IPV6,
-	PART_OPEN4,
-	PART_OPEN6,
-	PART_ICMP4,
-	PART_ICMP6,
-	PART_TRANSMIT4,
-	PART_TRANSMIT6,
-	PART_TUNNEL_ERROR,
-	PART_ODD4, /* what is not plain: reading it, the packet, and what opens a connection */
-	PART_ODD6,
-	PART_ODD_READ4,
-	PART_ODD_READ6,
-	PART_ODD_OPEN4,
-	PART_ODD_OPEN6,
-	PART_SCHEDULE, /* of both families, as it sees no packet */
-	PARTS
-};
-
-/* No more is known of them than that they can be called; libbpf fills them at load. */
-#define PARTS_OF(NAME, CONTEXT)                                                                    \
-	struct {                                                                                   \
-		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                             \
-		__uint(max_entries, PARTS);                                                        \
-		__type(key, __u32);                                                                \
-		__array(values, int(CONTEXT *));                                                   \
-	} NAME SEC(".maps")
 
 int lb_xdp4(struct xdp_md *ctx);
 int lb_xdp6(struct xdp_md *ctx);

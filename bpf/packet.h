@@ -113,6 +113,19 @@ static __always_inline bool packet_pull(void *ctx, enum lb_hook hook, __u32 want
 	return bpf_skb_pull_data(ctx, want < len ? want : len) == 0;
 }
 
+/* Exchanges a frame's two addresses. */
+static __always_inline void mac_swap(void *data)
+{
+	__u16 *m = data;
+
+	for (int i = 0; i < 3; i++) {
+		__u16 x = m[i];
+
+		m[i] = m[i + 3];
+		m[i + 3] = x;
+	}
+}
+
 /* Is there an IP header that says so itself? XDP leaves IPv4 options to tcx. */
 static __always_inline bool header_present(enum lb_hook hook, enum lb_af af, void *data, void *end)
 {

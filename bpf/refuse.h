@@ -32,18 +32,6 @@ enum {
 	TOS_ROUTED = 0x1e, /* what icmp_send() takes over of the packet's */
 };
 
-static __always_inline void mac_swap(void *data)
-{
-	__u16 *m = data;
-
-	for (int i = 0; i < 3; i++) {
-		__u16 x = m[i];
-
-		m[i] = m[i + 3];
-		m[i + 3] = x;
-	}
-}
-
 struct refusal {
 	union lb_addr saddr, daddr; /* of the packet refused */
 	__u32 quote;                /* bytes of it in the answer */

@@ -1,15 +1,13 @@
 /** The programs of bpf/bench/packet.bpf.c, loaded on the maps of a table. */
-import { layout, LbRodataArray } from '../../src/abi/generated.ts'
+import { layout } from '../../src/abi/generated.ts'
 import { LbError } from '../../src/model/errors.ts'
 import { Btf } from '../../src/native/btf.ts'
-import type { TableConstants } from '../../src/native/handles.ts'
 import { compareLayouts, describeObject, type StructLayout } from '../../src/native/layout.ts'
 import {
   type BpfMap,
   type BpfObject,
   type BpfProgram,
   closeObject,
-  initialValue,
   loadObject,
   mapFd,
   objectBtf,
@@ -40,15 +38,11 @@ export interface BenchObject {
   close(): void
 }
 
-/**
- * Refuses an object whose share of the table is laid out otherwise than the table; maps of its own are its business, and it
- * has none of those that lead from a program to its parts.
- */
+/** Refuses an object whose share of the table is laid out otherwise than the table; what else it has, and its constants, are its business. */
 function readPlanLayout(object: BpfObject, path: string): StructLayout {
   const described = describeObject(Btf.parse(objectBtf(object)))
-  const parts = layout.opaqueMaps.filter((name) => name.endsWith('_parts')).map((name) => `map ${name} is missing`)
   const differences = compareLayouts(layout, described).filter(
-    (line) => !line.endsWith(' is new') && !parts.includes(line),
+    (line) => !/^struct lb_rodata| is (?:new|missing)$/.test(line),
   )
   const plan = described.structs.bench_plan
   if (differences.length > 0 || plan === undefined) {
@@ -56,26 +50,6 @@ function readPlanLayout(object: BpfObject, path: string): StructLayout {
     throw new LbError('LAYOUT', `${path}: ${what}`, { path, differences })
   }
   return plan
-}
-
-/** Gives the object the table's constants. They are its own copy: its section may hold more than the table's does. */
-function writeConstants(section: BpfMap, constants: TableConstants): void {
-  const initial = new Uint8Array(initialValue(section))
-  const rodata = new LbRodataArray(new ArrayBuffer(LbRodataArray.size))
-  rodata.u8.set(initial.subarray(0, LbRodataArray.size))
-  constants.hashKey.forEach((word, n) => {
-    rodata.setHashKey(0, n, word)
-  })
-  rodata.setServiceLineMask(0, constants.serviceLineMask)
-  rodata.setFilterMask(0, constants.filterMask)
-  rodata.setConnLineMask(0, constants.connLineMask)
-  rodata.setConnMax(0, constants.connMax)
-  rodata.setServerMax(0, constants.serverMax)
-  rodata.setLaneMask(0, constants.laneMask)
-  rodata.setLanesShared(0, constants.lanesShared)
-  rodata.setTickShift(0, constants.tickShift)
-  rodata.setHz(0, constants.hz)
-  initial.set(rodata.u8.subarray(0, initial.length))
 }
 
 /** Has the object use the table's pinned maps, those that both have. */
@@ -99,16 +73,13 @@ function loadedPrograms(object: BpfObject, wanted: (program: string) => boolean)
 }
 
 /** Loads the programs that are wanted onto the table in `dir`. LAYOUT, VERIFIER, PERMISSION, NATIVE. */
-export function loadBench(dir: string, constants: TableConstants, wanted: (program: string) => boolean): BenchObject {
+export function loadBench(dir: string, wanted: (program: string) => boolean): BenchObject {
   const path = buildPath('bpf/packet.bpf.o')
   takeLog()
   const object = openObject(path)
   try {
     const plan = readPlanLayout(object, path)
     const maps = objectMaps(object)
-    const section = maps.get('.rodata')
-    if (section === undefined) throw new LbError('LAYOUT', `${path}: no constants`, { path })
-    writeConstants(section, constants)
     reusePins(maps, dir)
     for (const [name, program] of objectPrograms(object)) {
       if (!wanted(name)) check(c.bpf_program__set_autoload(program, false), 'bpf_program__set_autoload', name)

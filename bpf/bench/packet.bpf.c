@@ -4,7 +4,9 @@
  * repeated BPF_PROG_RUN does not time its own output) and then does one thing; bench_restore does nothing more and is
  * subtracted. The floors use plain BPF hash maps: what any balancer made of them must pay.
  */
-#include "../balance.h"
+#include "../hop.h"
+#include "../nat.h"
+#include "../parts.h"
 
 char _license[] SEC("license")
 = "Dual BSD/GPL";
@@ -137,16 +139,6 @@ static __always_inline bool restore(void *ctx, enum lb_hook hook, enum lb_af af)
 		((struct udphdr *)th)->check = 0x1234;
 	}
 	return true;
-}
-
-/* A packet, and once more if it may open a connection, as lb.bpf.c's programs do one after the other. */
-static __always_inline int balanced(void *ctx, enum lb_hook hook, enum lb_af af)
-{
-	int act = balance(ctx, hook, af, false);
-
-	if (act == OPEN_NEXT)
-		act = balance(ctx, hook, af, true);
-	return act == NOT_OURS ? act_pass(hook) : act;
 }
 
 static __always_inline int note(int action)
@@ -320,6 +312,25 @@ static __always_inline int floor_insert(void *ctx, enum lb_hook hook, enum lb_af
 	return note(hook == HOOK_XDP ? XDP_TX : 7);
 }
 
+/* The table's own programs. */
+PARTS_OF(lb_xdp_parts, struct xdp_md);
+PARTS_OF(lb_ingress_parts, struct __sk_buff);
+PARTS_OF(lb_egress_parts, struct __sk_buff);
+
+/* Hands the packet to the table's program of this hook, whose action is then this one's. */
+static __always_inline int go_on(void *ctx, enum lb_hook hook, enum lb_af af)
+{
+	__u32 part = af == LB_AF_INET ? PART_IPV4 : PART_IPV6;
+
+	if (hook == HOOK_XDP)
+		bpf_tail_call(ctx, &lb_xdp_parts, part);
+	else if (hook == HOOK_INGRESS)
+		bpf_tail_call(ctx, &lb_ingress_parts, part);
+	else
+		bpf_tail_call(ctx, &lb_egress_parts, part);
+	return 0;
+}
+
 /* A program of each kind of hook and family; BODY sees `hook` and `af`. */
 #define BENCH_ONE(NAME, SECTION, CTX, HOOK, AF, FAILED, BODY)                                      \
 	SEC(SECTION)                                                                               \
@@ -343,5 +354,5 @@ BENCH(lookup, floor_lookup(ctx, hook, af))
 BENCH(nat, floor_nat(ctx, hook, af, false))
 BENCH(nat_fib, floor_nat(ctx, hook, af, true))
 BENCH(insert, floor_insert(ctx, hook, af))
-BENCH(balance, note(balanced(ctx, hook, af)))
-BENCH_TC(tc_egress, HOOK_EGRESS, note(balanced(ctx, hook, af)))
+BENCH(balance, go_on(ctx, hook, af))
+BENCH_TC(tc_egress, HOOK_EGRESS, go_on(ctx, hook, af))

@@ -248,4 +248,15 @@ const schedulers: readonly Difference[] = [
   },
 ]
 
-export const differences: readonly Difference[] = [...commandLine, ...packets, ...schedulers]
+const kube: readonly Difference[] = [
+  {
+    name: 'local-policy',
+    recording: 'kube-cases',
+    scenario: 'all',
+    what: /^(2-nodename-absent|2-nodeport-etp-remote|3-lb-etp-remote|3-lb-itp-local-none)$/,
+    cases: 4,
+    found: /recorded:/,
+  },
+]
+
+export const differences: readonly Difference[] = [...commandLine, ...packets, ...schedulers, ...kube]

@@ -57,7 +57,7 @@ t.test('a recorded scenario that no test counted is missing', async (t) => {
 
 t.test('docs/differences.md tells of every recorded answer that differs, and of no other', async (t) => {
   const text = readFileSync(new URL('../../docs/differences.md', import.meta.url), 'utf8')
-  const section = text.split(/^### /m).find((part) => part.startsWith('Recorded answers that differ'))
+  const section = text.split(/^##+ /m).find((part) => part.startsWith('Recorded answers that differ'))
   const told = [...(section ?? '').matchAll(/^\| `([\w-]+)` \|/gm)].map(([, name]) => name)
   t.same(told.sort(), [...new Set(differences.map(({ name }) => name))].sort())
 })
