@@ -218,8 +218,7 @@ int bpvs_clsact_filters(int ifindex, int egress)
 	return rtnl_dump(&request, sizeof(request), &dump);
 }
 
-/* As the kernel's inet_addr_type(): ask how a packet to the address would be routed. */
-int bpvs_is_local(int fd, uint32_t family, const uint8_t *address)
+int bpvs_route_type(int fd, uint32_t family, const uint8_t *address)
 {
 	size_t size = family == 4 ? 4 : 16;
 	struct {
@@ -251,8 +250,8 @@ int bpvs_is_local(int fd, uint32_t family, const uint8_t *address)
 	if (got < 0)
 		return -errno;
 	if (!NLMSG_OK(&answer.head, got) || answer.head.nlmsg_type != RTM_NEWROUTE)
-		return 0; /* no route: not ours */
-	return ((struct rtmsg *)NLMSG_DATA(&answer.head))->rtm_type == RTN_LOCAL;
+		return RTN_UNSPEC;
+	return ((struct rtmsg *)NLMSG_DATA(&answer.head))->rtm_type;
 }
 
 struct watch {

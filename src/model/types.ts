@@ -21,7 +21,8 @@ export const schedulers = [
   'mh',
   'twos',
 ] as const
-export type Scheduler = (typeof schedulers)[number]
+/** `none`: every connection is refused, but of clients that a template knows. */
+export type Scheduler = (typeof schedulers)[number] | 'none'
 
 /** How packets reach a server: NAT, IP in IP (or GUE, GRE), or by its MAC address. */
 export type ForwardingMethod = 'masq' | 'tunnel' | 'droute'

@@ -1,5 +1,6 @@
 /** What a table's users hold: the pinned maps of one network namespace, mapped, and the calls that go with them. */
 import type { MapName } from '../abi/generated.ts'
+import type { RouteType } from '../model/server-address.ts'
 import type { Mark } from './steering.ts'
 
 /** Load-time constants of the programs in force. Masks are counts - 1. */
@@ -54,6 +55,8 @@ export interface TableHandles {
   gracePeriod(): void
   /** A way to ask which addresses (16 bytes at `at`) are this namespace's own, as its routes are now. */
   localLookup(): LocalLookup
+  /** How a packet to an address (4 or 16 bytes at `at`, by family) would be routed now. NATIVE. */
+  routeType(family: 4 | 6, bytes: Uint8Array, at: number): RouteType
   /** Has exactly the packets that netfilter gives these marks come to the programs. NATIVE, PERMISSION. */
   steer(marks: readonly Mark[]): void
   close(): void

@@ -1,21 +1,25 @@
 /** Which addresses are the calling thread's network namespace's own. */
 import { littleEndian } from '../abi/codec.ts'
+import type { RouteType } from '../model/server-address.ts'
 import { bind, check, type Signature } from './library.ts'
 import { closeFd, type Fd } from './shim.ts'
 
 interface Functions {
   bpvs_local_routes(family: number, out: Uint8Array, room: number): number
-  bpvs_is_local(fd: Fd, family: number, address: Uint8Array): number
+  bpvs_route_type(fd: Fd, family: number, address: Uint8Array): number
   bpvs_rtnl(): number
 }
 
 const c = bind<Functions>({
   bpvs_local_routes: ['int', 'uint32', 'void *', 'uint32'],
-  bpvs_is_local: ['int', 'int', 'uint32', 'void *'],
+  bpvs_route_type: ['int', 'int', 'uint32', 'void *'],
   bpvs_rtnl: ['int'],
 } satisfies Record<keyof Functions, Signature>)
 
 const RECORD = 20 /* struct bpvs_prefix */
+
+/** By RTN_* */
+const routeTypes: readonly RouteType[] = [undefined, 'unicast', 'local', 'broadcast', undefined, 'multicast']
 
 /** Prefixes of one family by length. */
 type Prefixes = ReadonlyMap<number, ReadonlySet<number | string>>
@@ -71,17 +75,18 @@ export class LocalAddresses {
   /** The address at `at`: 4 or 16 bytes in network order. */
   has(family: 4 | 6, bytes: Uint8Array, at: number): boolean {
     for (const [length, prefixes] of this.#routes[family]) {
-      if (prefixes.has(prefixKey(bytes, at, length))) return this.#ask(family, bytes, at)
+      if (prefixes.has(prefixKey(bytes, at, length))) return this.type(family, bytes, at) === 'local'
     }
     return false
   }
 
-  close(): void {
-    closeFd(this.#fd)
+  /** Of the address at `at`, whatever was refreshed. NATIVE. */
+  type(family: 4 | 6, bytes: Uint8Array, at: number): RouteType {
+    const address = bytes.slice(at, at + (family === 4 ? 4 : 16))
+    return routeTypes[check(c.bpvs_route_type(this.#fd, family, address), 'RTM_GETROUTE')]
   }
 
-  #ask(family: 4 | 6, bytes: Uint8Array, at: number): boolean {
-    const address = bytes.slice(at, at + (family === 4 ? 4 : 16))
-    return check(c.bpvs_is_local(this.#fd, family, address), 'RTM_GETROUTE') === 1
+  close(): void {
+    closeFd(this.#fd)
   }
 }

@@ -5,6 +5,7 @@ import { LbClockArray, LbRodataArray, type MapName, maps } from '../abi/generate
 import { LbError } from '../model/errors.ts'
 import { ENDPOINT_SIZE, packEndpoint } from './endpoints.ts'
 import type { LocalLookup, ServiceSpot, TableConstants, TableHandles } from './handles.ts'
+import type { RouteType } from '../model/server-address.ts'
 import { LocalAddresses } from './local-addresses.ts'
 import type { ProgramName } from './programs.ts'
 import { runProgram } from './run.ts'
@@ -134,6 +135,10 @@ export class PinnedTable implements TableHandles {
     const local = (this.#local ??= new LocalAddresses())
     local.refresh()
     return (family, bytes, at) => local.has(family, bytes, at)
+  }
+
+  routeType(family: 4 | 6, bytes: Uint8Array, at: number): RouteType {
+    return (this.#local ??= new LocalAddresses()).type(family, bytes, at)
   }
 
   steer(marks: readonly Mark[]): void {

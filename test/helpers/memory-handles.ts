@@ -6,6 +6,7 @@ import { LbLimit, maps } from '../../src/abi/generated.ts'
 import type { MapName } from '../../src/abi/generated.ts'
 import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
 import { formatAddress } from '../../src/model/address.ts'
+import type { RouteType } from '../../src/model/server-address.ts'
 import type { LocalLookup, TableConstants, TableHandles } from '../../src/native/handles.ts'
 import type { Mark } from '../../src/native/steering.ts'
 
@@ -130,6 +131,10 @@ export class MemoryHandles implements TableHandles {
 
   localLookup(): LocalLookup {
     return (family, bytes, at) => this.localAddresses.has(formatAddress(bytes, at, family))
+  }
+
+  routeType(family: 4 | 6, bytes: Uint8Array, at: number): RouteType {
+    return this.localAddresses.has(formatAddress(bytes, at, family)) ? 'local' : 'unicast'
   }
 
   steer(marks: readonly Mark[]): void {
