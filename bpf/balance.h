@@ -16,6 +16,26 @@ static __always_inline int act_stack(const struct packet *p, enum lb_hook hook)
 	return hook == HOOK_MARKED ? marked_restart(p->ctx) : act_pass(hook);
 }
 
+/* A request that NAT does not touch. By direct routing over a known hop it goes at once; what else there may be to do is
+ * transmit.h's. */
+static __always_inline int request_transmit(struct packet *p, enum lb_hook hook, enum lb_af af,
+					    const struct conn_ref *ref,
+					    const struct lb_server *srv,
+					    struct lb_server_state *st)
+{
+	struct hop hop = {};
+
+	if (ref->c->fwd != LB_FWD_DROUTE || hook == HOOK_MARKED || p->odd ||
+	    !hop_find_out(p->ctx, p->now, hook, srv, st, &hop, NULL) ||
+	    !hop_usable(p, hook, af, &hop, st->hop) || (hook != HOOK_XDP && hop.kick))
+		return transmit_later(p, af, ref->index + 1, ref->server, ref->c->fwd, false);
+	conn_step(ref->c, p, DIR_IN);
+	packet_count(p, DIR_IN, ref->server);
+	if (!packet_age(p, hook, af))
+		return act_drop(hook, LB_DROP_REWRITE);
+	return hop_send(p, hook, &hop, st->hop);
+}
+
 /* Counts, keeps alive, translates and sends one request. XDP touches nothing that it can't send itself. */
 static __always_inline int request_forward(struct packet *p, enum lb_hook hook, enum lb_af af,
 					   struct conn_ref ref, struct lb_server *srv)
@@ -28,7 +48,7 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 	if (unlikely(!srv || !st || !(srv->flags & LB_SERVER_AVAILABLE)))
 		return act_drop(hook, LB_DROP_SERVER_GONE);
 	if (unlikely(ref.c->fwd != LB_FWD_MASQ))
-		return transmit_later(p, ref.index + 1, ref.server, ref.c->fwd, false);
+		return request_transmit(p, hook, af, &ref, srv, st);
 	direct = hook != HOOK_MARKED && !p->odd && ref.c->flags & LB_CONN_BYPASS &&
 		 hop_find(p, hook, af, &ref.c->caddr, &srv->addr, &st->hop, &st->hop_token, &hop) &&
 		 hop_usable(p, hook, af, &hop, st->hop);
@@ -100,7 +120,7 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 	if (!(p->shape & SHAPE_LATER))
 		count_conn(id);
 	if (srv->fwd != LB_FWD_MASQ)
-		return transmit_later(p, 0, id, srv->fwd, false);
+		return transmit_later(p, af, 0, id, srv->fwd, false);
 	packet_count(p, DIR_IN, id);
 	r.old_addr = &p->t.daddr;
 	r.new_addr = &srv->addr;

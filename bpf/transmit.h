@@ -61,7 +61,8 @@ static __always_inline void transmit_measure(struct transmit *x, const struct pa
 	x->t.room = 0;
 	if (x->fwd != LB_FWD_TUNNEL)
 		return;
-	inner_check_read(check, p, hook, af);
+	if (srv->tun_flags & (TUN_CSUM | TUN_REMCSUM))
+		inner_check_read(check, p, hook, af);
 	tunnel_measure(&x->t, srv, check, sum_is_remote(check, p->ctx, hook, srv));
 }
 
@@ -157,8 +158,7 @@ static __always_inline int transmit_tc(struct __sk_buff *skb, enum lb_hook hook,
 
 	if (!x)
 		return act_pass(hook);
-	p = x->p;
-	p.ctx = skb;
+	transmit_take(&p, x, skb, af);
 	if (p.gso && skb->gso_size == GSO_BY_FRAGS)
 		p.wire_len =
 			0; /* a list of SCTP's segments tells no size: for the kernel, too, it fits */
@@ -200,8 +200,7 @@ static __always_inline int transmit_xdp(struct xdp_md *ctx, enum lb_hook hook, e
 
 	if (!x)
 		return XDP_PASS;
-	p = x->p;
-	p.ctx = ctx;
+	transmit_take(&p, x, ctx, af);
 	srv = server_at(x->server);
 	st = server_state_at(x->server);
 	if (!srv || !st)
