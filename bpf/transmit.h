@@ -9,8 +9,6 @@
 #pragma once
 #include "refuse.h"
 
-enum { IPV4_LEAST = 68, IPV6_LEAST = 1280 };
-
 /* The way to a server that no next hop is known for, or whose neighbour the kernel is to look after. */
 struct way {
 	struct bpf_redir_neigh neigh;
@@ -107,12 +105,6 @@ static __always_inline int refuse_too_big(const struct transmit *x, struct __sk_
 				       (af == LB_AF_INET ? ICMP_SAYS(ICMP_UNREACH, ICMP_FRAG_NEEDED)
 							 : ICMP_SAYS(ICMP6_TOO_BIG, 0)),
 			       mtu);
-}
-
-/* Is the way to a tunnel's server too narrow to be used at all? */
-static __always_inline bool tunnel_is_narrow(const struct tunnel *t, __u32 mtu)
-{
-	return t->room && (__s32)(mtu - t->room) < (t->af == LB_AF_INET6 ? IPV6_LEAST : IPV4_LEAST);
 }
 
 /* On tcx a packet that can't go on as it is: the action, or 0 when it can. In the order of __ip_vs_get_out_rt(). */
