@@ -38,10 +38,15 @@ typedef struct {
 } possible_net_t;
 struct net_device {
 	possible_net_t nd_net;
+	const unsigned char *dev_addr;
 } __attribute__((preserve_access_index));
 struct sk_buff {
 	struct net_device *dev;
 	__u8 ip_summed; /* two bits, wherever the kernel has them */
+} __attribute__((preserve_access_index));
+/* (Eight bytes, wherever they are: a MAC address is at the start of 32.) */
+struct timespec64 {
+	__s64 tv_sec;
 } __attribute__((preserve_access_index));
 struct xdp_rxq_info {
 	struct net_device *dev;
@@ -118,6 +123,23 @@ __noinline __u32 route_token_tc(struct __sk_buff *skb, __u32 af)
 static __always_inline __u32 route_token(void *ctx, enum lb_hook hook, enum lb_af af)
 {
 	return hook == HOOK_XDP ? route_token_xdp(ctx, af) : route_token_tc(ctx, af);
+}
+
+/* Is the frame addressed to its interface? In promiscuous mode one shows others' too, which tcx tells by `pkt_type`. Where that
+ * can't be read all are taken for its own. */
+static __always_inline bool frame_is_own(struct xdp_md *ctx)
+{
+	__u16 *to = packet_data(ctx, HOOK_XDP);
+	struct timespec64 *own;
+	struct xdp_buff *xdp;
+	__u64 mac;
+
+	if (!kernel_readable() || (void *)(to + 4) > packet_end(ctx, HOOK_XDP))
+		return true;
+	xdp = bpf_cast_to_kern_ctx(ctx);
+	own = bpf_rdonly_cast(xdp->rxq->dev->dev_addr, bpf_core_type_id_kernel(struct timespec64));
+	mac = own->tv_sec ^ *(__u64 *)to;
+	return !(mac & bpf_cpu_to_be64(0xffffffffffff0000));
 }
 
 /* Will the device fill in the transport checksum? Where that can't be read, what looks so is taken for it. */

@@ -248,9 +248,11 @@ int lb_xdp(struct xdp_md *ctx)
 {
 	enum lb_af af = frame_family(ctx, HOOK_XDP);
 
+	if (!af || unlikely(!frame_is_own(ctx)))
+		return XDP_PASS;
 	if (af == LB_AF_INET)
 		bpf_tail_call(ctx, &lb_xdp_parts, PART_IPV4);
-	else if (af == LB_AF_INET6)
+	else
 		bpf_tail_call(ctx, &lb_xdp_parts, PART_IPV6);
 	return XDP_PASS;
 }

@@ -104,18 +104,6 @@ static void read_interface(void *record, const struct nlmsghdr *msg)
 	}
 }
 
-static void read_prefix(void *record, const struct nlmsghdr *msg)
-{
-	struct bpvs_prefix *out = record;
-	struct rtmsg *route = NLMSG_DATA(msg);
-	int left = (int)RTM_PAYLOAD(msg);
-
-	*out = (struct bpvs_prefix){ .length = route->rtm_dst_len };
-	for (struct rtattr *a = RTM_RTA(route); RTA_OK(a, left); a = RTA_NEXT(a, left))
-		if (a->rta_type == RTA_DST && RTA_PAYLOAD(a) <= sizeof(out->addr))
-			memcpy(out->addr, RTA_DATA(a), RTA_PAYLOAD(a));
-}
-
 /* Reads one dump to its end; returns the number of records. */
 static int read_dump(int fd, void *buffer, const struct dump *dump)
 {
@@ -180,26 +168,6 @@ int bpvs_interfaces(struct bpvs_interface *out, uint32_t room)
 	return rtnl_dump(&request, sizeof(request), &dump);
 }
 
-int bpvs_local_routes(uint32_t family, struct bpvs_prefix *out, uint32_t room)
-{
-	struct {
-		struct nlmsghdr head;
-		struct rtmsg route;
-	} request = {
-		.head = { .nlmsg_len = sizeof(request),
-			  .nlmsg_type = RTM_GETROUTE,
-			  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
-		.route = { .rtm_family = family == 4 ? AF_INET : AF_INET6, .rtm_type = RTN_LOCAL },
-	};
-	struct dump dump = { .read = read_prefix,
-			     .out = (char *)out,
-			     .size = sizeof(*out),
-			     .room = room,
-			     .type = RTM_NEWROUTE };
-
-	return rtnl_dump(&request, sizeof(request), &dump);
-}
-
 int bpvs_clsact_filters(int ifindex, int egress)
 {
 	struct {
@@ -218,8 +186,7 @@ int bpvs_clsact_filters(int ifindex, int egress)
 	return rtnl_dump(&request, sizeof(request), &dump);
 }
 
-/* As the kernel's inet_addr_type(): ask how a packet to the address would be routed. */
-int bpvs_is_local(int fd, uint32_t family, const uint8_t *address)
+int bpvs_route_type(int fd, uint32_t family, const uint8_t *address)
 {
 	size_t size = family == 4 ? 4 : 16;
 	struct {
@@ -251,8 +218,8 @@ int bpvs_is_local(int fd, uint32_t family, const uint8_t *address)
 	if (got < 0)
 		return -errno;
 	if (!NLMSG_OK(&answer.head, got) || answer.head.nlmsg_type != RTM_NEWROUTE)
-		return 0; /* no route: not ours */
-	return ((struct rtmsg *)NLMSG_DATA(&answer.head))->rtm_type == RTN_LOCAL;
+		return RTN_UNSPEC;
+	return ((struct rtmsg *)NLMSG_DATA(&answer.head))->rtm_type;
 }
 
 struct watch {

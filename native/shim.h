@@ -130,16 +130,9 @@ struct bpvs_interface {
 
 /* Lists interfaces; returns how many there are, of which at most `room` are in `out`. */
 int bpvs_interfaces(struct bpvs_interface *out, uint32_t room);
-struct bpvs_prefix {
-	__u8 addr[16]; /* an IPv4 address in the first four */
-	__u32 length;
-};
-
-/* Lists the routes of type local of `family` (4 or 6), of every table: no address outside them is this namespace's own.
- * Returns how many there are, of which at most `room` are in `out`. */
-int bpvs_local_routes(uint32_t family, struct bpvs_prefix *out, uint32_t room);
-/* 1 if the address (4 or 16 bytes by `family` 4 or 6) is one of this namespace's own, else 0. `fd` of bpvs_rtnl(). */
-int bpvs_is_local(int fd, uint32_t family, const uint8_t *address);
+/* The type (RTN_*) of the route that a packet to the address (4 or 16 bytes by `family` 4 or 6) would take; RTN_UNSPEC: there
+ * is none. `fd` of bpvs_rtnl(). */
+int bpvs_route_type(int fd, uint32_t family, const uint8_t *address);
 /* How many filters there are on clsact, whoever's (one may count as two); 0 too where there is no clsact. */
 int bpvs_clsact_filters(int ifindex, int egress);
 /* A netlink socket of the calling thread's namespace. */

@@ -1,37 +1,45 @@
 /** bpvsd's entry point: wires the parts, minds signals, and alone decides about output and exit status. */
-import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { helpText } from './config/help.ts'
 import { loadConfig } from './config/load.ts'
 import type { Config } from './config/schema.ts'
-import { Daemon } from './daemon/daemon.ts'
+import { version } from './config/version.ts'
+import { Daemon, type ServiceSource, type SourceCallbacks } from './daemon/daemon.ts'
 import { kernelHost } from './daemon/kernel-host.ts'
 import { realTimers } from './daemon/ports.ts'
+import { HttpApiServer } from './kube/client/api-server.ts'
+import { loadCredentials } from './kube/client/credentials.ts'
+import { KubernetesSource } from './kube/client/kubernetes-source.ts'
+import { nodeName } from './kube/node-context.ts'
 import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
 import { createLog, type Log } from './observe/log.ts'
 
 const program = basename(process.env.BPVS_ARGV0 ?? 'bpvsd')
 
-function version(): string {
-  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8')
-  const { version } = JSON.parse(text) as { version: string }
-  return version
-}
-
 function exitStatus(error: unknown): number {
   return error instanceof LbError ? errorCodes[error.code].exit : 1
 }
 
+/** The directory of manifests if there is one, else the Kubernetes API. */
+function makeSource(config: Config, callbacks: SourceCallbacks): ServiceSource {
+  const { manifests: directory, maxManifestBytes: maxFileBytes, rescanIntervalMs: rescanMs } = config
+  if (directory !== undefined) return new ManifestDirectory({ directory, maxFileBytes, rescanMs, ...callbacks })
+  const { kubeconfig, master } = config
+  const settings = { ...(kubeconfig === undefined ? {} : { kubeconfig }), ...(master === undefined ? {} : { master }) }
+  const api = new HttpApiServer(() => loadCredentials(settings))
+  const clock = { now: realTimers.now, after: realTimers.after, random: Math.random }
+  return new KubernetesSource({ api, clock, nodeName: nodeName(config), gatherMs: 0, ...callbacks })
+}
+
 /** Runs until a signal. After an unexpected error it ends, for a supervisor to start it anew; the kernel goes on. */
 function serve(config: Config, log: Log): void {
-  const { manifests: directory = '', maxManifestBytes: maxFileBytes, rescanIntervalMs: rescanMs } = config
   const daemon = new Daemon({
     config,
     host: kernelHost(),
     log,
     timers: realTimers,
-    makeSource: (callbacks) => new ManifestDirectory({ directory, maxFileBytes, rescanMs, ...callbacks }),
+    makeSource: (callbacks) => makeSource(config, callbacks),
   })
   const stop = (signal: NodeJS.Signals): void => {
     daemon.stop()

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { performance } from 'node:perf_hooks'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
+import { parseScenarioCount, type ScenarioCount } from './recordings.ts'
 import { type Counts, formatCounts, TapCounter } from './tap-count.ts'
 
 /** How a test file's process went. */
@@ -89,18 +90,28 @@ export function reportFile({ file, tap, stderr, trouble, ms }: FileRun): FileRep
   }
 }
 
-/** Runs every file and passes each one's report on as it ends; returns the totals of those that ran. */
+/** What the files that ran came to. */
+export interface Totals {
+  readonly counts: Counts
+  /** What their tests told of the recordings that they replayed. */
+  readonly recordings: readonly ScenarioCount[]
+}
+
+/** Runs every file and passes each one's report on as it ends. */
 export async function runFiles(
   files: readonly string[],
   { jobs, timeoutMs, stop }: Limits,
   print: (line: string) => void,
-): Promise<Counts> {
+): Promise<Totals> {
   const waiting = files.values()
+  const recordings: ScenarioCount[] = []
   let { passed, failed, skipped }: Counts = { passed: 0, failed: 0, skipped: 0 }
   const work = async (): Promise<void> => {
     for (const file of waiting) {
       if (stop.aborted) return
-      const { lines, counts } = reportFile(await runFile(file, timeoutMs, stop))
+      const run = await runFile(file, timeoutMs, stop)
+      recordings.push(...run.tap.map(parseScenarioCount).filter((count) => count !== undefined))
+      const { lines, counts } = reportFile(run)
       for (const line of lines) print(line)
       passed += counts.passed
       failed += counts.failed
@@ -108,5 +119,5 @@ export async function runFiles(
     }
   }
   await Promise.all(Array.from({ length: jobs }, work))
-  return { passed, failed, skipped }
+  return { counts: { passed, failed, skipped }, recordings }
 }

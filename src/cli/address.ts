@@ -126,15 +126,6 @@ function dottedNumber(text: string): number {
   return value * 256 + part
 }
 
-/** False for addresses that no server can have: unspecified, multicast, broadcast, link-local or IPv4 in IPv6. */
-export function isUnicast(address: Address): boolean {
-  const words = addressWords(address)
-  const [first = 0, , third] = words
-  if (words.every((word) => word === 0) || isMulticast(address) || first === 0xffffffff) return false
-  if (address.family === 4) return true
-  return first >>> 22 !== 0xfe80 >>> 6 && !(first === 0 && words[1] === 0 && third === 0xffff)
-}
-
 /** 224.0.0.0/4, ff00::/8. */
 export function isMulticast(address: Address): boolean {
   const [first = 0] = addressWords(address)

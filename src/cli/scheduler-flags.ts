@@ -3,7 +3,7 @@ import { schedulers, type Scheduler } from '../model/types.ts'
 import { usageError } from './usage-error.ts'
 
 export function isScheduler(name: string): name is Scheduler {
-  return (schedulers as readonly string[]).includes(name)
+  return name === 'none' || (schedulers as readonly string[]).includes(name)
 }
 
 export type SchedulerFlag = 1 | 2 | 3

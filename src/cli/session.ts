@@ -22,7 +22,6 @@ import {
   type ProcFile,
 } from './format-proc.ts'
 import { isScheduler } from './scheduler-flags.ts'
-import { isUnicast } from './address.ts'
 
 /** A program's place: `mode` tells how it is attached (native, generic, ...). */
 export interface Hook {
@@ -204,10 +203,9 @@ export class Session {
     const table = this.#existing('SERVICE_NOT_DEFINED')
     inKernelsOrder(
       () => {
-        if (!isUnicast(server) && server.lower <= server.upper) throw new LbError('INVALID', invalidOperation)
         if (server.family !== service.family && this.daemons().length > 0)
           throw new LbError('INVALID', invalidOperation)
-        table.addServer(service, server)
+        asEinval(() => table.addServer(service, server))
       },
       () => absent(table, service, 'SERVICE_NOT_DEFINED'),
     )

@@ -20,16 +20,16 @@ export function helpText(program: string): string {
     return [...head, ...more.map((line) => `${' '.repeat(33)}${line}`)]
   })
   return [
-    `Usage: ${program} --manifests DIR [options]`,
+    `Usage: ${program} [--kubeconfig FILE | --manifests DIR] [options]`,
     '',
-    'Serves the Services of a directory of Kubernetes manifests from this network namespace.',
+    'Serves the Services of a Kubernetes cluster, or of a directory of manifests, from this network namespace.',
     '',
     'Options:',
     ...lines,
     '',
     'Every option can also be set in the environment (--exclude-interfaces: BPVS_EXCLUDE_INTERFACES) and in the file of',
     '--config (excludeInterfaces). Flags win over the environment, the environment over the file.',
-    'SIGHUP reads all manifests anew. SIGTERM and SIGINT end bpvsd; the kernel goes on balancing with the table as it is.',
+    'SIGHUP reads all Services anew. SIGTERM and SIGINT end bpvsd; the kernel goes on balancing with the table as it is.',
     '',
   ].join('\n')
 }

@@ -37,12 +37,20 @@ export function loadConfig(argv: readonly string[], surroundings: Surroundings =
     ...fromEnvironment(surroundings.env),
     ...flags.values,
   }
-  if (values.manifests === undefined && !flags.cleanup) {
-    throw new LbError('USAGE', 'no manifest directory: give --manifests DIR')
-  }
+  if (!flags.cleanup) checkSource(values, surroundings.env)
   checkTunables(values.sysctls)
   // Every value was checked against the schema from which Config is made.
   return { run: flags.cleanup ? 'cleanup' : 'daemon', config: Object.freeze(values) as Config }
+}
+
+/** There is exactly one source, as far as the configuration tells. */
+function checkSource({ manifests, kubeconfig, master }: Values, env: Surroundings['env']): void {
+  if (manifests !== undefined) {
+    const other = kubeconfig === undefined ? (master === undefined ? undefined : '--master') : '--kubeconfig'
+    if (other !== undefined) throw new LbError('USAGE', `--manifests and ${other} exclude each other`)
+  } else if (kubeconfig === undefined && master === undefined && env.KUBERNETES_SERVICE_HOST === undefined) {
+    throw new LbError('USAGE', 'no source of services: give --kubeconfig FILE or --manifests DIR, or run in a pod')
+  }
 }
 
 /** Each must be NAME=VALUE of a tunable that applies. */

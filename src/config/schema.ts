@@ -25,7 +25,25 @@ export const configSchema = {
       type: 'string',
       minLength: 1,
       flag: 'DIR',
-      description: 'Directory with Services and EndpointSlices (.yaml, .yml, .json). Required.',
+      description: 'Directory with Services and EndpointSlices (.yaml, .yml, .json), in place of the Kubernetes API.',
+    },
+    kubeconfig: {
+      type: 'string',
+      minLength: 1,
+      flag: 'FILE',
+      description: 'Where the Kubernetes API server is and who bpvsd is there; unset: the service account of its pod.',
+    },
+    master: {
+      type: 'string',
+      minLength: 1,
+      flag: 'URL',
+      description: 'The Kubernetes API server, in place of the one that the kubeconfig names.',
+    },
+    hostnameOverride: {
+      type: 'string',
+      minLength: 1,
+      flag: 'NAME',
+      description: "Name of this host's Node; unset: its host name.",
     },
     interfaces: {
       type: 'array',
@@ -52,7 +70,7 @@ export const configSchema = {
       enum: schedulers,
       flag: 'NAME',
       default: 'rr',
-      description: 'Scheduler of the services made from manifests.',
+      description: 'Scheduler of the services of Kubernetes and of manifests.',
     },
     bypass: {
       type: 'string',

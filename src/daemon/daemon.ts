@@ -1,12 +1,15 @@
-/** bpvsd: a source of manifests, one table, the interfaces. Holds no truth of its own: the kernel's table goes on. */
+/** bpvsd: a source of services, one table, the interfaces. Holds no truth of its own: the kernel's table goes on. */
 import type { Config } from '../config/schema.ts'
 import type { DesiredService } from '../engine/table.ts'
+import type { KubeChanges } from '../kube/client/kubernetes-source.ts'
+import { withholdUnenforced } from '../kube/enforced.ts'
+import { NodeContext } from '../kube/node-context.ts'
 import { serviceText } from '../kube/service-text.ts'
-import { TranslationMemo, translate } from '../kube/translate.ts'
+import { Translator } from '../kube/translator.ts'
 import { formatProblem } from '../manifests/problem.ts'
 import type { ManifestState, ProblemChanges } from '../manifests/store.ts'
 import { parseTunable } from '../model/settings.ts'
-import type { ServiceView } from '../model/types.ts'
+import type { ServiceView, Source } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
 import { InterfaceKeeper } from './interfaces.ts'
@@ -14,15 +17,21 @@ import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from './port
 import { Reconciler } from './reconciler.ts'
 
 /** Where desired state comes from, as far as the daemon handles it. */
-export interface ManifestSource {
+export interface ServiceSource {
   start(): void
   reload(): void
   close(): void
 }
 
+/** A source calls either `onState` (manifests) or `onChanges` (Kubernetes). */
 export interface SourceCallbacks {
   readonly onState: (state: ManifestState) => void
   readonly onProblems: (changes: ProblemChanges) => void
+  readonly onChanges: (changes: KubeChanges) => void
+  /** An object cannot be used: its last good version stays in force. */
+  readonly onBad: (object: string, reasons: readonly string[]) => void
+  /** A kind of object cannot be asked for; undefined: it can again. */
+  readonly onTrouble: (kind: string, error: unknown) => void
 }
 
 export interface DaemonParts {
@@ -30,10 +39,8 @@ export interface DaemonParts {
   readonly host: Host
   readonly log: Log
   readonly timers: Timers
-  readonly makeSource: (callbacks: SourceCallbacks) => ManifestSource
+  readonly makeSource: (callbacks: SourceCallbacks) => ServiceSource
 }
-
-const source = 'manifest'
 
 export class Daemon {
   readonly #config: Config
@@ -44,14 +51,19 @@ export class Daemon {
   readonly #notices = new News<{ readonly object: string; readonly reason: string }>()
   readonly #trouble = new News<unknown>()
   readonly #interfaces: InterfaceKeeper
-  readonly #source: ManifestSource
+  readonly #sourceName: Source
+  readonly #source: ServiceSource
   readonly #timers: Timers
-  readonly #memo = new TranslationMemo()
+  readonly #context: NodeContext
+  readonly #translator: Translator
   #table: ManagedTable | undefined
   #reconciler: Reconciler | undefined
   #check: { cancel(): void } | undefined
-  /** Services that an earlier bpvsd made, of which the first full read said nothing while it was incomplete. */
-  #kept: readonly DesiredService[] = []
+  /** Services that an earlier bpvsd made, of which nothing was said while not everything was known. */
+  #kept: readonly DesiredService[] | undefined
+  #complete = false
+  /** Kinds of objects that cannot be asked for, and why. */
+  readonly #away = new Map<string, string>()
   #ready = false
 
   constructor({ config, host, log, timers, makeSource }: DaemonParts) {
@@ -62,24 +74,32 @@ export class Daemon {
     this.#room = { services: config.maxServices, servers: config.maxServers, connections: config.maxConnections }
     this.#policy = { include: config.interfaces, exclude: config.excludeInterfaces, xdp: config.xdp }
     this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers })
+    this.#sourceName = config.manifests === undefined ? 'kubernetes' : 'manifest'
+    this.#context = new NodeContext(config)
+    this.#translator = new Translator(this.#context.options)
     this.#source = makeSource({
       onState: (state) => this.#onState(state),
       onProblems: (changes) => this.#onProblems(changes),
+      onChanges: (changes) => this.#onChanges(changes),
+      onBad: (object, reasons) => log.error({ object, reasons }, 'bad object'),
+      onTrouble: (kind, error) => this.#onTrouble(kind, error),
     })
   }
 
-  /** Opens or makes the table, attaches, reads the manifests, and follows from then on. Throws if there is no table. */
+  /** Opens or makes the table, attaches, starts the source, and follows from then on. Throws if there is no table. */
   start(): void {
     this.#table = this.#openTable()
+    const source = this.#sourceName
     this.#reconciler = new Reconciler({ source, table: this.#table, log: this.#log, timers: this.#timers })
     this.#interfaces.start()
+    this.#readAddresses()
     this.#source.start()
     this.#check = this.#timers.every(this.#config.repairIntervalMs, () => this.#lookAround())
   }
 
-  /** Reads all manifests anew, and reports all their problems again. */
+  /** Asks the source for everything anew, and reports all problems again. */
   reload(): void {
-    this.#log.info({}, 'reading all manifests anew')
+    this.#log.info({}, 'reading everything anew')
     this.#notices.forget()
     this.#source.reload()
   }
@@ -104,32 +124,71 @@ export class Daemon {
     return table
   }
 
-  #onState(state: ManifestState): void {
-    const { desired, notices } = translate(state.objects, { scheduler: this.#config.scheduler }, this.#memo)
+  #onState({ objects, complete, files }: ManifestState): void {
+    this.#translator.replace(objects)
+    const services = this.#submit(complete)
+    this.#sayReady({ services, files, complete })
+  }
+
+  #onChanges({ set, removed, node, complete }: KubeChanges): void {
+    if (this.#context.setNode(node)) this.#translator.configure(this.#context.options)
+    for (const object of set) this.#translator.set(object)
+    for (const id of removed) this.#translator.remove(id)
+    const services = this.#submit(complete)
+    if (complete) this.#sayReady({ services, complete })
+  }
+
+  /** Has the table brought to what the objects say; returns how many virtual services that is. */
+  #submit(complete: boolean): number {
+    this.#complete ||= complete
+    const { desired, notices } = withholdUnenforced(this.#translator.take())
     const named = notices.map((notice) => [`${notice.object} ${notice.reason}`, notice] as const)
-    for (const notice of this.#notices.update(named).found) this.#log.warn(notice, 'manifest not served in full')
-    this.#reconciler?.submit(this.#withKept(desired, state.complete))
+    for (const notice of this.#notices.update(named).found) this.#log.warn(notice, 'not served in full')
+    this.#reconciler?.submit(this.#complete ? desired : this.#withKept(desired))
+    return desired.length
+  }
+
+  #sayReady(fields: object): void {
     if (this.#ready) return
     this.#ready = true
-    this.#log.info({ services: desired.length, files: state.files, complete: state.complete }, 'ready')
+    this.#log.info(fields, 'ready')
   }
 
   /**
-   * A bad manifest takes nothing out of force, not even over a restart: what the table holds from before and the
-   * first, incomplete, read does not mention stays until all manifests are good.
+   * Until everything is known nothing is taken out of force, not even over a restart: what the table holds from before
+   * and nothing has been said of stays.
    */
-  #withKept(desired: readonly DesiredService[], complete: boolean): readonly DesiredService[] {
+  #withKept(desired: readonly DesiredService[]): readonly DesiredService[] {
+    const first = this.#kept === undefined
+    const own = (): readonly DesiredService[] =>
+      this.#table
+        ?.services()
+        .filter((view) => view.source === this.#sourceName)
+        .map(asDesired) ?? []
     const wanted = new Set(desired.map(({ service }) => serviceText(service.key)))
-    const before = this.#kept.length
-    if (!this.#ready && !complete) {
-      const own = this.#table?.services().filter((view) => view.source === source) ?? []
-      this.#kept = own.map(asDesired)
-    }
-    if (complete) this.#kept = []
-    this.#kept = this.#kept.filter(({ service }) => !wanted.has(serviceText(service.key)))
+    this.#kept = (this.#kept ?? own()).filter(({ service }) => !wanted.has(serviceText(service.key)))
     const { length: services } = this.#kept
-    if (services > before) this.#log.warn({ services }, 'services kept from before until all manifests are good')
-    return services === 0 ? desired : [...desired, ...this.#kept]
+    if (first && services > 0) this.#log.warn({ services }, 'services kept from before until everything is known')
+    return [...desired, ...this.#kept]
+  }
+
+  /** Attempts go on and on: what is wrong is said when it is new. */
+  #onTrouble(kind: string, err: unknown): void {
+    const text = err instanceof Error ? err.message : String(err)
+    if (err === undefined) {
+      this.#away.delete(kind)
+      this.#log.info({ kind }, 'the API server answers again')
+    } else if (this.#away.get(kind) !== text) {
+      this.#away.set(kind, text)
+      this.#log.error({ kind, err }, 'the API server cannot be followed; what it said stays in force')
+    }
+  }
+
+  /** Node ports are served on the host's own addresses: true if these have changed. */
+  #readAddresses(): boolean {
+    if (!this.#context.setAddresses(this.#host.localAddresses())) return false
+    this.#translator.configure(this.#context.options)
+    return true
   }
 
   #onProblems({ found, solved }: ProblemChanges): void {
@@ -141,6 +200,7 @@ export class Daemon {
   #lookAround(): void {
     try {
       if (!this.#host.tableIsCurrent()) this.#remakeTable()
+      if (this.#readAddresses() && this.#ready) this.#submit(this.#complete)
       this.#reconciler?.check()
       this.#trouble.update([])
     } catch (error) {

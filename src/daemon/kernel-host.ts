@@ -1,10 +1,13 @@
 /** The daemon's host: the kernel of this machine, in the network namespace of this process. */
 import { statSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { openKernelTable } from '../engine/open.ts'
+import { type IpAddress, parseIp } from '../kube/address.ts'
 import { LbError } from '../model/errors.ts'
 import { findTablesDir, tableName } from '../native/bpffs.ts'
 import { watchInterfaces } from '../native/interfaces.ts'
+import { markVeth } from '../native/mark-veth.ts'
 import { tableAttachments, unloadTable, upgradePrograms } from '../native/loader.ts'
 import { defaultSizes } from '../native/sizes.ts'
 import type { Host } from './ports.ts'
@@ -27,9 +30,17 @@ export function kernelHost(): Host {
       if (attachments === undefined) throw new LbError('NATIVE', 'there is no table to attach')
       return attachments.sync(policy)
     },
+    localAddresses,
     onLinkChange: watchInterfaces,
     unload: unloadTable,
   }
+}
+
+function localAddresses(): IpAddress[] {
+  const others = Object.entries(networkInterfaces()).filter(
+    ([name]) => name !== markVeth.name && name !== markVeth.peer,
+  )
+  return others.flatMap(([, addresses]) => addresses ?? []).flatMap(({ address }) => parseIp(address) ?? [])
 }
 
 /** Tells one table of this namespace from the next: the inode of its directory. Undefined: there is none. */

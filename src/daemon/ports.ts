@@ -1,5 +1,6 @@
 /** What the daemon needs of the world. The kernel's side is in kernel-host.ts; tests bring their own. */
 import type { ReconcilingTable } from '../engine/table.ts'
+import type { IpAddress } from '../kube/address.ts'
 
 /** Which interfaces get the programs: names, with * for any characters; exclusion wins. */
 export interface AttachPolicy {
@@ -33,6 +34,8 @@ export interface Host {
   tableIsCurrent(): boolean
   /** Makes the attachments what the policy wants; idempotent. One bad interface does not stop the rest. */
   attachInterfaces(policy: AttachPolicy): AttachChanges
+  /** Addresses of the interfaces that are up, bpvs's own left out. */
+  localAddresses(): readonly IpAddress[]
   /** Calls back soon after interfaces came, went or changed; many changes may make one call. */
   onLinkChange(onChange: () => void, onError: (error: Error) => void): { close(): void }
   /** Removes programs, table and pins of this namespace; false if there was nothing. */

@@ -5,7 +5,7 @@ import { updateFeatures } from '../maps/features.ts'
 import { refreshFilter } from '../maps/filter.ts'
 import { readList } from '../maps/lists.ts'
 import { readMarkRules, type TableMarkRule, writeMarkRules } from '../maps/mark-rules.ts'
-import { serverName, serviceName } from '../maps/names.ts'
+import { serverAddress, serverFamily, serverName, serviceName } from '../maps/names.ts'
 import type { ServerName } from '../maps/names.ts'
 import { findService, serviceSpot } from '../maps/service-index.ts'
 import type { IndexEntry } from '../maps/service-index.ts'
@@ -13,6 +13,7 @@ import { totalRates, zeroServerRates, zeroServiceRates, zeroTotalRates } from '.
 import { addTotal, laneCounters, newSums, toCounters, zeroServer, zeroServiceBase, zeroTotal } from '../maps/stats.ts'
 import { readSettings, writeSettings } from '../maps/settings.ts'
 import { TableMaps } from '../maps/table-maps.ts'
+import { canBeServer } from '../model/server-address.ts'
 import { LbError } from '../model/errors.ts'
 import type { ErrorCode } from '../model/errors.ts'
 import type { Settings, SettingsChange } from '../model/settings.ts'
@@ -36,7 +37,7 @@ import type { Edit } from './edit.ts'
 import { steerLive } from './marks.ts'
 import { checkTimeouts, encodeServer, encodeService } from './specs.ts'
 import type { ApplyResult, DesiredService, ReconcilingTable, Totals } from './table.ts'
-import { sweepSome, zeroTrashed } from './trash.ts'
+import { sweepSome, trashedByName, zeroTrashed } from './trash.ts'
 import { liveServices, sourceNumber, ViewReader } from './views.ts'
 
 /** A service that packets find, and where the index has it. */
@@ -148,6 +149,7 @@ export class KernelTable implements ReconcilingTable {
       const name = this.#maps.serviceName(id)
       const want = encodeServer(name, spec)
       if (this.#findServer(id, want.name) !== 0) throw new LbError('SERVER_EXISTS')
+      if (!trashedByName(this.#maps, id).has(want.name)) this.#checkAddress(want.name)
       announceServers(this.#maps, name, [want])
       changeService(edit, id, additions([want]))
     })
@@ -276,6 +278,13 @@ export class KernelTable implements ReconcilingTable {
   #recover(nowS: number): void {
     recoverTable({ maps: this.#maps, nowS })
     this.#maps.raiseGeneration()
+  }
+
+  /** INVALID: no server can have it, as the host's routes are. One that comes back has its address. */
+  #checkAddress(server: ServerName): void {
+    const [family, bytes] = [serverFamily(server), serverAddress(server)]
+    if (canBeServer(family, bytes, () => this.#handles.routeType(family, bytes))) return
+    throw new LbError('INVALID', undefined, { what: 'server address', value: [...bytes] })
   }
 
   #find(key: ServiceKey): Found | undefined {

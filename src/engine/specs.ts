@@ -3,6 +3,7 @@ import { LbFwd, LbSched, lbSchedNames, LbServiceFlag } from '../abi/generated.ts
 import { ADDRESS_BYTES, formatAddress, writeAddress } from '../model/address.ts'
 import {
   namedPort,
+  serverAddress,
   serverFamily,
   serverName,
   serviceFamily,
@@ -10,9 +11,10 @@ import {
   serviceName,
   serviceProtocol,
 } from '../maps/names.ts'
-import type { ServerName, ServiceName } from '../maps/names.ts'
+import type { ServiceName } from '../maps/names.ts'
 import type { ServerConfig, ServerWant, ServiceConfig, ServiceWant } from '../maps/records.ts'
 import { LbError } from '../model/errors.ts'
+import { isUnicast } from '../model/server-address.ts'
 import { schedulers } from '../model/types.ts'
 import type {
   ForwardingMethod,
@@ -38,7 +40,7 @@ const tunnelChecksums = ['none', 'csum', 'remcsum'] as const
 /** NO_SCHEDULER; INVALID: an address, a port, a mark, persistence, or port 0 without persistence. */
 export function encodeService(spec: ServiceSpec): ServiceWant {
   const name = serviceName(spec.key)
-  if (!schedulers.includes(spec.scheduler)) {
+  if (spec.scheduler !== 'none' && !schedulers.includes(spec.scheduler)) {
     throw new LbError('NO_SCHEDULER', undefined, { scheduler: spec.scheduler })
   }
   if (spec.key.kind === 'address' && spec.key.port === 0 && spec.persistence === undefined) {
@@ -51,7 +53,7 @@ export function encodeService(spec: ServiceSpec): ServiceWant {
 }
 
 /**
- * RANGE: weight or thresholds; INVALID: an address that no server can have, a port, a family that the method can't
+ * RANGE: weight or thresholds; INVALID: an address of no host, a port, a family that the method can't
  * reach. The port of a server that is not behind NAT is the service's (as ipvsadm; not with a mark).
  */
 export function encodeServer(service: ServiceName, spec: ServerSpec): ServerWant {
@@ -63,7 +65,7 @@ export function encodeServer(service: ServiceName, spec: ServerSpec): ServerWant
   }
   const ownPort = spec.method === 'masq' || serviceProtocol(service) === 0
   const name = serverName(ownPort ? spec : { ...spec, port: namedPort(service) })
-  if (!isUnicast(name)) throw invalid('server address', spec.address)
+  if (!isUnicast(serverFamily(name), serverAddress(name))) throw invalid('server address', spec.address)
   if (serverFamily(name) !== serviceFamily(service) && spec.method !== 'tunnel') {
     throw invalid('server family', spec.family)
   }
@@ -119,7 +121,7 @@ function schedulerNumber(name: Scheduler): number {
 
 function schedulerName(number: number): Scheduler {
   const text = lbSchedNames[number]?.replace('SCHED_', '').toLowerCase()
-  return schedulers.find((name) => name === text) ?? 'wlc'
+  return schedulers.find((name) => name === text) ?? 'none'
 }
 
 function methodName(number: number): ForwardingMethod {
@@ -166,14 +168,6 @@ function decodePersistence(name: ServiceName, config: ServiceConfig): Persistenc
   const bytes = new Uint8Array(4)
   new DataView(bytes.buffer).setUint32(0, netmask)
   return { timeoutS, mask: formatAddress(bytes, 0, 4) }
-}
-
-/** As ip_vs_new_dest() checks: neither unspecified, nor multicast, nor broadcast, nor link-local IPv6. */
-function isUnicast(name: ServerName): boolean {
-  const first = name.charCodeAt(0)
-  if (serverFamily(name) === 4) return first !== 0 && first < 224
-  const linkLocal = first === 0xfe && (name.charCodeAt(1) & 0xc0) === 0x80
-  return first !== 0xff && !linkLocal && name.slice(0, ADDRESS_BYTES) !== '\0'.repeat(ADDRESS_BYTES)
 }
 
 function checkRange(what: string, value: number): void {

@@ -3,13 +3,14 @@
  * those of the API server (core/v1 and discovery/v1), so that a file means here what it means to `kubectl apply`.
  * Fields that a service proxy does not read are not looked at.
  */
-import type { Family, Protocol } from '../model/types.ts'
-import { type IpAddress, parseIp, unusableIp } from './address.ts'
+import type { Family, Prefix, Protocol } from '../model/types.ts'
+import { type IpAddress, parseIp, parsePrefix, unusableIp } from './address.ts'
 import { Field, type FieldProblem, show } from './field.ts'
 import type {
   KubeEndpoint,
   KubeEndpointPort,
   KubeEndpointSlice,
+  KubeNode,
   KubeObject,
   KubeService,
   KubeServicePort,
@@ -19,6 +20,7 @@ import type {
 const protocols = { TCP: 'tcp', UDP: 'udp', SCTP: 'sctp' } as const satisfies Record<string, Protocol>
 const protocolNames = Object.keys(protocols) as (keyof typeof protocols)[]
 const serviceTypes = ['ClusterIP', 'NodePort', 'LoadBalancer', 'ExternalName'] as const
+const policies = ['Cluster', 'Local'] as const
 const defaultAffinityS = 10800
 
 /** The kinds that are read, and the one version of each that is understood. */
@@ -77,10 +79,56 @@ function decodeService(root: Field, name: ObjectName): KubeService {
     headless,
     clusterIps: served ? decodeClusterIps(spec) : [],
     ports: served ? decodeServicePorts(spec.at('ports')) : [],
-    internalTrafficPolicy: spec.at('internalTrafficPolicy').oneOf(['Cluster', 'Local'], 'Cluster'),
+    internalTrafficPolicy: spec.at('internalTrafficPolicy').oneOf(policies, 'Cluster'),
+    ...(served ? decodeExternal(root, spec, type) : notExternal),
     ...(otherProxy === undefined ? {} : { otherProxy }),
     ...(affinityS === undefined ? {} : { affinityS }),
   }
+}
+
+type External = Pick<
+  KubeService,
+  'externalTrafficPolicy' | 'externalIps' | 'ingressIps' | 'sourceRanges' | 'healthCheckNodePort'
+>
+
+const notExternal: External = {
+  externalTrafficPolicy: 'Cluster',
+  externalIps: [],
+  ingressIps: [],
+  sourceRanges: [],
+  healthCheckNodePort: 0,
+}
+
+/** What serves clients outside of the cluster. A traffic policy for them counts only where there can be some. */
+function decodeExternal(root: Field, spec: Field, type: KubeService['type']): External {
+  const externalIps = spec.at('externalIPs').list().flatMap(decodeIps)
+  const ingress = root.at('status').at('loadBalancer').at('ingress').list()
+  const policy = spec.at('externalTrafficPolicy').oneOf(policies, 'Cluster')
+  const healthPort = spec.at('healthCheckNodePort').integer('a port', 0, 65535) ?? 0
+  return {
+    externalTrafficPolicy: type === 'ClusterIP' && externalIps.length === 0 ? 'Cluster' : policy,
+    externalIps,
+    ingressIps: ingress.flatMap(decodeIngress),
+    sourceRanges: spec.at('loadBalancerSourceRanges').list().flatMap(decodePrefix),
+    healthCheckNodePort: type === 'LoadBalancer' && policy === 'Local' ? healthPort : 0,
+  }
+}
+
+/** The address of a load balancer; none if it has only a name, or sends to node ports itself (ipMode Proxy). */
+function decodeIngress(item: Field): IpAddress[] {
+  const mode = item.at('ipMode').string('VIP')
+  return item.at('ip').string('') === '' || mode !== 'VIP' ? [] : decodeIps(item.at('ip'))
+}
+
+function decodePrefix(item: Field): Prefix[] {
+  const prefix = parsePrefix(item.requiredString().trim())
+  if (prefix === undefined) item.problem(`${show(item.value)} is not a prefix, such as 10.0.0.0/8`)
+  return prefix === undefined ? [] : [prefix]
+}
+
+function decodeIps(field: Field): IpAddress[] {
+  const ip = decodeIp(field)
+  return ip === undefined ? [] : [ip]
 }
 
 /** clusterIPs, or clusterIP alone; both must agree, hold one address a family, and match ipFamilies if that is given. */
@@ -135,7 +183,8 @@ function decodeServicePorts(field: Field): KubeServicePort[] {
       item.at('port').problem(`${port}/${protocol} is there already`)
     names.add(name)
     numbers.add(`${protocol} ${port}`)
-    return { name, protocol, port }
+    const nodePort = item.at('nodePort').integer('a port', 0, 65535) ?? 0
+    return { name, protocol, port, nodePort }
   })
 }
 
@@ -183,7 +232,26 @@ function decodeEndpoint(item: Field, family: Family): KubeEndpoint[] {
   const ready = conditions.at('ready').boolean(true)
   const serving = conditions.at('serving').boolean(true)
   const terminating = conditions.at('terminating').boolean(false)
-  return ip === undefined ? [] : [{ address: ip.address, ready, serving, terminating }]
+  const node = item.at('nodeName').string(undefined)
+  const hints = item.at('hints')
+  const forZones = hints.at('forZones').list().map(nameOf)
+  const forNodes = hints.at('forNodes').list().map(nameOf)
+  if (ip === undefined) return []
+  return [
+    {
+      address: ip.address,
+      ready,
+      serving,
+      terminating,
+      ...(node === undefined ? {} : { node }),
+      ...(forZones.length === 0 ? {} : { forZones }),
+      ...(forNodes.length === 0 ? {} : { forNodes }),
+    },
+  ]
+}
+
+function nameOf(item: Field): string {
+  return item.at('name').string('')
 }
 
 /** An absent name is '' (the API server's default); an absent number, "all ports", stays absent. */
@@ -192,4 +260,28 @@ function decodeEndpointPort(item: Field): KubeEndpointPort {
   const protocol = decodeProtocol(item)
   const port = item.at('port').integer('a port', 0, 65535)
   return { name, protocol, ...(port === undefined ? {} : { port }) }
+}
+
+/** Reads a Node. Fields that are not as they should be count as absent: a proxy can do without. */
+export function decodeNode(value: unknown): KubeNode {
+  const root = new Field(value, [])
+  const metadata = root.at('metadata')
+  const zone = metadata.at('labels').at('topology.kubernetes.io/zone').string(undefined)
+  const taints = root.at('spec').at('taints').list()
+  const leaving = taints.some((taint) => taint.at('key').value === 'ToBeDeletedByClusterAutoscaler')
+  const listed = root.at('status').at('addresses').list()
+  const addresses = ['InternalIP', 'ExternalIP'].flatMap((type) =>
+    listed.filter((item) => item.at('type').value === type).map((item) => parseIp(item.at('address').string(''))),
+  )
+  return {
+    name: metadata.at('name').string(''),
+    ...(zone === undefined ? {} : { zone }),
+    addresses: addresses.filter((ip) => ip !== undefined),
+    podCidrs: root
+      .at('spec')
+      .at('podCIDRs')
+      .list()
+      .map((item) => item.string('')),
+    eligible: metadata.at('deletionTimestamp').absent && !leaving,
+  }
 }

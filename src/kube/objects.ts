@@ -1,5 +1,5 @@
 /** Services and EndpointSlices, reduced to what a service proxy acts on. Nothing else of an object is kept in memory. */
-import type { Family, Protocol } from '../model/types.ts'
+import type { Family, Prefix, Protocol } from '../model/types.ts'
 import type { IpAddress } from './address.ts'
 
 /** Names an object of a kind. */
@@ -13,7 +13,11 @@ export interface KubeServicePort {
   readonly name: string
   readonly protocol: Protocol
   readonly port: number
+  /** 0: none. */
+  readonly nodePort: number
 }
+
+export type TrafficPolicy = 'Cluster' | 'Local'
 
 /** A Service (v1). */
 export interface KubeService extends ObjectName {
@@ -28,7 +32,15 @@ export interface KubeService extends ObjectName {
   readonly ports: readonly KubeServicePort[]
   /** Session affinity by client address, seconds; absent: none. */
   readonly affinityS?: number
-  readonly internalTrafficPolicy: 'Cluster' | 'Local'
+  readonly internalTrafficPolicy: TrafficPolicy
+  readonly externalTrafficPolicy: TrafficPolicy
+  readonly externalIps: readonly IpAddress[]
+  /** Addresses of load balancers that hand packets on as they came (ipMode VIP). */
+  readonly ingressIps: readonly IpAddress[]
+  /** Who may use the load balancers' addresses; empty: everybody. */
+  readonly sourceRanges: readonly Prefix[]
+  /** Where the load balancer asks whether this node has endpoints; 0: nowhere. */
+  readonly healthCheckNodePort: number
 }
 
 export interface KubeEndpoint {
@@ -37,6 +49,11 @@ export interface KubeEndpoint {
   readonly ready: boolean
   readonly serving: boolean
   readonly terminating: boolean
+  /** Name of the node that it runs on. */
+  readonly node?: string
+  /** Hints: zones and nodes whose clients should use it. */
+  readonly forZones?: readonly string[]
+  readonly forNodes?: readonly string[]
 }
 
 export interface KubeEndpointPort {
@@ -56,6 +73,18 @@ export interface KubeEndpointSlice extends ObjectName {
   readonly family?: Family
   readonly endpoints: readonly KubeEndpoint[]
   readonly ports: readonly KubeEndpointPort[]
+}
+
+/** What counts of a Node (v1): the one that we run on. */
+export interface KubeNode {
+  readonly name: string
+  /** Label topology.kubernetes.io/zone. */
+  readonly zone?: string
+  /** InternalIPs, then ExternalIPs. */
+  readonly addresses: readonly IpAddress[]
+  readonly podCidrs: readonly string[]
+  /** Load balancers may send to it: it is neither being deleted nor about to be. */
+  readonly eligible: boolean
 }
 
 export type KubeObject = KubeService | KubeEndpointSlice

@@ -1,6 +1,7 @@
 /** What the lab's clients call: every virtual service of a directory of manifests, as it is at the moment. */
 import type { DesiredService } from '../engine/table.ts'
-import { translate } from '../kube/translate.ts'
+import { NodeContext } from '../kube/node-context.ts'
+import { translate } from '../kube/translator.ts'
 import { ManifestDirectory } from '../manifests/directory.ts'
 import type { Family } from '../model/types.ts'
 
@@ -42,12 +43,13 @@ const rescanMs = 10_000
 
 /** Reads a directory of manifests and follows it, as bpvsd does with the same code; problems are bpvsd's to report. */
 export function followTargets(directory: string, onTargets: (targets: readonly LabTarget[]) => void): () => void {
+  const { options } = new NodeContext({ scheduler: 'rr' })
   const manifests = new ManifestDirectory({
     directory,
     maxFileBytes,
     rescanMs,
     onState: ({ objects }) => {
-      const { desired } = translate(objects, { scheduler: 'rr' })
+      const { desired } = translate(objects, options)
       onTargets(desired.map(targetOf).filter((target) => target !== undefined))
     },
     onProblems: () => {},

@@ -100,6 +100,11 @@ export function serverFamily(name: ServerName): Family {
   return name.charCodeAt(SERVER_FAMILY) === 4 ? 4 : 6
 }
 
+/** 4 or 16 bytes, by family. */
+export function serverAddress(name: ServerName): Uint8Array {
+  return Buffer.from(name.slice(0, serverFamily(name) === 4 ? 4 : ADDRESS_BYTES), 'latin1')
+}
+
 export function namedPort(name: ServiceName | ServerName): number {
   return (name.charCodeAt(PORT) << 8) | name.charCodeAt(PORT + 1)
 }

@@ -19,6 +19,7 @@ export const errorCodes = {
   USAGE: { exit: 2, http: 400, text: 'Wrong usage' },
   MANIFEST: { exit: 1, http: 400, text: 'Bad manifest' },
   CONFIG: { exit: 1, http: 400, text: 'Bad configuration' },
+  API: { exit: 1, http: 502, text: 'The Kubernetes API server cannot be used' },
 } as const
 
 export type ErrorCode = keyof typeof errorCodes

@@ -21,7 +21,8 @@ export const schedulers = [
   'mh',
   'twos',
 ] as const
-export type Scheduler = (typeof schedulers)[number]
+/** `none`: every connection is refused, but of clients that a template knows. */
+export type Scheduler = (typeof schedulers)[number] | 'none'
 
 /** How packets reach a server: NAT, IP in IP (or GUE, GRE), or by its MAC address. */
 export type ForwardingMethod = 'masq' | 'tunnel' | 'droute'
@@ -98,8 +99,6 @@ export interface ServerView extends ServerSpec {
   readonly persistent: number
   readonly counters: Counters
   readonly rates: Rates
-  /** The address is one of this host's: shown as Local. */
-  readonly local: boolean
 }
 
 /** A virtual service as it is in the table; servers in the kernel's order (the newest first). */

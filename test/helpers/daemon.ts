@@ -75,8 +75,9 @@ export class Daemon {
   readonly #exit: Promise<[number | null, NodeJS.Signals | null]>
   #text = ''
 
-  constructor(topology: Topology, manifests: Manifests, ...args: readonly string[]) {
-    const words = ['--manifests', manifests.directory, ...args]
+  /** `source`: manifests, or the flags that name another source. */
+  constructor(topology: Topology, source: Manifests | readonly string[], ...args: readonly string[]) {
+    const words = [...(source instanceof Manifests ? ['--manifests', source.directory] : source), ...args]
     this.#process = topology.spawn('director', projectFile('bin/bpvsd'), words, {
       stdio: ['ignore', 'pipe', 'inherit'],
     })

@@ -1,6 +1,7 @@
 /** A daemon's surroundings without a kernel: a table in memory, interfaces by name, time that passes when told to. */
 import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from '../../src/daemon/ports.ts'
 import type { ApplyResult, DesiredService } from '../../src/engine/table.ts'
+import type { IpAddress } from '../../src/kube/address.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type { SettingsChange } from '../../src/model/settings.ts'
@@ -80,7 +81,7 @@ export class FakeTable implements ManagedTable {
       rates: noCounters,
       servers: want.servers.toReversed().map((server, i) => {
         const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noCounters }
-        return { ...server, id: i, ...counts, local: false }
+        return { ...server, id: i, ...counts }
       }),
     }))
   }
@@ -108,6 +109,7 @@ export class FakeHost implements Host {
   policy: AttachPolicy | undefined
   openError: Error | undefined
   interfaces = ['eth0']
+  addresses: readonly IpAddress[] = []
   readonly attached = new Set<string>()
   readonly unattachable = new Map<string, LbError>()
   attachError: LbError | undefined
@@ -145,6 +147,10 @@ export class FakeHost implements Host {
       detached: gone.map((_, i) => i + 1),
       failed,
     }
+  }
+
+  localAddresses(): readonly IpAddress[] {
+    return this.addresses
   }
 
   onLinkChange(onChange: () => void): { close(): void } {

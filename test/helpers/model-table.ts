@@ -11,6 +11,8 @@ import {
   type SyncDaemonRequest,
   type SyncRole,
 } from '../../src/sync/options.ts'
+import { parseAddress } from '../../src/native/ip.ts'
+import { canBeServer, type RouteType } from '../../src/model/server-address.ts'
 import { LbError } from '../../src/model/errors.ts'
 import { initialSettings, type Settings, type SettingsChange } from '../../src/model/settings.ts'
 import type {
@@ -125,6 +127,8 @@ export class ModelTable implements Table {
     const owner = this.#find(service, 'SERVICE_NOT_DEFINED')
     this.#checkThresholds(spec)
     if (owner.servers.some((server) => sameServer(server, spec))) throw new LbError('SERVER_EXISTS')
+    const { family, bytes } = parseAddress(spec.address)
+    if (!canBeServer(family, bytes, () => this.#routeType(spec.address))) throw new LbError('INVALID')
     this.#replace(owner, { ...owner, servers: [this.#newServer(spec), ...owner.servers] })
   }
 
@@ -133,8 +137,8 @@ export class ModelTable implements Table {
     this.#checkThresholds(spec)
     const old = owner.servers.find((server) => sameServer(server, spec))
     if (old === undefined) throw new LbError('NO_SERVER')
-    const { id, active, inactive, persistent, counters, local } = old
-    const edited: ServerView = { ...spec, id, active, inactive, persistent, counters, local, rates: noCounters }
+    const { id, active, inactive, persistent, counters } = old
+    const edited: ServerView = { ...spec, id, active, inactive, persistent, counters, rates: noCounters }
     this.#replace(owner, { ...owner, servers: owner.servers.map((server) => (server === old ? edited : server)) })
   }
 
@@ -160,8 +164,13 @@ export class ModelTable implements Table {
   /** Nothing is held. */
   close(): void {}
 
+  /** Of a host whose only network is that of its loopback interface. */
+  #routeType(address: string): RouteType {
+    return address === '127.255.255.255' ? 'broadcast' : 'unicast'
+  }
+
   #newServer(spec: ServerSpec): ServerView {
-    const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noCounters, local: false }
+    const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noCounters }
     return { ...spec, id: this.#nextId++, ...counts }
   }
 

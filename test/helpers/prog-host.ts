@@ -7,7 +7,7 @@ import { decode } from './decode.ts'
 import { concat, mac, onesSum, setWord } from './packet.ts'
 import type { Datapath, Place, Side } from './prog.ts'
 import { macs } from './prog.ts'
-import { datagram, end, segment } from './prog-flow.ts'
+import { datagram, end, message, quote, segment } from './prog-flow.ts'
 
 /** Where a packet ended up, and what it was then. */
 export interface Arrival {
@@ -46,7 +46,12 @@ export function endsOf(packet: Uint8Array): { from: string; to: string; macTo: s
 
 /** The frame as the stack forwards it to the veth for marked packets. */
 function toVeth(packet: Uint8Array): Uint8Array {
-  const frame = concat(mac(macs.marked), mac(macs.marked), packet.subarray(12))
+  return aged(concat(mac(macs.marked), mac(macs.marked), packet.subarray(12)))
+}
+
+/** The frame as a router forwards it: with less of its life left. */
+function aged(packet: Uint8Array): Uint8Array {
+  const frame = packet.slice()
   const isIpv4 = (frame[14] ?? 0) >> 4 === 4
   frame[isIpv4 ? 22 : 21]!--
   if (!isIpv4) return frame
@@ -65,8 +70,17 @@ function receiver(packet: Uint8Array): Arrival['at'] {
   return side === undefined ? 'nobody' : whoBy[side]
 }
 
+/** Who was seen with a packet, and what they did. */
+export type Witness = 'client sends' | 'client receives' | 'backend sends' | 'backend receives'
+
+/** Sees what passes the interfaces of clients and servers. */
+export interface Watch {
+  note(witness: Witness, packet: Uint8Array): void
+}
+
 export class Host {
   readonly datapath: Datapath
+  watch: Watch | undefined
   /** Seconds that connections were aged by. */
   agedS = 0
   /** The firewall mark that packets to an address get. */
@@ -80,6 +94,15 @@ export class Host {
 
   /** Lets a packet come in on one side. */
   travel(side: Side, packet: Uint8Array): Arrival {
+    this.watch?.note(side === 'clients' ? 'client sends' : 'backend sends', packet)
+    const arrival = this.#pass(side, packet)
+    if (arrival.at !== 'nobody') {
+      this.watch?.note(arrival.at === 'client' ? 'client receives' : 'backend receives', arrival.packet)
+    }
+    return arrival
+  }
+
+  #pass(side: Side, packet: Uint8Array): Arrival {
     const late = this.#options.marked === 'by netfilter'
     const mark = late ? 0 : this.markOf(endsOf(packet).to)
     for (const at of this.#options.xdp ? (['xdp', 'ingress'] as const) : (['ingress'] as const)) {
@@ -106,25 +129,73 @@ export class Host {
   #forward(packet: Uint8Array): Arrival {
     const side = sideOf(endsOf(packet).to)
     if (side === undefined) return { at: 'nobody', by: 'stack', packet }
-    const out = this.datapath.run({ at: 'egress', side, packet })
+    const forwarded = aged(packet)
+    const out = this.datapath.run({ at: 'egress', side, packet: forwarded })
     if (out.action === 'drop') return { at: 'nobody', by: 'egress', packet: out.packet }
-    const changed = Buffer.compare(out.packet, packet) !== 0
+    const changed = Buffer.compare(out.packet, forwarded) !== 0
     return { at: whoBy[side], by: changed ? 'egress' : 'stack', packet: out.packet }
   }
 
   /** "c:SA": a segment from the client with these flags; "s:...": from the server to the client. */
-  tcp(event: string, flow: { readonly client: string; readonly virtual: string; readonly server: string }): Arrival {
+  tcp(
+    event: string,
+    flow: { readonly client: string; readonly virtual: string; readonly server: string },
+    more: { readonly options?: Uint8Array; readonly payload?: Uint8Array } = {},
+  ): Arrival {
     const [who, flags = ''] = event.split(':')
-    const o = { flags, seq: 1000, ack: flags.includes('A') ? 2000 : 0 }
+    const o = { flags, seq: 1000, ack: flags.includes('A') ? 2000 : 0, ...more }
     if (who === 's') {
       return this.travel('servers', segment({ leg: 'from server', from: flow.server, to: flow.client, ...o }))
     }
     return this.travel('clients', segment({ from: flow.client, to: flow.virtual, ...o }))
   }
 
-  /** A datagram of one byte from a client. */
-  udp(from: string, to: string): Arrival {
-    return this.travel('clients', datagram({ from, to, payload: Uint8Array.of(0x78) }))
+  /** A datagram from a client, of one byte unless told otherwise. */
+  udp(from: string, to: string, payload = Uint8Array.of(0x78)): Arrival {
+    return this.travel('clients', datagram({ from, to, payload }))
+  }
+
+  /** What a server says of a request to a port that nobody listens on. */
+  refuse(
+    protocol: 'tcp' | 'udp',
+    flow: { readonly client: string; readonly virtual: string; readonly server: string },
+  ): Arrival {
+    if (protocol === 'tcp') return this.tcp('s:RA', flow)
+    const to = end(flow.client)
+    /* Linux tells so from the address asked for, but of one that no interface has, over IPv6, from the interface's. */
+    const from = flow.server.startsWith('[') ? 'fd00:fe:2::2' : end(flow.server).address
+    const asked = quote(
+      datagram({ leg: 'to server', from: flow.client, to: flow.server, payload: Uint8Array.of(0x78) }),
+    )
+    const six = from.includes(':')
+    const error = { type: six ? 1 : 3, code: six ? 4 : 3, payload: asked }
+    return this.travel('servers', message({ leg: 'from server', from, to: to.address, ...error }))
+  }
+
+  /** A server that is not the one meant sends a client's SYN back, with so much of its life left. */
+  goesBack(client: string, virtual: string, ttl: number): Arrival {
+    const options = new Uint8Array(20).fill(1)
+    const packet = segment({ from: client, to: virtual, flags: 'S', seq: 1000, options, ttl })
+    return this.travel('servers', concat(mac(macs.sv0), mac(macs.server), packet.subarray(12)))
+  }
+
+  /** Somebody on the servers' side tells a client that its SYN did not live long enough. */
+  diesAt(who: string, client: string, virtual: string): Arrival {
+    const options = new Uint8Array(20).fill(1)
+    const lost = quote(segment({ from: client, to: virtual, flags: 'S', seq: 1000, options, ttl: 1 }))
+    const error = { type: 11, code: 0, payload: lost }
+    return this.travel('servers', message({ leg: 'from server', from: who, to: end(client).address, ...error }))
+  }
+
+  /** An echo request. */
+  ping(from: string, to: string): Arrival {
+    return this.travel('clients', message({ from, to, type: 8, code: 0, rest: 0x10001 }))
+  }
+
+  /** A segment that the host's own stack sends to a client. */
+  own(flags: string, from: string, to: string): void {
+    const packet = segment({ leg: 'to client', from, to, flags, seq: 0, ack: 1001 })
+    this.datapath.run({ at: 'egress', side: 'clients', packet })
   }
 
   /** A datagram of one byte from a server to a client. */

@@ -122,6 +122,7 @@ const director = [
   'route add fd00:2::/64 via fd00:fe:2::2',
   'route add default via 10.254.1.2',
   'route add default via fd00:fe:1::2',
+  'route add unreachable 10.77.0.0/16',
   'route add local 10.10.0.0/16 dev lo',
   'route add local fd00:10::/64 dev lo',
 ]

@@ -19,14 +19,20 @@ export interface CommandStep {
   readonly list_after?: string
 }
 
+/** What was in a file: one of /proc/net by its path, or by its name; `sysctl`: what sysctl told of IPVS's. */
+export type ReadStep =
+  | { readonly do: 'read'; readonly path: string; readonly out: string; readonly file?: undefined }
+  | { readonly do: 'read'; readonly file: string; readonly text: string }
+
 export type Step =
   | CommandStep
+  | ReadStep
   | { readonly do: 'table' }
-  | { readonly do: 'read' | 'sh' | 'note' | 'sleep' | 'connect' }
+  | { readonly do: 'sh' | 'note' | 'sleep' | 'connect' }
 
 export interface Scenario {
   readonly name: string
-  readonly desc: string
+  readonly desc?: string
   /** Sees what the scenario before left: timeouts, for one. */
   readonly continues?: boolean
   readonly steps: readonly Step[]

@@ -1,12 +1,15 @@
 /** Recordings of a real IPVS, played to the datapath: ipvsadm's command lines, connections, segments, time. */
+import type { Resolver } from '../../src/cli/names.ts'
 import type { Operations } from '../../src/cli/session.ts'
 import type { Table } from '../../src/engine/table.ts'
 import { decode } from './decode.ts'
 import { endpoint } from './director.ts'
 import { ModelSyncDaemons } from './model-table.ts'
 import type { Datapath } from './prog.ts'
+import { chunk } from './packet.ts'
+import { association } from './prog-flow.ts'
 import { type Arrival, endsOf, Host, type HostOptions, sameEnd } from './prog-host.ts'
-import { keyOf } from './prog-rows.ts'
+import type { ServiceView } from '../../src/model/types.ts'
 import { type Outcome, runCommand, splitArguments } from './recordings.ts'
 
 export interface FlowStep {
@@ -17,6 +20,7 @@ export interface FlowStep {
   readonly dst: string
   /** The server that it reached, or null. */
   readonly got: string | null
+  /** What the client was told if it is null. */
   readonly error?: string
 }
 
@@ -65,6 +69,12 @@ interface Open {
   readonly server: string
 }
 
+/** Ports that the recorded servers listen on. */
+const listening: ReadonlySet<string> = new Set(['80', '81', '443', '8080', '8081'])
+
+/** As long as the options of Linux are: of a segment that opens, and of any other. */
+const options = { opening: new Uint8Array(20).fill(1), later: new Uint8Array(12).fill(1) } as const
+
 /** The table, for commands that would close it. */
 function lend(table: Table): Table {
   return new Proxy(table, {
@@ -95,73 +105,139 @@ function operationsOn(datapath: Datapath): Operations {
 function comparable(args: string, out: string): string {
   const text = out.replace(/\n$/, '').replace(/\(size=\d+\)/, '(size=)')
   if (/(^|\s)-\w*c/.test(args)) {
-    const lines = text.split('\n').map((line) => line.replace(/^(TCP|UDP|IP ) \d+:\d+/, '$1'))
+    const lines = text.split('\n').map((line) => line.replace(/^(TCP|UDP|SCTP|IP ) \d+:\d+/, '$1'))
     return lines.sort().join('\n')
   }
-  return text
+  const timeless = args.includes('--rate') ? text.replace(/( {8,}| +\d+){5}$/gm, ' rates') : text
+  return timeless
     .split(/\n(?=TCP|UDP|FWM)/)
     .sort()
     .join('\n')
 }
 
+/** Of what comparable() made, all but the services of the recorded persistence engine. */
+function withoutEngines(text: string): string {
+  const isEngines = (block: string) => /^(-[Aa] -u|UDP ) *\S+:(5060|5061|sip|sip-tls)\b/.test(block)
+  return text
+    .split(/\n(?=TCP|UDP|FWM|-[Aa])/)
+    .filter((block) => !isEngines(block))
+    .join('\n')
+}
+
 export class Replay {
   readonly host: Host
-  readonly #datapath: Datapath
   readonly #operations: Operations
+  readonly #resolver: Resolver | undefined
   readonly #open = new Map<number, Open>()
 
-  constructor(datapath: Datapath, options: HostOptions) {
+  /** `resolver`: for listings with names. */
+  constructor(datapath: Datapath, options: HostOptions, resolver?: Resolver) {
     this.host = new Host(datapath, options)
-    this.#datapath = datapath
     this.#operations = operationsOn(datapath)
+    this.#resolver = resolver
   }
 
   /** Runs a command line; undefined if all came out as recorded, else what differs. */
-  async ipvsadm(step: IpvsadmStep, { stats = false } = {}): Promise<string | undefined> {
+  async ipvsadm(step: IpvsadmStep): Promise<string | undefined> {
     const stdin = step.stdin === undefined ? {} : { stdin: step.stdin }
-    const now = await runCommand(splitArguments(step.args), { operations: this.#operations, ...stdin })
+    const names = this.#resolver === undefined ? {} : { resolver: this.#resolver }
+    const now = await runCommand(splitArguments(step.args), { operations: this.#operations, ...stdin, ...names })
     if (now.rc !== step.rc) return `ipvsadm ${step.args}: status ${now.rc}, recorded ${step.rc}`
-    if (/--stats|--rate/.test(step.args) && !stats) return undefined
+    if (now.err !== step.err) return `ipvsadm ${step.args}: ${now.err}, recorded ${step.err}`
     const [out, recorded] = [comparable(step.args, now.out), comparable(step.args, step.out)]
-    return out === recorded ? undefined : `ipvsadm ${step.args}:\n${out}recorded:\n${recorded}`
+    if (out === recorded) return undefined
+    if (out === withoutEngines(recorded)) return `ipvsadm ${step.args}: lacks services of a persistence engine`
+    return `ipvsadm ${step.args}:\n${out}\nrecorded:\n${recorded}`
+  }
+
+  /** What a file of /proc/net says now. */
+  async proc(path: string): Promise<string> {
+    return (await runCommand(['--proc', path], { operations: this.#operations })).out
   }
 
   /** The only commands recorded beside ipvsadm's are nft's that mark packets, by where they go. */
   shell({ cmd }: ShellStep): void {
-    const [, prefix, mark] = /ip6? daddr (\S+) meta mark set (\d+)/.exec(cmd) ?? []
-    const known = prefixes.find(({ text }) => text === prefix)
-    if (known === undefined) throw new Error(`no way to do ${cmd}`)
-    this.host.markOf = (to) => (known.has.test(to) ? Number(mark) : 0)
+    const rules = [...cmd.matchAll(/ip6? daddr (\S+) meta mark set (\d+)/g)]
+    if (rules.length === 0) throw new Error(`no way to do ${cmd}`)
+    const isMeant = (where: string, to: string) =>
+      prefixes.find(({ text }) => text === where)?.has.test(to) ?? where === to
+    this.host.markOf = (to) => Number(rules.find(([, where = '']) => isMeant(where, to))?.[2] ?? 0)
   }
 
-  /** Whether a packet for no service of its own was left to the director's own stack, which refuses it. */
-  #isForeign(step: FlowStep, { at, by }: Arrival): boolean {
-    const service = this.#datapath.table.service(keyOf(`${step.proto} ${step.dst}`))
-    return at === 'nobody' && by === 'stack' && service === undefined
-  }
-
-  /** Opens a connection or sends a datagram; undefined if it got to the recorded server, or was refused as recorded. */
+  /** Opens a connection or sends a datagram; undefined if it got where it got as recorded, else where it got. */
   flow(step: FlowStep): string | undefined {
-    const arrival = step.proto === 'tcp' ? this.#connect(step) : this.host.udp(step.src, step.dst)
-    const got = Host.server(arrival)
-    if (!sameEnd(got, step.got ?? undefined)) {
-      return `${step.do} ${step.src} -> ${step.dst}: to ${got ?? 'nobody'}, recorded ${step.got ?? 'nobody'}`
+    const open = { client: step.src, virtual: step.dst, server: '' }
+    const arrival = step.proto === 'tcp' ? this.#send('c:S', open) : this.host.udp(step.src, step.dst)
+    const server = Host.server(arrival)
+    const isRight = step.got === null ? this.#fails(step, arrival, server) : sameEnd(server, step.got)
+    if (!isRight) {
+      const answer = isRefusal(arrival) ? 'refused' : `${arrival.at} by ${arrival.by}`
+      const recorded = step.got ?? step.error ?? 'nobody'
+      return `${step.do} ${step.src} -> ${step.dst}: to ${server ?? answer}, recorded ${recorded}`
     }
-    if (step.got === null && !isRefusal(arrival) && !this.#isForeign(step, arrival))
-      return `${step.do} ${step.src} -> ${step.dst}: was not refused`
+    if (step.proto === 'tcp' && step.got !== null && server !== undefined) {
+      this.#open.set(step.id, { ...open, server })
+      this.#send('s:SA', { ...open, server })
+      this.#send('c:A', { ...open, server })
+    }
     return undefined
   }
 
-  #connect(step: FlowStep): Arrival {
-    const flow = { client: step.src, virtual: step.dst }
-    const arrival = this.host.tcp('c:S', { ...flow, server: '' })
-    const server = Host.server(arrival)
-    if (server === undefined) return arrival
-    const open = { ...flow, server }
-    this.#open.set(step.id, open)
-    this.host.tcp('s:SA', open)
-    this.host.tcp('c:A', open)
-    return arrival
+  /** Whether a packet that came to `arrival` makes the client see the recorded error; whoever says it does so. */
+  #fails(step: FlowStep, arrival: Arrival, server: string | undefined): boolean {
+    const isPassed = arrival.at === 'nobody' && arrival.by === 'stack'
+    switch (step.error) {
+      case 'EHOSTUNREACH':
+        return isPassed || arrival.at === 'server'
+      case 'timeout':
+        return isRefusal(arrival) || arrival.at === 'server'
+      case 'no packet reached a backend':
+        return server !== undefined && !this.#refuses(step, server)
+      default:
+        if (server !== undefined) return !isListening(server) && this.#refuses(step, server)
+        if (!isPassed) return isRefusal(arrival)
+        if (step.proto === 'tcp') this.host.own('RA', step.dst, step.src)
+        return this.#serviceAt(step.dst)?.servers.some(({ address }) => address.startsWith('10.254.')) ?? true
+    }
+  }
+
+  /** Whether the client gets to know that a server has nothing on that port. */
+  #refuses({ src, dst, proto }: FlowStep, server: string): boolean {
+    const open = { client: src, virtual: dst, server }
+    return this.host.refuse(proto, open).at === 'client'
+  }
+
+  /** The service of an address and port of its own. */
+  #serviceAt(virtual: string): ServiceView | undefined {
+    const services = [...this.host.datapath.table.services()]
+    return services.find(({ key }) => key.kind === 'address' && sameEnd(endpoint(key), virtual))
+  }
+
+  /** A segment on an open connection, with what it carries. */
+  say(id: number, event: string, payload = new Uint8Array(0)): Arrival {
+    const open = this.#open.get(id)
+    if (open === undefined) throw new Error(`connection ${id} was never opened`)
+    return this.host.tcp(event, open, { options: options.later, payload })
+  }
+
+  /** The id that a server of a service has in the table. */
+  serverId(virtual: string, server: string): number {
+    const found = this.#serviceAt(virtual)?.servers.find((each) => sameEnd(endpoint(each), server))
+    if (found === undefined) throw new Error(`${virtual} has no server ${server}`)
+    return found.id
+  }
+
+  #send(event: string, open: Open): Arrival {
+    const more = event.includes('S') ? options.opening : options.later
+    return this.host.tcp(event, open, { options: more })
+  }
+
+  /** The recorded SCTP client asks; its server answers from another address. Undefined if somebody forwarded that. */
+  associate(): string | undefined {
+    const init = chunk(1, new Uint8Array(32))
+    const packet = association({ from: '10.1.0.60:50000', to: '10.9.0.1:80', payload: init })
+    const { at } = this.host.travel('clients', packet)
+    return at === 'server' ? undefined : `the association came to ${at}`
   }
 
   /** Lets the server that a datagram reached answer it. */
@@ -173,15 +249,15 @@ export class Replay {
     const events = closings[step.how]
     if (events === undefined) throw new Error(`no way to close by ${step.how}`)
     const open = this.#open.get(step.id)
-    if (open !== undefined) for (const event of events) this.host.tcp(event, open)
+    if (open !== undefined) for (const event of events) this.#send(event, open)
   }
 
   /** Whether a byte still gets through an open connection, each way. */
   data(id: number): { to_server: boolean; to_client: boolean } {
     const open = this.#open.get(id)
     if (open === undefined) throw new Error(`connection ${id} was never opened`)
-    const there = this.host.tcp('c:PA', open)
-    const back = this.host.tcp('s:PA', open)
+    const there = this.say(id, 'c:PA', Uint8Array.of(0x64))
+    const back = this.say(id, 's:PA', Uint8Array.of(0x64))
     return {
       to_server: sameEnd(Host.server(there), open.server),
       to_client: back.at === 'client' && sameEnd(senderOf(back), open.virtual),
@@ -193,6 +269,10 @@ function senderOf({ packet }: Arrival): string {
   const fields = decode(packet)
   const port = Number(fields['tcp.sport'] ?? fields['udp.sport'])
   return endpoint({ address: endsOf(packet).from, port })
+}
+
+function isListening(server: string): boolean {
+  return listening.has(/\d+$/.exec(server)?.[0] ?? '')
 }
 
 /** An ICMP port unreachable that went back to the client. */

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
-import { translate } from '../../src/kube/translate.ts'
+import { NodeContext } from '../../src/kube/node-context.ts'
+import { translate } from '../../src/kube/translator.ts'
 import { parseManifests } from '../../src/manifests/parse.ts'
 import { saveFormat } from './save-format.ts'
 
@@ -19,7 +20,7 @@ t.test('the manifests of examples/ are good, and give the table that the documen
       services: objects.filter((object) => object.kind === 'Service'),
       endpointSlices: objects.filter((object) => object.kind === 'EndpointSlice'),
     },
-    { scheduler: 'rr' },
+    new NodeContext({ scheduler: 'rr' }).options,
   )
   t.same(notices, [])
   t.same(saveFormat(desired), [

@@ -23,10 +23,16 @@ function flags({ method, weight, upper, lower }: ServerSpec): string {
   return `${{ masq: '-m', tunnel: '-i', droute: '-g' }[method]} -w ${weight}${thresholds}`
 }
 
+/** Names of the flags that kube-proxy sets. */
+function schedulerFlags({ scheduler, schedulerFlags: flags }: ServiceSpec): string {
+  if (flags.length === 0) return ''
+  return ` -b ${flags.map((flag) => (scheduler === 'mh' && flag === 2 ? 'mh-port' : `flag-${flag}`)).join(',')}`
+}
+
 /** One line a service and one a server, in their order. */
 export function saveFormat(desired: readonly DesiredService[]): string[] {
   return desired.flatMap(({ service, servers }) => [
-    `-A ${serviceOption(service)} -s ${service.scheduler}${persistence(service)}`,
+    `-A ${serviceOption(service)} -s ${service.scheduler}${persistence(service)}${schedulerFlags(service)}`,
     ...servers.map((server) => {
       const { family, address, port } = server
       return `-a ${serviceOption(service)} -r ${endpoint(family, address, port)} ${flags(server)}`

@@ -1,62 +1,19 @@
 import t from 'tap'
-import type { KubeObjects } from '../../src/kube/objects.ts'
-import { translate } from '../../src/kube/translate.ts'
-import { parseManifests } from '../../src/manifests/parse.ts'
-import type { Scheduler } from '../../src/model/types.ts'
+import { translate } from '../../src/kube/translator.ts'
 import { saveFormat } from './save-format.ts'
-
-function objectsOf(yaml: string): KubeObjects {
-  const { objects, problems } = parseManifests('test.yaml', yaml)
-  if (problems.length > 0) throw new Error(`bad test manifest: ${JSON.stringify(problems)}`)
-  const all = objects.map(({ object }) => object)
-  return {
-    services: all.filter((object) => object.kind === 'Service'),
-    endpointSlices: all.filter((object) => object.kind === 'EndpointSlice'),
-  }
-}
-
-interface ServiceText {
-  readonly name?: string
-  readonly namespace?: string
-  readonly labels?: string
-  readonly spec: string
-}
-
-function service({ name = 'web', namespace = 'default', labels = '{}', spec }: ServiceText): string {
-  return `{apiVersion: v1, kind: Service, metadata: {name: ${name}, namespace: ${namespace}, labels: ${labels}}, spec: ${spec}}`
-}
-
-interface SliceText {
-  readonly name?: string
-  readonly of?: string
-  readonly namespace?: string
-  readonly labels?: string
-  readonly type?: string
-  readonly ports?: string
-  readonly endpoints: string
-}
-
-function slice(text: SliceText): string {
-  const { name = 'web-1', of = 'web', namespace = 'default', type = 'IPv4', ports = '[{name: "", port: 8080}]' } = text
-  const labels = text.labels ?? `{kubernetes.io/service-name: ${of}}`
-  const metadata = `{name: ${name}, namespace: ${namespace}, labels: ${labels}}`
-  const head = `apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: ${metadata}, addressType: ${type}`
-  return `{${head}, ports: ${ports}, endpoints: ${text.endpoints}}`
-}
-
-const web = service({ spec: '{clusterIP: 10.96.0.80, ports: [{port: 80}]}' })
-const twoReady = '[{addresses: [10.244.1.11]}, {addresses: [10.244.1.12]}]'
-const notReady = 'conditions: {ready: false, serving: false}'
-const draining = 'conditions: {ready: false, serving: true, terminating: true}'
-const gone = 'conditions: {ready: false, serving: false, terminating: true}'
-
-interface Row {
-  readonly name: string
-  readonly given: readonly string[]
-  readonly scheduler?: Scheduler
-  readonly expect: readonly string[]
-  readonly notices?: readonly string[]
-}
+import {
+  draining,
+  gone,
+  here,
+  notReady,
+  objectsOf,
+  service,
+  slice,
+  testRows,
+  twoReady,
+  web,
+  type Row,
+} from './translate-rows.ts'
 
 const rows: readonly Row[] = [
   {
@@ -296,37 +253,9 @@ const rows: readonly Row[] = [
     expect: ['-A -t 10.96.0.80:80 -s rr', '-A -t 10.96.0.80:81 -s rr'],
     notices: ["Service default/b: TCP 10.96.0.80:80 is Service default/a's already: not served"],
   },
-  {
-    name: 'of a NodePort or LoadBalancer service the cluster IP is served, and what is not is said',
-    given: [service({ spec: '{type: NodePort, clusterIP: 10.96.0.80, ports: [{port: 80, nodePort: 30080}]}' })],
-    expect: ['-A -t 10.96.0.80:80 -s rr'],
-    notices: ['Service default/web: type NodePort: only its cluster IPs are served'],
-  },
-  {
-    name: 'internalTrafficPolicy Local uses all endpoints for now, and that is said',
-    given: [service({ spec: '{clusterIP: 10.96.0.80, ports: [{port: 80}], internalTrafficPolicy: Local}' })],
-    expect: ['-A -t 10.96.0.80:80 -s rr'],
-    notices: ['Service default/web: internalTrafficPolicy Local: endpoints of all nodes are used'],
-  },
 ]
 
-for (const row of rows) {
-  t.test(row.name, async (t) => {
-    const objects = objectsOf(row.given.join('\n---\n'))
-    const options = { scheduler: row.scheduler ?? 'rr' }
-    const { desired, notices } = translate(objects, options)
-    t.same(saveFormat(desired), row.expect)
-    t.same(
-      notices.map(({ object, reason }) => `${object}: ${reason}`),
-      row.notices ?? [],
-    )
-    const reversed = {
-      services: objects.services.toReversed(),
-      endpointSlices: objects.endpointSlices.toReversed(),
-    }
-    t.same(translate(reversed, options).desired, desired, 'whatever the order of the objects')
-  })
-}
+testRows(rows)
 
 t.test('an endpoint port whose name is unknown is not used, and that is said', async (t) => {
   const objects = objectsOf([web, slice({ endpoints: twoReady })].join('\n---\n'))
@@ -334,7 +263,7 @@ t.test('an endpoint port whose name is unknown is not used, and that is said', a
     ...each,
     ports: [{ protocol: 'tcp' as const, port: 80 }],
   }))
-  const { desired, notices } = translate({ ...objects, endpointSlices }, { scheduler: 'rr' })
+  const { desired, notices } = translate({ ...objects, endpointSlices }, here)
   t.same(saveFormat(desired), ['-A -t 10.96.0.80:80 -s rr'])
   t.same(notices, [{ object: 'EndpointSlice default/web-1', reason: 'ports[0] has no name: not used' }])
 })

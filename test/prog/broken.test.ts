@@ -121,12 +121,12 @@ const foreign: Case[] = [
   {
     name: 'a frame for another host, as an interface in promiscuous mode shows it',
     packet: segment({ ...four, flags: 'S', ether: { to: '02:00:00:00:09:09' } }),
-    at: ['ingress'],
+    at: ['xdp', 'ingress'],
   },
   {
     name: 'a broadcast frame',
     packet: segment({ ...four, flags: 'S', ether: { to: 'ff:ff:ff:ff:ff:ff' } }),
-    at: ['ingress'],
+    at: ['xdp', 'ingress'],
   },
 ]
 

@@ -57,6 +57,31 @@ t.test('a table of 64 connections', { skip: needsRoot }, async (t) => {
     t.equal(datapath.table.services()[0]?.counters.conns, BigInt(1000 + room))
   })
 
+  await t.test('a template with a connection never gives way, so none is left without', async (t) => {
+    datapath.clear()
+    const servers = ['10.2.0.11:53', '10.2.0.12:53', '10.2.0.13:53']
+    addService(datapath, { at: 'udp 10.9.0.1:53', servers, persistent: true })
+    const actions = Array.from({ length: 1000 }, (_, n) => {
+      const from = `10.1.${1 + (n >> 8)}.${n & 255}:2000`
+      return datapath.run({ at: 'ingress', side: 'clients', packet: datagram({ from, to: '10.9.0.1:53' }) }).action
+    })
+    t.ok(actions.every((action) => action === 'send'))
+    t.ok((datapath.verdicts().EVICTED ?? 0) >= 2 * 1000 - room, 'each brought two entries')
+    const shape = tableShape(datapath)
+    t.same(shape.problems, [], 'the table is consistent')
+    t.equal(shape.connections + shape.templates, room)
+    const texts = connectionTexts(datapath)
+    const serverOf = new Map(
+      texts
+        .filter((text) => text.includes(':0 '))
+        .map((text) => text.split(/[ :]/))
+        .map((words) => [words[2], words.at(-2)]),
+    )
+    const left = texts.filter((text) => !text.includes(':0 ')).map((text) => text.split(/[ :]/))
+    t.ok(left.length > 0)
+    for (const words of left) t.equal(words.at(-2), serverOf.get(words[2]), `${words[2]} is where its template says`)
+  })
+
   await t.test('what has expired is taken before anybody has to go, at the latest after a sweep', async (t) => {
     fill(datapath)
     datapath.expire(0, (_, i) => i === 20)

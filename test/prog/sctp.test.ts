@@ -8,6 +8,7 @@ import { addService, connectionTexts, countTexts, type Row, type Step, testRows 
 import { endsOf } from '../helpers/prog-host.ts'
 import { readJsonRecording } from '../helpers/recordings-json.ts'
 import { type IpvsadmStep, Replay } from '../helpers/replay.ts'
+import { Findings, Tally } from '../helpers/tally.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
 interface Recorded {
@@ -30,10 +31,15 @@ const scenarios = new Map(
   ),
 )
 
-function recorded(name: string): readonly Recorded[] {
-  const steps = scenarios.get(name) ?? []
-  if (steps.length < 20) throw new Error(`the recording has no scenario ${name}`)
-  return steps
+/** Plays a recorded scenario. */
+function playScenario(t: Test, tally: Tally, name: string, player: Player): void {
+  const steps = scenarios.get(name)
+  if (steps === undefined) throw new Error(`the recording has no scenario ${name}`)
+  for (const [i, step] of steps.entries()) {
+    player.play(step)
+    const what = `${step.state ?? 'no connection'}, ${step.from}: chunk ${step.chunk}`
+    t.same(tally.note(name, i, what, player.found.take()), [], what)
+  }
 }
 
 const flow = { client: '10.1.0.1', virtual: '10.9.0.1:9999', server: '10.2.0.11:9999' }
@@ -55,8 +61,9 @@ const states = [
   'CLOSED',
 ]
 
-/** Plays recorded packets, each on a connection of its own. */
+/** Plays recorded packets, each on a connection of its own, and collects what differs. */
 class Player {
+  readonly found = new Findings()
   readonly #datapath: Datapath
   readonly #flags: number
   #port = 10_000
@@ -96,7 +103,7 @@ class Player {
     return Number(countTexts(this.#datapath, serviceKey)[0]?.split('/')[0])
   }
 
-  play(t: Test, step: Recorded): void {
+  play(step: Recorded): void {
     this.#port++
     if (step.state !== undefined) {
       this.#send('c', chunk(1))
@@ -107,7 +114,7 @@ class Player {
     const mine = connectionTexts(this.#datapath).filter((text) => text.includes(`:${this.#port} `))
     const found = mine.map((text) => text.split(' '))
     const what = `${step.state ?? 'no connection'}, ${step.from}: chunk ${step.chunk}`
-    t.same(
+    this.found.same(
       found.map(([state]) => state),
       step.after.map(([state]) => state),
       what,
@@ -115,21 +122,21 @@ class Player {
     // Without a chunk the kernel's timer goes on with what the sync message said. Some were read in their first jiffy.
     if (!['nothing', 'half a chunk header'].includes(step.chunk)) {
       const late = step.after.map(([, seconds], i) => seconds - Number(found[i]?.[1]))
-      t.same(
+      this.found.same(
         late.filter((seconds) => seconds !== 0 && seconds !== 1),
         [],
         `${what}: seconds left`,
       )
     }
-    t.equal(action === 'send', step.seen.length > 0, `${what}: goes on to its end or not`)
-    this.#counts(t, step, before, what)
+    this.found.same(action === 'send', step.seen.length > 0, `${what}: goes on to its end or not`)
+    this.#counts(step, before, what)
   }
 
   /** Connections of other packets may have ended just then, which the total shows. */
-  #counts(t: Test, { state, after, counts }: Recorded, before: number, what: string): void {
+  #counts({ state, after, counts }: Recorded, before: number, what: string): void {
     const active = (names: readonly (string | undefined)[]) => names.filter((name) => name === 'ESTABLISHED').length
     const own = active(after.map(([name]) => name)) - active([state])
-    t.equal(this.#active() - before, own, `${what}: active connections`)
+    this.found.same(this.#active() - before, own, `${what}: active connections`)
     if (counts === undefined) return
     const [was, is] = counts.map(([active, inactive]) => ({
       active: Number(active),
@@ -138,7 +145,7 @@ class Player {
     const more = after.length - (state === undefined ? 0 : 1)
     if ((is?.all ?? 0) - (was?.all ?? 0) !== more) return
     this.#compared++
-    t.equal((is?.active ?? 0) - (was?.active ?? 0), own, `${what}: recorded active connections`)
+    this.found.same((is?.active ?? 0) - (was?.active ?? 0), own, `${what}: recorded active connections`)
   }
 
   /** How many recorded counts could be compared. */
@@ -300,48 +307,65 @@ type LifeStep =
  * The chunks of real associations, as the client's wire saw them pass in both directions, and the listings in between:
  * what passed before the second of two listings in a row is recorded behind it.
  */
-async function playLife(t: Test, datapath: Datapath, steps: readonly LifeStep[]): Promise<void> {
+async function playLife(
+  t: Test,
+  datapath: Datapath,
+  { name, steps }: { readonly name: string; readonly steps: readonly LifeStep[] },
+  tally: Tally,
+): Promise<void> {
   datapath.clear()
   const replay = new Replay(datapath, { xdp: false })
+  const judge = (step: LifeStep, what: string, found: string[]) =>
+    t.same(tally.note(name, steps.indexOf(step), what, found), [], what)
   const wires = steps.filter((step) => step.do === 'wire')
   let played = 0
   const play = () => {
-    for (const line of wires[played]?.seen ?? []) passes(t, replay, line)
-    played++
+    const wire = wires[played++]
+    if (wire !== undefined)
+      judge(
+        wire,
+        'wire',
+        wire.seen.flatMap((line) => passes(replay, line) ?? []),
+      )
   }
   for (const [i, step] of steps.entries()) {
     const before = steps[i - 1]
     if (step.do === 'wire' && wires.indexOf(step) >= played) play()
+    /* What is said on an association passed with its chunks. */
+    if (step.do === 'sctp data') judge(step, 'data', [])
     if (step.do !== 'ipvsadm') continue
     if (step.args === '-Lnc' && before?.do === 'ipvsadm' && before.args === '-Lnc') play()
-    t.equal(await replay.ipvsadm(step), undefined, `ipvsadm ${step.args}`)
+    const difference = await replay.ipvsadm(step)
+    judge(step, step.args, difference === undefined ? [] : [difference])
   }
 }
 
-function passes(t: Test, { host }: Replay, line: string): void {
+/** What is wrong with the way of a recorded packet, if anything is. */
+function passes({ host }: Replay, line: string): string | undefined {
   const [, does, kind] = /^client (sends|receives) .* SCTP chunk (\d+) /.exec(line) ?? []
-  if (does === undefined) return
+  if (does === undefined) return undefined
   const [client, virtual, server] = ['10.1.0.60:50000', '10.9.0.1:80', '10.2.0.11:80']
   const payload = chunk(Number(kind))
   if (does === 'sends') {
-    t.equal(host.travel('clients', association({ from: client, to: virtual, payload })).at, 'server', line)
-    return
+    const { at } = host.travel('clients', association({ from: client, to: virtual, payload }))
+    return at === 'server' ? undefined : `${line}: came to ${at}`
   }
   const back = host.travel('servers', association({ leg: 'from server', from: server, to: client, payload }))
-  t.equal(back.at, 'client', line)
-  t.equal(endsOf(back.packet).from, '10.9.0.1', `${line}: comes from the virtual service`)
+  const { from } = endsOf(back.packet)
+  return back.at === 'client' && from === '10.9.0.1' ? undefined : `${line}: came to ${back.at} from ${from}`
 }
 
 t.test('SCTP', { skip: needsRoot }, async (t) => {
   t.setTimeout(280_000)
   const datapath = await Datapath.open(t)
+  const tally = new Tally('sctp')
   await t.test('states, as recorded', (t) => {
     for (const [name, flags] of [
       ['nat', 0],
       ['one way', LbConnFlag.CONN_NOOUTPUT],
     ] as const) {
       const player = new Player(datapath, flags)
-      for (const step of recorded(name)) player.play(t, step)
+      playScenario(t, tally, name, player)
       t.ok(player.compared > 300, `${name}: most of the recorded counts are of one connection`)
     }
     t.end()
@@ -349,7 +373,7 @@ t.test('SCTP', { skip: needsRoot }, async (t) => {
   await t.test('an association re-uses its ports, as recorded', (t) => {
     const player = new Player(datapath)
     datapath.maps.config.setConnReuseMode(0, 0)
-    for (const step of recorded('nat, conn_reuse_mode=0')) player.play(t, step)
+    playScenario(t, tally, 'nat, conn_reuse_mode=0', player)
     t.end()
   })
   await t.test('what opens an association, as recorded', (t) => {
@@ -359,15 +383,17 @@ t.test('SCTP', { skip: needsRoot }, async (t) => {
     ] as const) {
       const player = new Player(datapath)
       datapath.maps.config.setSloppySctp(0, sloppy)
-      for (const step of recorded(name)) player.play(t, step)
+      playScenario(t, tally, name, player)
     }
+    tally.end(t)
     t.end()
   })
   await t.test('associations of real hosts, as recorded', async (t) => {
     const { scenarios: all } = readJsonRecording<{ scenarios: { name: string; steps: LifeStep[] }[] }>('extra')
     const lives = all.filter(({ name }) => name.startsWith('sctp/'))
-    t.equal(lives.length, 3)
-    for (const { steps } of lives) await playLife(t, datapath, steps)
+    const extra = new Tally('extra')
+    for (const life of lives) await playLife(t, datapath, life, extra)
+    extra.end(t)
   })
   await testRows(t, datapath, [...checksums('xdp'), ...checksums('ingress'), ...refusals('IPv4'), ...refusals('IPv6')])
 })

@@ -1,11 +1,12 @@
 /** Lives of connections as the kernel's IPVS recorded them: every state and segment, timeouts, counts. */
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { LbBypassMode } from '../../src/abi/generated.ts'
 import type { ConnectionView } from '../../src/model/types.ts'
 import { Datapath } from '../helpers/prog.ts'
 import type { Arrival } from '../helpers/prog-host.ts'
 import { readJsonRecording } from '../helpers/recordings-json.ts'
 import { type CloseStep, type FlowStep, type IpvsadmStep, Replay, seen, type SleepStep } from '../helpers/replay.ts'
+import { Findings, isAnswered, Tally } from '../helpers/tally.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
 interface Entry {
@@ -59,7 +60,24 @@ interface Data {
   readonly to_client: string
 }
 
-type Step = FlowStep | CloseStep | IpvsadmStep | SleepStep | Transition | Segment | Poll | Note | Shell | Data
+/** Nobody took the association. */
+interface Associate {
+  readonly do: 'sctp connect'
+  readonly error: string
+}
+
+type Step =
+  | Associate
+  | FlowStep
+  | CloseStep
+  | IpvsadmStep
+  | SleepStep
+  | Transition
+  | Segment
+  | Poll
+  | Note
+  | Shell
+  | Data
 type StepOf<K extends Step['do']> = Extract<Step, { do: K }>
 
 interface Scenario {
@@ -81,34 +99,19 @@ const noted: Readonly<Record<string, readonly [port: number, event: string][]>> 
   '31004: SYN only': [[31004, 'c:S']],
 }
 
-const scenarios = new Map(
-  (['states', 'states-secure'] as const)
-    .flatMap((name) => readJsonRecording<{ scenarios: readonly Scenario[] }>(name).scenarios)
-    .map((each) => [each.name, each]),
-)
-
-/** Plays one scenario and asserts on the way. */
+/** Plays one scenario and collects what differs. */
 class Player {
-  readonly #t: Test
+  readonly found = new Findings()
   readonly #datapath: Datapath
   readonly #replay: Replay
   /** The recorder took longer than connections live: times and counts are not to be compared. */
   readonly #slow: boolean
   #polled = 0
-  #lastStep = ''
 
-  constructor(t: Test, datapath: Datapath, { xdp, slow }: { readonly xdp: boolean; readonly slow: boolean }) {
+  constructor(datapath: Datapath, { xdp, slow }: { readonly xdp: boolean; readonly slow: boolean }) {
     this.#slow = slow
-    this.#t = t
     this.#datapath = datapath
     this.#replay = new Replay(datapath, { xdp })
-  }
-
-  async play(steps: readonly Step[]): Promise<void> {
-    for (const step of steps) {
-      await this.#step(step)
-      this.#lastStep = step.do
-    }
   }
 
   /** Segments that no step tells of. */
@@ -116,10 +119,10 @@ class Player {
     return events.map((event) => this.#send(event, `${client}:${port}`)).at(-1)
   }
 
-  async #step(step: Step): Promise<void> {
+  async play(step: Step): Promise<void> {
     switch (step.do) {
       case 'ipvsadm':
-        return this.#ipvsadm(step)
+        return this.found.add(await this.#replay.ipvsadm(step))
       case 'transition':
         return this.#transition(step)
       case 'segment':
@@ -137,14 +140,12 @@ class Player {
         return this.#replay.close(step)
       case 'data':
         return this.#data(step)
+      case 'sctp connect':
+        this.found.add(this.#replay.associate())
+        return this.#replay.host.age(2)
       default:
-        this.#t.equal(this.#replay.flow(step), undefined, `${step.do} from ${step.src}`)
+        this.found.add(this.#replay.flow(step))
     }
-  }
-
-  async #ipvsadm(step: IpvsadmStep): Promise<void> {
-    const difference = await this.#replay.ipvsadm(step, { stats: this.#lastStep === 'sleep' })
-    this.#t.equal(difference, undefined, `ipvsadm ${step.args}`)
   }
 
   #connections(port?: number): ConnectionView[] {
@@ -187,10 +188,10 @@ class Player {
     const recorded = step.after.filter(({ expires }) => expires > 0)
     if (this.#slow) {
       const states = (entries: readonly Entry[]) => entries.map(({ state }) => state)
-      this.#t.same([states(before), states(after), got], [states(step.before), states(recorded), step.seen], what)
+      this.found.same([states(before), states(after), got], [states(step.before), states(recorded), step.seen], what)
       return
     }
-    this.#t.same(
+    this.found.same(
       { before, after, active: [activeBefore, activeAfter], seen: got },
       {
         before: step.before,
@@ -208,7 +209,7 @@ class Player {
   /** The recording took so long that connections in CLOSE, which have ten seconds, ended during it; here they do not. */
   #inactive(now: string | undefined, recorded: string | undefined, what: string): void {
     const lag = Number(now) - Number(recorded)
-    this.#t.ok(lag >= this.#lag && lag <= this.#closed, `${what}: ${now}, ${recorded} recorded`)
+    this.found.ok(lag >= this.#lag && lag <= this.#closed, `${what}: ${now}, ${recorded} recorded`)
     this.#lag = lag
   }
 
@@ -216,7 +217,7 @@ class Player {
     const port = (step.entries === undefined ? 30000 : 33000) + step.conn
     const arrival = this.#send(step.event, `10.1.0.1:${port}`)
     const what = `connection ${step.conn}: ${step.event}`
-    this.#t.same(
+    this.found.same(
       [seen(arrival)].filter((text) => text !== undefined),
       step.seen,
       `${what}: who received what`,
@@ -228,8 +229,8 @@ class Player {
       state,
       `${expiresS}`,
     ])
-    this.#t.same(entries, step.entries, `${what}: entries`)
-    this.#t.same(this.#counters(), step.counters, `${what}: counts`)
+    this.found.same(entries, step.entries, `${what}: entries`)
+    this.found.same(this.#counters(), step.counters, `${what}: counts`)
   }
 
   #poll(step: StepOf<'poll'>): void {
@@ -237,7 +238,7 @@ class Player {
     this.#polled = step.t
     const order = (entries: readonly Entry[]) => entries.toSorted((a, b) => a.state.localeCompare(b.state))
     const [now, recorded] = [order(this.#entries()), order(step.conns)]
-    this.#t.same(
+    this.found.same(
       now.map(({ state }) => state),
       recorded.map(({ state }) => state),
       `after ${step.t} s: connections`,
@@ -245,9 +246,9 @@ class Player {
     // The recorded time is when the poll began, and rounded.
     for (const [i, { state, expires }] of now.entries()) {
       const difference = Math.abs(expires - (recorded[i]?.expires ?? 0))
-      this.#t.ok(difference <= 1, `after ${step.t} s: ${state} has ${recorded[i]?.expires} s left, give or take one`)
+      this.found.ok(difference <= 1, `after ${step.t} s: ${state} has ${recorded[i]?.expires} s left, give or take one`)
     }
-    this.#t.same(this.#counters(), step.counters, `after ${step.t} s: counts`)
+    this.found.same(this.#counters(), step.counters, `after ${step.t} s: counts`)
   }
 
   #sysctl(step: StepOf<'sh'>): void {
@@ -258,7 +259,7 @@ class Player {
   #data(step: StepOf<'data'>): void {
     const now = this.#replay.data(step.id)
     const recorded = { to_server: step.to_server === 'delivered', to_client: step.to_client === 'delivered' }
-    this.#t.same(now, recorded, `data of connection ${step.id} gets through as recorded`)
+    this.found.same(now, recorded, `data of connection ${step.id} gets through as recorded`)
   }
 }
 
@@ -268,52 +269,55 @@ const ways = [
   { name: 'through tcx and the stack', xdp: false, bypass: LbBypassMode.BYPASS_NEVER },
 ] as const
 
-const replayed = [
-  'tcp_table',
-  'tcp_table_sloppy',
-  'tcp_table_secure',
-  'tcp_life',
-  'udp_life',
-  'set_effect',
-  'expiry_close',
-  'server_removed/expire_nodest_conn=0',
-  'server_removed/expire_nodest_conn=1',
-  'port_reuse/conn_reuse_mode=0',
-  'port_reuse/conn_reuse_mode=1',
-  'port_reuse/conn_reuse_mode=2',
-]
-
-/** A scenario's steps, with connections that were opened before its recorder began to take notes. */
-function prepared(name: string) {
-  const steps = scenarios.get(name)?.steps ?? []
-  if (steps.length < 10) throw new Error(`the recording has no scenario ${name}`)
-  const none = { after: 0, ports: [], events: [] }
-  if (name === 'set_effect') {
-    return { steps, opening: { after: 2, ports: [31001, 31002], events: ['c:S', 's:SA', 'c:A'] } }
-  }
-  if (name === 'expiry_close') {
-    return { steps, opening: { after: 2, ports: [32000], events: ['c:S', 's:SA', 'c:A', 'c:R'] } }
-  }
-  if (!name.startsWith('server_removed/')) return { steps, opening: none }
-  // When its last service is deleted the kernel's IPVS translates nothing any more; bpvs lets connections end in peace.
-  const last = steps.findIndex((step) => step.do === 'ipvsadm' && step.args.startsWith('-D'))
-  return { steps: steps.slice(0, last), opening: none }
+/** Connections that were opened before the recorder of a scenario began to take notes: after which step, from which ports. */
+const openings: Readonly<Record<string, { after: number; ports: readonly number[]; events: readonly string[] }>> = {
+  set_effect: { after: 1, ports: [31001, 31002], events: ['c:S', 's:SA', 'c:A'] },
+  expiry_close: { after: 1, ports: [32000], events: ['c:S', 's:SA', 'c:A', 'c:R'] },
 }
 
 t.test('connections live as the kernel recorded it', { skip: needsRoot }, async (t) => {
   t.setTimeout(200_000)
   const datapath = await Datapath.open(t)
-  for (const name of replayed) {
-    for (const way of ways) {
-      await t.test(`${name} ${way.name}`, async (t) => {
-        datapath.clear()
-        datapath.maps.config.setBypass(0, way.bypass)
-        const player = new Player(t, datapath, { xdp: way.xdp, slow: name === 'tcp_table_secure' })
-        const { steps, opening } = prepared(name)
-        await player.play(steps.slice(0, opening.after))
-        for (const port of opening.ports) player.segments(port, opening.events)
-        await player.play(steps.slice(opening.after))
-      })
+  for (const recording of ['states', 'states-secure'] as const) {
+    const tally = new Tally(recording)
+    for (const { name, steps } of readJsonRecording<{ scenarios: readonly Scenario[] }>(recording).scenarios) {
+      const opening = openings[name]
+      for (const way of ways) {
+        await t.test(`${name} ${way.name}`, async (t) => {
+          datapath.clear()
+          datapath.maps.config.setBypass(0, way.bypass)
+          const player = new Player(datapath, { xdp: way.xdp, slow: name === 'tcp_table_secure' })
+          for (const [i, step] of steps.entries()) {
+            await player.play(step)
+            const what = nameOf(step)
+            const found = player.found.take()
+            if (isAnswered(step)) t.same(tally.note(name, i, what, found), [], what)
+            if (opening?.after === i) for (const port of opening.ports) player.segments(port, opening.events)
+          }
+        })
+      }
     }
+    tally.end(t)
   }
 })
+
+/** What a step is called. */
+function nameOf(step: Step): string {
+  switch (step.do) {
+    case 'ipvsadm':
+      return step.args
+    case 'transition':
+      return `${step.prefix === '' ? 'nothing' : step.prefix}, then ${step.event}`
+    case 'segment':
+      return `connection ${step.conn}: ${step.event}`
+    case 'poll':
+      return `after ${step.t} s`
+    case 'connect':
+    case 'send':
+      return `${step.do} ${step.src} -> ${step.dst}`
+    case 'data':
+      return `data of ${step.id}`
+    default:
+      return step.do
+  }
+}

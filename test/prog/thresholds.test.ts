@@ -1,9 +1,11 @@
 /** Thresholds of a server, edited: what the kernel's IPVS then takes, recorded, and taken again. */
 import t from 'tap'
 import type { ServerSpec, ServiceKey } from '../../src/model/types.ts'
+import { wholeRecording } from '../../tools/recordings.ts'
 import { Datapath } from '../helpers/prog.ts'
 import { Host } from '../helpers/prog-host.ts'
 import { readJsonRecording } from '../helpers/recordings-json.ts'
+import { Tally } from '../helpers/tally.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
 /** -x and -y, datagrams sent, -x and -y of an edit, datagrams taken before it, and of four after it. */
@@ -40,6 +42,7 @@ t.test(
   async (t) => {
     const datapath = await Datapath.open(t)
     const host = new Host(datapath, { xdp: false })
+    const tally = new Tally('thresholds')
     const { rows } = readJsonRecording<{ rows: readonly Row[] }>('thresholds')
     for (const [i, row] of rows.entries()) {
       const [upper, lower, sent, newUpper, newLower, before, after] = row
@@ -48,11 +51,10 @@ t.test(
       datapath.table.addServer(key, server(upper, lower))
       const first = taken(host, i, sent, 1000)
       datapath.table.editServer(key, server(newUpper, newLower))
-      t.same(
-        [first, taken(host, i, 4, 2000)],
-        [before, after],
-        `-x ${upper} -y ${lower}, ${sent} sent, then -x ${newUpper} -y ${newLower}`,
-      )
+      const what = `-x ${upper} -y ${lower}, ${sent} sent, then -x ${newUpper} -y ${newLower}`
+      const now = `${first} taken, then ${taken(host, i, 4, 2000)}`
+      t.same(tally.note(wholeRecording, i, what, now === `${before} taken, then ${after}` ? [] : [now]), [], what)
     }
+    tally.end(t)
   },
 )

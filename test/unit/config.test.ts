@@ -91,7 +91,18 @@ interface Refusal extends Given {
 }
 
 const refusals: readonly Refusal[] = [
-  { name: 'no directory', argv: [], code: 'USAGE', message: 'no manifest directory: give --manifests DIR' },
+  {
+    name: 'no source of services',
+    argv: [],
+    code: 'USAGE',
+    message: 'no source of services: give --kubeconfig FILE or --manifests DIR, or run in a pod',
+  },
+  {
+    name: 'two sources of services',
+    argv: [...dir, '--kubeconfig', 'k'],
+    code: 'USAGE',
+    message: '--manifests and --kubeconfig exclude each other',
+  },
   { name: 'an unknown flag', argv: [...dir, '--verbose'], code: 'USAGE', message: 'unknown option --verbose' },
   { name: 'an argument that is no flag', argv: [...dir, 'x'], code: 'USAGE', message: 'unknown option x' },
   { name: 'a switch with a value', argv: ['--help=yes'], code: 'USAGE', message: 'unknown option --help=yes' },

@@ -1,111 +1,6 @@
 import t from 'tap'
-import { loadConfig } from '../../src/config/load.ts'
-import { Daemon, type SourceCallbacks } from '../../src/daemon/daemon.ts'
-import type { DesiredService } from '../../src/engine/table.ts'
-import type { KubeEndpointSlice, KubeService } from '../../src/kube/objects.ts'
-import type { ManifestState } from '../../src/manifests/store.ts'
 import { LbError } from '../../src/model/errors.ts'
-import { FakeHost, FakeLog, FakeTimers } from '../helpers/fake-host.ts'
-
-/** A service `name` at 10.96.0.`n`, port 80, with servers 10.0.`n`.1 and so on. */
-function web(n: number, servers = 1): { service: KubeService; slice: KubeEndpointSlice } {
-  const name = `web${n}`
-  const endpoints = Array.from({ length: servers }, (_, i) => {
-    return { address: `10.0.${n}.${i + 1}`, ready: true, serving: true, terminating: false }
-  })
-  const ports = [{ name: '', protocol: 'tcp', port: 8080 }] as const
-  return {
-    service: {
-      kind: 'Service',
-      namespace: 'default',
-      name,
-      type: 'ClusterIP',
-      headless: false,
-      clusterIps: [{ family: 4, address: `10.96.0.${n}` }],
-      ports: [{ name: '', protocol: 'tcp', port: 80 }],
-      internalTrafficPolicy: 'Cluster',
-    },
-    slice: {
-      kind: 'EndpointSlice',
-      namespace: 'default',
-      name,
-      service: name,
-      headless: false,
-      family: 4,
-      endpoints,
-      ports,
-    },
-  }
-}
-
-/** A service as somebody else would put it into the table. */
-function entry(n: number, servers: readonly string[] = []): DesiredService {
-  return {
-    service: {
-      key: { kind: 'address', family: 4, protocol: 'tcp', address: `10.96.0.${n}`, port: 80 },
-      scheduler: 'rr',
-      schedulerFlags: [],
-      onePacket: false,
-    },
-    servers: servers.map((address) => {
-      return { family: 4, address, port: 8080, weight: 1, method: 'masq', upper: 0, lower: 0 }
-    }),
-  }
-}
-
-const key = (n: number): string => `TCP 10.96.0.${n}:80`
-
-/** A daemon in fake surroundings. `state` is what its source would say. */
-class Scene {
-  readonly host = new FakeHost()
-  readonly timers = new FakeTimers()
-  readonly log = new FakeLog()
-  readonly daemon: Daemon
-  callbacks: SourceCallbacks | undefined
-  reloads = 0
-  sourceOpen = false
-  /** Given at the start; undefined: the source has nothing to say yet. */
-  first: ManifestState | undefined = { objects: { services: [], endpointSlices: [] }, complete: true, files: 0 }
-
-  constructor(argv: readonly string[] = []) {
-    const invocation = loadConfig(['--manifests', '/m', ...argv], { env: {}, readFile: () => '' })
-    if (invocation.run !== 'daemon') throw new Error('no configuration')
-    this.daemon = new Daemon({
-      config: invocation.config,
-      host: this.host,
-      log: this.log,
-      timers: this.timers,
-      makeSource: (callbacks) => {
-        this.callbacks = callbacks
-        return {
-          start: () => {
-            this.sourceOpen = true
-            if (this.first !== undefined) callbacks.onState(this.first)
-          },
-          reload: () => {
-            this.reloads++
-          },
-          close: () => {
-            this.sourceOpen = false
-          },
-        }
-      },
-    })
-  }
-
-  static stateOf(...all: ReturnType<typeof web>[]): ManifestState {
-    const objects = { services: all.map(({ service }) => service), endpointSlices: all.map(({ slice }) => slice) }
-    return { objects, complete: true, files: all.length }
-  }
-
-  say(state: ManifestState): void {
-    this.callbacks?.onState(state)
-  }
-
-  get table(): FakeHost['table'] {
-    return this.host.table
-  }
-}
+import { entry, key, Scene, web } from '../helpers/daemon-scene.ts'
 
 t.test('at the start it makes the table, attaches, applies the manifests, and then says ready', async (t) => {
   const scene = new Scene(['--interfaces', 'eth*', '--max-servers', '1000', '--xdp', 'off'])
@@ -190,7 +85,7 @@ t.test(
     scene.first = { ...Scene.stateOf(web(1, 2)), complete: false }
     scene.daemon.start()
     t.same(scene.table.lines(), before)
-    t.match(scene.log.of('services kept from before until all manifests are good'), [{ services: 2 }])
+    t.match(scene.log.of('services kept from before until everything is known'), [{ services: 2 }])
 
     scene.say({ ...Scene.stateOf(web(2, 2)), complete: false })
     t.same(scene.table.lines(), before.slice(1), 'a service that was read and then removed goes')
@@ -347,11 +242,11 @@ t.test('what of a manifest is not served is said once, and again after a reload'
   scene.first = state
   scene.daemon.start()
   scene.say(state)
-  t.match(scene.log.of('manifest not served in full'), [{ object: 'Service default/web1' }])
+  t.match(scene.log.of('not served in full'), [{ object: 'Service default/web1' }])
   scene.daemon.reload()
   t.equal(scene.reloads, 1)
   scene.say(state)
-  t.equal(scene.log.of('manifest not served in full').length, 2)
+  t.equal(scene.log.of('not served in full').length, 2)
 })
 
 t.test('stopping lets go of everything and leaves the table as it is', async (t) => {

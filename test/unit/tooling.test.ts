@@ -43,7 +43,8 @@ function builtCheckout(t: Tap): string {
   for (const path of ['build/bin', 'dist/bundle']) mkdirSync(join(folder, path), { recursive: true })
   cpSync(join(root, 'bin'), join(folder, 'bin'), { recursive: true })
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
-  for (const main of ['dist/main.js', 'dist/bundle/bpvsadm.js']) writeFileSync(join(folder, main), reportArguments)
+  for (const main of ['dist/bundle/bpvsd.js', 'dist/bundle/bpvsadm.js'])
+    writeFileSync(join(folder, main), reportArguments)
   symlinkSync(process.execPath, join(folder, 'build/bin/node'))
   return folder
 }

@@ -1,0 +1,98 @@
+/** Requests to the API server: one GET, its status, and its body as it arrives. */
+import { type IncomingMessage, type RequestOptions, request as requestPlain } from 'node:http'
+import { request as requestTls } from 'node:https'
+import { LbError } from '../../model/errors.ts'
+import type { Credentials } from './credentials.ts'
+
+export interface ApiResponse {
+  readonly status: number
+  /** What Retry-After asks for, milliseconds; 0: nothing. */
+  readonly retryAfterMs: number
+  /** Throws API when the connection breaks or stays silent. */
+  readonly body: AsyncIterable<Buffer>
+}
+
+/** The API server as the reflectors use it. */
+export interface ApiServer {
+  /** GETs a path with its query. Throws API when there is no answer; `signal` ends it, whatever it is doing. */
+  get(path: string, signal: AbortSignal): Promise<ApiResponse>
+}
+
+/** A dead peer is noticed in this time and some ten seconds more, also when nothing is sent. */
+const keepAliveMs = 15_000
+/** Credentials that the server refused are read anew, but not more often than this. */
+const reloadMs = 1000
+
+/** The API server by HTTP. Credentials are read with the first request, and anew when the server refuses them. */
+export class HttpApiServer implements ApiServer {
+  readonly #load: () => Promise<Credentials>
+  readonly #now: () => number
+  #credentials: { readonly loaded: Promise<Credentials>; readonly atMs: number } | undefined
+
+  constructor(load: () => Promise<Credentials>, now: () => number = () => performance.now()) {
+    this.#load = load
+    this.#now = now
+  }
+
+  async get(path: string, signal: AbortSignal): Promise<ApiResponse> {
+    const { server, apply } = await this.#current()
+    const options: RequestOptions = { headers: {} }
+    await apply(options)
+    options.headers = { ...options.headers, Accept: 'application/json', 'User-Agent': 'bpvsd' }
+    const base = server.pathname.replace(/\/$/, '')
+    const response = await send(new URL(`${base}${path}`, server), options, signal)
+    const status = response.statusCode ?? 0
+    if (status === 401) this.#refused()
+    return { status, retryAfterMs: retryAfter(response, Date.now()), body: bodyOf(response) }
+  }
+
+  async #current(): Promise<Credentials> {
+    this.#credentials ??= { loaded: this.#load(), atMs: this.#now() }
+    const { loaded } = this.#credentials
+    try {
+      return await loaded
+    } catch (error) {
+      this.#credentials = undefined
+      throw error
+    }
+  }
+
+  #refused(): void {
+    if (this.#credentials !== undefined && this.#now() - this.#credentials.atMs >= reloadMs) {
+      this.#credentials = undefined
+    }
+  }
+}
+
+/** Resolves when the head of the answer is there. */
+function send(url: URL, options: RequestOptions, signal: AbortSignal): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const request = (url.protocol === 'https:' ? requestTls : requestPlain)(url, { ...options, method: 'GET', signal })
+    request.setSocketKeepAlive(true, keepAliveMs)
+    request.on('error', (error) => reject(broken(error)))
+    request.on('response', resolve)
+    request.end()
+  })
+}
+
+async function* bodyOf(response: IncomingMessage): AsyncGenerator<Buffer> {
+  try {
+    for await (const chunk of response) yield chunk as Buffer
+  } catch (error) {
+    throw broken(error)
+  }
+}
+
+function broken(error: unknown): LbError {
+  const reason = error instanceof Error ? error.message : String(error)
+  return new LbError('API', `the API server cannot be reached: ${reason}`, {}, error)
+}
+
+/** Seconds or a date; 0 for anything else. */
+function retryAfter({ headers }: IncomingMessage, nowMs: number): number {
+  const text = headers['retry-after']
+  if (text === undefined) return 0
+  if (/^\d+$/.test(text)) return Number(text) * 1000
+  const date = Date.parse(text)
+  return Number.isNaN(date) ? 0 : Math.max(0, date - nowMs)
+}

@@ -1,0 +1,160 @@
+/** From one Service and its EndpointSlices to the virtual services that serve it, and their rules. Pure. */
+import type { DesiredService } from '../engine/table.ts'
+import type { Family, Prefix, Scheduler, ServerSpec, ServiceSpec } from '../model/types.ts'
+import { type IpAddress, isWithin } from './address.ts'
+import { type Candidate, type ChosenEndpoints, candidatesOf, chooseEndpoints, type Place } from './endpoints.ts'
+import type { KubeEndpointSlice, KubeService, KubeServicePort } from './objects.ts'
+
+/** What of the cluster and of this node bears on every Service. */
+export interface TranslateOptions {
+  /** Of every service (kube-proxy's ipvs.scheduler). */
+  readonly scheduler: Scheduler
+  /** Where we are; local endpoints are those of this node. */
+  readonly place: Place
+  /** Where node ports are served. */
+  readonly nodePortAddresses: readonly IpAddress[]
+  /** The node's own address of each family: where it may use a load balancer's address, so may the node. */
+  readonly primaryAddresses: readonly IpAddress[]
+  /** Masquerade whatever goes to a cluster IP. */
+  readonly masqueradeAll: boolean
+  /** It can be told which packets come from the cluster's pods. Without that nothing to a cluster IP is masqueraded. */
+  readonly knowsPods: boolean
+}
+
+/** Which address of its Service a virtual service has. */
+export type Role = 'clusterIP' | 'externalIP' | 'loadBalancerIP' | 'nodePort'
+
+/** Whose connections get the node's address for a source: by where they come from. */
+export interface Masquerade {
+  readonly pod: boolean
+  readonly node: boolean
+  readonly external: boolean
+}
+
+/** What there is to a virtual service of Kubernetes beside forwarding. */
+export interface ServiceRules {
+  readonly role: Role
+  readonly masquerade: Masquerade
+  /** What becomes of a new connection when there are no servers: dropped, if other nodes have some. */
+  readonly whenEmpty: 'refuse' | 'drop'
+  /** Servers for clients in pods and on the node itself, where they are not those that all others get. */
+  readonly insiders?: readonly ServerSpec[]
+  /** Packets from elsewhere are dropped; absent: everybody may. */
+  readonly sources?: readonly Prefix[]
+}
+
+/** A virtual service as a Service wants it. */
+export interface KubeVirtualService extends DesiredService {
+  readonly rules: ServiceRules
+}
+
+const nobody: Masquerade = { pod: false, node: false, external: false }
+const strangers: Masquerade = { pod: false, node: true, external: true }
+const everybody: Masquerade = { pod: true, node: true, external: true }
+const theNode: Masquerade = { pod: false, node: true, external: false }
+
+/** mh counts the source port too, as kube-proxy has it (flag 2: mh-port). */
+const flagsOf = (scheduler: Scheduler): ServiceSpec['schedulerFlags'] => (scheduler === 'mh' ? [2] : [])
+
+/** Ports in the order of the Service; of each the cluster IPs, external IPs, load balancers' addresses, node ports. */
+export function virtualServices(
+  service: KubeService,
+  slices: readonly KubeEndpointSlice[],
+  options: TranslateOptions,
+): KubeVirtualService[] {
+  return service.clusterIps.flatMap((ip) =>
+    service.ports.flatMap((port) => new PortServices(service, ip, port, slices, options).all()),
+  )
+}
+
+/** The virtual services of one port in one family. */
+class PortServices {
+  readonly #service: KubeService
+  readonly #clusterIp: IpAddress
+  readonly #port: KubeServicePort
+  readonly #options: TranslateOptions
+  readonly #chosen: ChosenEndpoints
+  readonly #cluster: readonly ServerSpec[]
+
+  constructor(
+    service: KubeService,
+    clusterIp: IpAddress,
+    port: KubeServicePort,
+    slices: readonly KubeEndpointSlice[],
+    options: TranslateOptions,
+  ) {
+    this.#service = service
+    this.#clusterIp = clusterIp
+    this.#port = port
+    this.#options = options
+    this.#chosen = chooseEndpoints(candidatesOf(clusterIp.family, port, slices), options.place)
+    this.#cluster = serversOf(clusterIp.family, this.#chosen.cluster)
+  }
+
+  all(): KubeVirtualService[] {
+    const { port, nodePort } = this.#port
+    const { externalIps, ingressIps } = this.#service
+    const nodeAddresses = nodePort === 0 ? [] : this.#options.nodePortAddresses
+    const found = [
+      this.#make('clusterIP', this.#clusterIp, port),
+      ...externalIps.map((ip) => this.#make('externalIP', ip, port)),
+      ...ingressIps.map((ip) => this.#make('loadBalancerIP', ip, port)),
+      ...nodeAddresses.map((ip) => this.#make('nodePort', ip, nodePort)),
+    ]
+    return found.filter((each) => each !== undefined)
+  }
+
+  #make(role: Role, { family, address }: IpAddress, port: number): KubeVirtualService | undefined {
+    if (family !== this.#clusterIp.family) return undefined
+    const { scheduler } = this.#options
+    const { protocol } = this.#port
+    const { affinityS } = this.#service
+    const mask = family === 4 ? '255.255.255.255' : 128
+    const local = this.#policy(role) === 'Local'
+    const servers = local ? serversOf(family, this.#chosen.local) : this.#cluster
+    return {
+      service: {
+        key: { kind: 'address', family, protocol, address, port },
+        scheduler,
+        schedulerFlags: flagsOf(scheduler),
+        ...(affinityS === undefined ? {} : { persistence: { timeoutS: affinityS, mask } }),
+        onePacket: false,
+      },
+      servers,
+      rules: {
+        role,
+        masquerade: this.#masquerade(role, local),
+        whenEmpty: this.#chosen.any ? 'drop' : 'refuse',
+        ...(local && role !== 'clusterIP' ? { insiders: this.#cluster } : {}),
+        ...this.#sources(role, address, family),
+      },
+    }
+  }
+
+  #policy(role: Role): 'Cluster' | 'Local' {
+    const { internalTrafficPolicy, externalTrafficPolicy } = this.#service
+    return role === 'clusterIP' ? internalTrafficPolicy : externalTrafficPolicy
+  }
+
+  #masquerade(role: Role, local: boolean): Masquerade {
+    const { masqueradeAll, knowsPods } = this.#options
+    if (role !== 'clusterIP') return local ? theNode : everybody
+    if (masqueradeAll) return everybody
+    return knowsPods ? strangers : nobody
+  }
+
+  /** Of load balancers' addresses. Where the node may come in, so may what it sends from the address itself. */
+  #sources(role: Role, address: string, family: Family): { readonly sources?: readonly Prefix[] } {
+    const ranges = this.#service.sourceRanges.filter((range) => range.family === family)
+    if (role !== 'loadBalancerIP' || ranges.length === 0 || ranges.some(({ length }) => length === 0)) return {}
+    const nodeMay = this.#options.primaryAddresses.some((ip) => ranges.some((range) => isWithin(ip, range)))
+    const self = { family, address, length: family === 4 ? 32 : 128 }
+    return { sources: nodeMay ? [...ranges, self] : ranges }
+  }
+}
+
+function serversOf(family: Family, candidates: readonly Candidate[]): ServerSpec[] {
+  return candidates.map(({ endpoint, port }) => {
+    return { family, address: endpoint.address, port, weight: 1, method: 'masq', upper: 0, lower: 0 }
+  })
+}

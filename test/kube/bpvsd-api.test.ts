@@ -1,0 +1,119 @@
+/** bpvsd as a process, with the kernel's table, in a namespace of its own, behind an API server. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { openKernelTable } from '../../src/engine/open.ts'
+import { Topology } from '../../src/lab/topology.ts'
+import { type ApiObject, TestApiServer } from '../helpers/api-server.ts'
+import { Daemon } from '../helpers/daemon.ts'
+import { needsRoot, waitFor } from '../helpers/topology.ts'
+import { saveFormat } from './save-format.ts'
+
+const deadlineMs = 60_000
+
+t.setTimeout(240_000)
+
+interface Teardown {
+  teardown(handler: () => Promise<void>): void
+}
+
+class Scene {
+  readonly topology: Topology
+  readonly server: TestApiServer
+  readonly kubeconfig: string
+
+  private constructor(topology: Topology, server: TestApiServer, kubeconfig: string) {
+    this.topology = topology
+    this.server = server
+    this.kubeconfig = kubeconfig
+  }
+
+  static async make(t: Teardown): Promise<Scene> {
+    const topology = new Topology({ namespaces: [{ name: 'director' }], links: [] })
+    const directory = mkdtempSync(join(tmpdir(), 'bpvs-bpvsd-api-'))
+    t.teardown(async () => {
+      rmSync(directory, { recursive: true })
+      await topology.close()
+    })
+    await topology.create()
+    const server = await TestApiServer.start(t, (open) => topology.within('director', open))
+    const file = join(directory, 'kubeconfig')
+    const config = {
+      clusters: [{ name: 'test', cluster: { server: server.url } }],
+      users: [{ name: 'me', user: { token: 'secret' } }],
+      contexts: [{ name: 'here', context: { cluster: 'test', user: 'me' } }],
+      'current-context': 'here',
+    }
+    writeFileSync(file, JSON.stringify(config))
+    return new Scene(topology, server, file)
+  }
+
+  start(): Daemon {
+    const source = ['--kubeconfig', this.kubeconfig, '--hostname-override', 'here']
+    return new Daemon(this.topology, source, '--max-servers', '1024', '--max-services', '1024')
+  }
+
+  /** The table as `ipvsadm -S -n`, sorted. */
+  lines(): string[] {
+    return this.topology.within('director', () => {
+      const table = openKernelTable({ create: false })
+      const views = table?.services() ?? []
+      table?.close()
+      return saveFormat(views.map((view) => ({ service: view, servers: view.servers.toReversed() }))).sort()
+    })
+  }
+
+  until(what: string, lines: readonly string[]): Promise<true> {
+    const wanted = [...lines].sort().join('\n')
+    return waitFor(what, () => this.lines().join('\n') === wanted, deadlineMs)
+  }
+}
+
+function service(name: string, address: string): ApiObject {
+  return { metadata: { name, namespace: 'default' }, spec: { clusterIP: address, ports: [{ port: 80 }] } }
+}
+
+function slice(of: string, ...addresses: readonly string[]): ApiObject {
+  return {
+    metadata: { name: `${of}-1`, namespace: 'default', labels: { 'kubernetes.io/service-name': of } },
+    addressType: 'IPv4',
+    ports: [{ name: '', port: 8080, protocol: 'TCP' }],
+    endpoints: addresses.map((address) => ({ addresses: [address], conditions: { ready: true } })),
+  }
+}
+
+const line = (address: string): string => `-A -t ${address}:80 -s rr`
+const server = (address: string, n: number): string => `-a -t ${address}:80 -r 10.0.0.${n}:8080 -m -w 1`
+
+t.test(
+  'a life with an API server: services are programmed and followed; without the server, and over a restart, they stay',
+  { skip: needsRoot },
+  async (t) => {
+    const scene = await Scene.make(t)
+    scene.server.set('Service', service('web', '10.96.0.1'))
+    scene.server.set('EndpointSlice', slice('web', '10.0.0.1', '10.0.0.2'))
+    const first = scene.start()
+    await first.logged('ready')
+    const web = [line('10.96.0.1'), server('10.96.0.1', 1), server('10.96.0.1', 2)]
+    t.same(scene.lines(), web.toSorted())
+
+    scene.server.set('Service', service('db', '10.96.0.2'))
+    scene.server.set('EndpointSlice', slice('web', '10.0.0.2', '10.0.0.3'))
+    const later = [line('10.96.0.1'), server('10.96.0.1', 2), server('10.96.0.1', 3), line('10.96.0.2')]
+    await scene.until('what the API server tells', later)
+
+    await scene.server.stop()
+    await first.logged('the API server cannot be followed; what it said stays in force')
+    t.equal(await first.end('SIGTERM'), 0)
+    const second = scene.start()
+    await second.logged('the API server cannot be followed; what it said stays in force')
+    t.same(scene.lines(), later.toSorted(), 'without the server a new bpvsd leaves the table as it is')
+
+    scene.server.delete('Service', 'default', 'db')
+    await scene.server.listen()
+    await second.logged('ready')
+    await scene.until('what there is now', later.slice(0, 3))
+    t.equal(await second.end('SIGTERM'), 0)
+  },
+)

@@ -1,0 +1,381 @@
+/** Services, EndpointSlices and our Node from an API server over HTTP, whatever happens on the way. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { HttpApiServer } from '../../src/kube/client/api-server.ts'
+import { loadCredentials } from '../../src/kube/client/credentials.ts'
+import { type KubeChanges, KubernetesSource } from '../../src/kube/client/kubernetes-source.ts'
+import { type ApiObject, TestApiServer } from '../helpers/api-server.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+
+t.setTimeout(120_000)
+
+function service(name: string, address: string, namespace = 'default'): ApiObject {
+  return { metadata: { name, namespace }, spec: { clusterIP: address, clusterIPs: [address], ports: [{ port: 80 }] } }
+}
+
+function slice(of: string, ...addresses: readonly string[]): ApiObject {
+  return {
+    metadata: { name: `${of}-1`, namespace: 'default', labels: { 'kubernetes.io/service-name': of } },
+    addressType: 'IPv4',
+    ports: [{ name: '', port: 8080, protocol: 'TCP' }],
+    endpoints: addresses.map((address) => ({ addresses: [address], conditions: { ready: true } })),
+  }
+}
+
+interface Teardown {
+  teardown(handler: () => void): void
+}
+
+/** A source that follows a server, and all that it has said. Its time runs `speed` times as fast as ours. */
+class Scene {
+  readonly server: TestApiServer
+  readonly source: KubernetesSource
+  readonly said: KubeChanges[] = []
+  readonly bad: string[] = []
+  readonly troubles: string[] = []
+  /** What the changes come to: endpoints by objectId. */
+  readonly objects = new Map<string, readonly string[]>()
+  readonly file: string
+
+  private constructor(t: Teardown, server: TestApiServer, speed: number) {
+    this.server = server
+    const directory = mkdtempSync(join(tmpdir(), 'bpvs-api-'))
+    this.file = join(directory, 'kubeconfig')
+    this.writeKubeconfig({ token: 'first' })
+    this.source = new KubernetesSource({
+      api: new HttpApiServer(
+        () => loadCredentials({ kubeconfig: this.file }),
+        () => performance.now() * speed,
+      ),
+      clock: {
+        now: () => performance.now() * speed,
+        random: Math.random,
+        after: (ms, run) => {
+          const timer = setTimeout(run, ms / speed)
+          return { cancel: () => clearTimeout(timer) }
+        },
+      },
+      nodeName: 'here',
+      gatherMs: 0,
+      onChanges: (changes) => this.#take(changes),
+      onBad: (object, reasons) => this.bad.push(`${object}: ${reasons.join('; ')}`),
+      onTrouble: (kind, error) =>
+        this.troubles.push(`${kind}: ${error instanceof Error ? error.message : 'well again'}`),
+    })
+    t.teardown(() => {
+      this.source.close()
+      rmSync(directory, { recursive: true })
+    })
+  }
+
+  static async make(t: Teardown & { teardown(handler: () => Promise<void>): void }, speed = 10): Promise<Scene> {
+    return new Scene(t, await TestApiServer.start(t), speed)
+  }
+
+  writeKubeconfig(user: object): void {
+    const config = {
+      clusters: [{ name: 'test', cluster: { server: this.server.url } }],
+      users: [{ name: 'me', user }],
+      contexts: [{ name: 'here', context: { cluster: 'test', user: 'me' } }],
+      'current-context': 'here',
+    }
+    writeFileSync(this.file, JSON.stringify(config))
+  }
+
+  #take(changes: KubeChanges): void {
+    this.said.push(changes)
+    for (const object of changes.set) {
+      const endpoints = object.kind === 'EndpointSlice' ? object.endpoints.map(({ address }) => address) : []
+      this.objects.set(`${object.kind} ${object.namespace}/${object.name}`, endpoints)
+    }
+    for (const id of changes.removed) this.objects.delete(id)
+  }
+
+  get complete(): boolean {
+    return this.said.at(-1)?.complete ?? false
+  }
+
+  /** Follows, and waits for the first whole state. */
+  async start(): Promise<void> {
+    this.source.start()
+    await waitFor('the first whole state', () => this.complete, 20_000)
+  }
+
+  /** Waits until exactly these objects are known, with these endpoints. */
+  knows(what: string, objects: Readonly<Record<string, readonly string[]>>): Promise<true> {
+    const wanted = JSON.stringify(Object.entries(objects).sort())
+    return waitFor(`${what}: ${wanted}`, () => JSON.stringify([...this.objects].sort()) === wanted, 20_000)
+  }
+
+  watching(): Promise<true> {
+    return waitFor('three watches', () => this.server.watches === 3, 20_000)
+  }
+}
+
+const two = { 'Service default/a': [], 'EndpointSlice default/a-1': ['10.0.0.1'] }
+
+for (const streams of [true, false, 'ignores'] as const) {
+  t.test(`objects are listed and followed; streaming lists: ${streams}`, async (t) => {
+    const scene = await Scene.make(t, streams === 'ignores' ? 100 : 10)
+    scene.server.streams = streams
+    scene.server.set('Service', service('a', '10.96.0.1'))
+    scene.server.set('EndpointSlice', slice('a', '10.0.0.1'))
+    scene.server.set('Node', { metadata: { name: 'here', labels: { 'topology.kubernetes.io/zone': 'z1' } } })
+    scene.server.set('Node', { metadata: { name: 'there', labels: { 'topology.kubernetes.io/zone': 'z2' } } })
+    await scene.start()
+    await scene.knows('the first list', two)
+    const node = await waitFor('our Node', () => scene.said.at(-1)?.node)
+    t.match(node, { name: 'here', zone: 'z1' })
+    scene.server.set('EndpointSlice', slice('a', '10.0.0.1', '10.0.0.2'))
+    scene.server.set('Service', service('b', '10.96.0.2'))
+    await scene.knows('what came', {
+      ...two,
+      'EndpointSlice default/a-1': ['10.0.0.1', '10.0.0.2'],
+      'Service default/b': [],
+    })
+    scene.server.delete('Service', 'default', 'b')
+    scene.server.delete('EndpointSlice', 'default', 'a-1')
+    await scene.knows('what is left', { 'Service default/a': [] })
+    const lists = scene.server.requests.filter(({ path, query }) => path === '/api/v1/services' && !query.has('watch'))
+    t.equal(lists.length, streams === true ? 0 : 1)
+  })
+}
+
+t.test('headless objects and those of another proxy are not asked for', async (t) => {
+  const scene = await Scene.make(t)
+  const labels = { 'service.kubernetes.io/service-proxy-name': 'mesh' }
+  scene.server.set('Service', {
+    ...service('mesh', '10.96.0.3'),
+    metadata: { name: 'mesh', namespace: 'default', labels },
+  })
+  scene.server.set('Service', service('none', 'None'))
+  const headless = { 'kubernetes.io/service-name': 'none', 'service.kubernetes.io/headless': '' }
+  scene.server.set('EndpointSlice', {
+    ...slice('none'),
+    metadata: { name: 'none-1', namespace: 'default', labels: headless },
+  })
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  await scene.knows('the one to serve', { 'Service default/a': [] })
+})
+
+t.test('a server that does not know the field of cluster IPs is asked without it', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.streams = false
+  scene.server.knowsClusterIp = false
+  scene.server.set('Service', service('none', 'None'))
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  await scene.knows('both', { 'Service default/a': [], 'Service default/none': [] })
+})
+
+t.test(
+  'default/kubernetes is told of before the list of everything is there; nothing is said to be complete',
+  async (t) => {
+    const scene = await Scene.make(t)
+    scene.server.set('Service', service('kubernetes', '10.96.0.1'))
+    scene.server.set('EndpointSlice', slice('kubernetes', '192.0.2.1'))
+    scene.server.set('Service', service('a', '10.96.0.2'))
+    scene.server.fault = ({ path }) =>
+      path === '/apis/discovery.k8s.io/v1/endpointslices' ? { status: 500 } : undefined
+    scene.source.start()
+    await waitFor('the endpoint', () => scene.objects.has('EndpointSlice default/kubernetes-1'))
+    t.same(scene.objects.get('EndpointSlice default/kubernetes-1'), ['192.0.2.1'])
+    t.same(
+      [...scene.objects.keys()].sort(),
+      ['EndpointSlice default/kubernetes-1', 'Service default/kubernetes'],
+      'and nothing that may be a part',
+    )
+    t.equal(scene.complete, false)
+    scene.server.fault = () => undefined
+    await waitFor('everything', () => scene.complete)
+  },
+)
+
+t.test('a list of many pages, in pieces cut anywhere, is read to its end', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.streams = false
+  scene.server.chunkBytes = 1009
+  for (let n = 0; n < 1200; n++) scene.server.set('Service', service(`s${n}`, `10.96.${n >> 8}.${n & 255}`))
+  await scene.start()
+  t.equal(scene.objects.size, 1200)
+  const pages = scene.server.requests.filter(({ path, query }) => path === '/api/v1/services' && query.has('limit'))
+  t.same(
+    pages.map(({ query }) => query.get('continue')?.replace(/^\d+/, 'v')),
+    [undefined, 'v:500', 'v:1000'],
+  )
+})
+
+t.test('pages that the server no longer has begin anew', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.streams = false
+  for (let n = 0; n < 600; n++) scene.server.set('Service', service(`s${n}`, `10.96.${n >> 8}.${n & 255}`))
+  let compacted = false
+  scene.server.fault = ({ query }) => {
+    if (!query.has('continue') || compacted) return undefined
+    compacted = true
+    scene.server.compact()
+    return undefined
+  }
+  await scene.start()
+  t.equal(scene.objects.size, 600)
+})
+
+t.test('a watch that ends, is cut off within an event or is reset goes on where it was', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  let n = 0
+  for (const end of ['closeWatches', 'breakWatches'] as const) {
+    await scene.watching()
+    scene.server.bookmark()
+    scene.server[end]()
+    await waitFor('the watches to end', () => scene.server.watches === 0)
+    scene.server.set('Service', service(`later${n++}`, '10.96.0.2'))
+    await waitFor(`what came after ${end}`, () => scene.objects.size === n + 1, 20_000)
+  }
+  const lists = scene.server.requests.filter(({ query }) => query.has('sendInitialEvents'))
+  t.equal(lists.length, 3, 'one list of each kind')
+})
+
+for (const goneByStatus of [false, true]) {
+  t.test(
+    `what was missed is made good by a list (410 ${goneByStatus ? 'as status' : 'as event'}), removals too`,
+    async (t) => {
+      const scene = await Scene.make(t)
+      scene.server.goneByStatus = goneByStatus
+      scene.server.set('Service', service('a', '10.96.0.1'))
+      scene.server.set('Service', service('b', '10.96.0.2'))
+      await scene.start()
+      await scene.watching()
+      await scene.server.stop()
+      scene.server.delete('Service', 'default', 'a')
+      scene.server.set('Service', service('c', '10.96.0.3'))
+      scene.server.compact()
+      await scene.server.listen()
+      await scene.knows('what there is now', { 'Service default/b': [], 'Service default/c': [] })
+      const told = scene.said.flatMap(({ set }) => set).filter(({ name }) => name === 'b')
+      t.equal(told.length, 1, 'what has not changed is not told again')
+    },
+  )
+}
+
+t.test('while the server is away what it said stays, and it is said once that it is away', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  await scene.watching()
+  await scene.server.stop()
+  await waitFor(
+    'attempts in vain',
+    () => scene.troubles.filter((each) => each.startsWith('Service')).length >= 4,
+    20_000,
+  )
+  t.same([...scene.objects.keys()], ['Service default/a'])
+  t.equal(scene.complete, true)
+  await scene.server.listen()
+  await waitFor('the end of it', () => scene.troubles.includes('Service: well again'), 20_000)
+  scene.server.set('Service', service('b', '10.96.0.2'))
+  await scene.knows('what came then', { 'Service default/a': [], 'Service default/b': [] })
+})
+
+t.test('errors, resets, silence and nonsense are survived; Retry-After is minded', async (t) => {
+  const scene = await Scene.make(t, 100)
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  const faults = [
+    { status: 500, message: 'etcdserver: leader changed' },
+    'reset',
+    { status: 429, message: 'slow down', headers: { 'retry-after': '10' } },
+    { status: 503 },
+    'silence',
+    { status: 403, message: 'services is forbidden' },
+  ] as const
+  let n = 0
+  const at: number[] = []
+  scene.server.fault = ({ path }) => {
+    if (path !== '/api/v1/services') return undefined
+    at.push(performance.now())
+    return faults[n++]
+  }
+  await scene.start()
+  await scene.knows('the service', { 'Service default/a': [] })
+  const text = scene.troubles.join('\n')
+  t.match(text, /answers 500: etcdserver: leader changed/)
+  t.match(text, /cannot be reached/)
+  t.match(text, /answers 429: slow down/)
+  t.match(text, /no data for 30 s/)
+  t.match(text, /answers 403: services is forbidden/)
+  t.ok((at[3] ?? 0) - (at[2] ?? 0) >= 100, 'a hundredth of ten seconds, at least')
+  await scene.watching()
+  scene.server.sendRaw('Service', '<html>')
+  await waitFor('the complaint', () => scene.troubles.some((each) => each.includes('what is not JSON')))
+  scene.server.set('Service', service('b', '10.96.0.2'))
+  await scene.knows('what came then', { 'Service default/a': [], 'Service default/b': [] })
+})
+
+t.test('an object that cannot be used is reported, and its last good version stays', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  await scene.watching()
+  scene.server.set('Service', service('a', 'x'))
+  scene.server.set('Service', service('b', '10.96.0.2'))
+  await scene.knows('both', { 'Service default/a': [], 'Service default/b': [] })
+  t.match(scene.bad, [/^Service default\/a: .*"x" is not an IP address/])
+})
+
+t.test('without permission to see Nodes services are served all the same', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  scene.server.fault = ({ path }) => (path === '/api/v1/nodes' ? { status: 403 } : undefined)
+  await scene.start()
+  await scene.knows('the service', { 'Service default/a': [] })
+  t.equal(scene.said.at(-1)?.node, undefined)
+})
+
+t.test('asked for everything anew, it says nothing that it has said', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  await scene.watching()
+  const before = scene.said.flatMap(({ set }) => set).length
+  scene.source.reload()
+  await waitFor(
+    'new lists',
+    () => scene.server.requests.filter(({ query }) => query.has('sendInitialEvents')).length === 6,
+  )
+  await scene.watching()
+  scene.server.set('Service', service('b', '10.96.0.2'))
+  await scene.knows('both', { 'Service default/a': [], 'Service default/b': [] })
+  t.equal(scene.said.flatMap(({ set }) => set).length, before + 1)
+})
+
+t.test('a token in a file is read anew, and one in a kubeconfig when the server refuses it', async (t) => {
+  const scene = await Scene.make(t)
+  const tokenFile = `${scene.file}.token`
+  writeFileSync(tokenFile, 'one\n')
+  scene.writeKubeconfig({ tokenFile: 'kubeconfig.token' })
+  scene.server.tokens = ['one']
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  await scene.watching()
+
+  scene.server.tokens = ['two']
+  writeFileSync(tokenFile, 'two\n')
+  scene.server.closeWatches()
+  await waitFor('the watches to end', () => scene.server.watches === 0)
+  await scene.watching()
+  t.notOk(
+    scene.troubles.some((each) => each.includes('401')),
+    'no request with the old token',
+  )
+
+  scene.writeKubeconfig({ token: 'three' })
+  scene.server.tokens = ['three']
+  scene.server.closeWatches()
+  await waitFor('the refusal', () => scene.troubles.some((each) => each.includes('401')))
+  scene.server.set('Service', service('b', '10.96.0.2'))
+  await scene.knows('both', { 'Service default/a': [], 'Service default/b': [] })
+})

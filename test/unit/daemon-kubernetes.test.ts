@@ -1,0 +1,64 @@
+import t from 'tap'
+import { LbError } from '../../src/model/errors.ts'
+import { entry, key, Scene, web } from '../helpers/daemon-scene.ts'
+
+const kubernetes = ['--kubeconfig', '/etc/kubeconfig']
+
+t.test('until Kubernetes has told of everything, what an earlier bpvsd made of it stays; then it goes', async (t) => {
+  const scene = new Scene([], kubernetes)
+  scene.table.edit((entries) => {
+    for (const n of [1, 2, 3]) entries.set(key(n), { source: n === 3 ? 'manifest' : 'kubernetes', want: entry(n) })
+  })
+  scene.first = undefined
+  scene.daemon.start()
+  t.equal(scene.table.applies, 0, 'nothing is known: nothing is done')
+  const { service, slice } = web(1)
+  const changes = { removed: [], node: undefined }
+  scene.callbacks?.onChanges({ ...changes, set: [service, slice], complete: false })
+  t.same(scene.table.lines('kubernetes'), [`${key(1)} -> 10.0.1.1:8080`, `${key(2)} -> `])
+  t.same(scene.log.of('ready'), [])
+  scene.callbacks?.onChanges({ ...changes, set: [], complete: true })
+  t.same(scene.table.lines(), [`${key(1)} -> 10.0.1.1:8080`, `${key(3)} -> `])
+  t.match(scene.log.of('ready'), [{ services: 1, complete: true }])
+  scene.callbacks?.onChanges({ ...changes, set: [], removed: ['Service default/web1'], complete: true })
+  t.same(scene.table.lines('kubernetes'), [])
+})
+
+t.test('our Node and the addresses of the host decide about node ports and local endpoints', async (t) => {
+  const scene = new Scene(['--hostname-override', 'Here '], kubernetes)
+  scene.host.addresses = [{ family: 4, address: '192.0.2.1' }]
+  scene.first = undefined
+  scene.daemon.start()
+  const { service, slice } = web(1, 2)
+  const ports = service.ports.map((port) => ({ ...port, nodePort: 30080 }))
+  const endpoints = slice.endpoints.map((each, i) => {
+    return { ...each, node: i === 0 ? 'here' : 'there', forZones: [i === 0 ? 'z1' : 'z2'] }
+  })
+  const set = [
+    { ...service, type: 'NodePort', ports, externalTrafficPolicy: 'Local' },
+    { ...slice, endpoints },
+  ] as const
+  const node = { name: 'here', addresses: [], podCidrs: [], eligible: true }
+  scene.callbacks?.onChanges({ set, removed: [], node, complete: true })
+  const nodePort = (address: string): string => `TCP ${address}:30080 -> 10.0.1.1:8080`
+  t.same(scene.table.lines(), [`${key(1)} -> 10.0.1.1:8080, 10.0.1.2:8080`, nodePort('192.0.2.1')])
+  scene.callbacks?.onChanges({ set: [], removed: [], node: { ...node, zone: 'z2' }, complete: true })
+  t.same(scene.table.lines(), [`${key(1)} -> 10.0.1.2:8080`, nodePort('192.0.2.1')])
+  scene.host.addresses = [{ family: 4, address: '192.0.2.9' }]
+  scene.timers.pass(1000)
+  t.same(scene.table.lines(), [`${key(1)} -> 10.0.1.2:8080`, nodePort('192.0.2.9')])
+})
+
+t.test('trouble with the API server, objects that cannot be used: said, and their end too', async (t) => {
+  const scene = new Scene([], kubernetes)
+  scene.first = undefined
+  scene.daemon.start()
+  scene.callbacks?.onTrouble('Service', new LbError('API', 'no route'))
+  scene.callbacks?.onTrouble('Service', new LbError('API', 'no route'))
+  scene.callbacks?.onTrouble('Service', undefined)
+  scene.callbacks?.onBad('Service default/web', ['spec.clusterIP: "x" is not an IP address'])
+  const away = 'the API server cannot be followed; what it said stays in force'
+  t.match(scene.log.of(away), [{ kind: 'Service', err: { message: 'no route' } }])
+  t.same(scene.log.of('the API server answers again'), [{ kind: 'Service' }])
+  t.match(scene.log.of('bad object'), [{ object: 'Service default/web' }])
+})
