@@ -7,7 +7,7 @@ import type { MapName } from '../../src/abi/generated.ts'
 import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
 import { formatAddress } from '../../src/model/address.ts'
 import type { RouteType } from '../../src/model/server-address.ts'
-import type { LocalLookup, TableConstants, TableHandles } from '../../src/native/handles.ts'
+import type { TableConstants, TableHandles } from '../../src/native/handles.ts'
 import type { Mark } from '../../src/native/steering.ts'
 
 /** How much the table holds. Powers of two where the kernel's are. */
@@ -129,12 +129,8 @@ export class MemoryHandles implements TableHandles {
     this.graces++
   }
 
-  localLookup(): LocalLookup {
-    return (family, bytes, at) => this.localAddresses.has(formatAddress(bytes, at, family))
-  }
-
-  routeType(family: 4 | 6, bytes: Uint8Array, at: number): RouteType {
-    return this.localAddresses.has(formatAddress(bytes, at, family)) ? 'local' : 'unicast'
+  routeType(family: 4 | 6, address: Uint8Array): RouteType {
+    return this.localAddresses.has(formatAddress(address, 0, family)) ? 'local' : 'unicast'
   }
 
   steer(marks: readonly Mark[]): void {
