@@ -77,10 +77,12 @@ function flagOf(path: FieldPath): string {
   return 'flag' in spec ? spec.flag : path
 }
 
+/** Fields without effect that somebody has set to something else than a configuration has that says nothing. */
 function ignored(configuration: KubeProxyConfiguration): string[] {
+  const silent = withDefaults({ mode: configuration.mode })
   return fieldEntries.flatMap(([path, spec]) => {
     const value = configuration[path]
-    if (spec.ignored === undefined || JSON.stringify(value) === JSON.stringify(spec.default)) return []
+    if (spec.ignored === undefined || JSON.stringify(value) === JSON.stringify(silent[path])) return []
     const isEmpty = value === '' || value === 0 || (Array.isArray(value) && value.length === 0)
     if (isEmpty && path.endsWith('Period')) return []
     return [`${path}: ${JSON.stringify(plainValue(spec, value))} has no effect: ${spec.ignored}`]
