@@ -105,18 +105,6 @@ static void read_interface(void *record, const struct nlmsghdr *msg)
 	}
 }
 
-static void read_prefix(void *record, const struct nlmsghdr *msg)
-{
-	struct bpvs_prefix *out = record;
-	struct rtmsg *route = NLMSG_DATA(msg);
-	int left = (int)RTM_PAYLOAD(msg);
-
-	*out = (struct bpvs_prefix){ .length = route->rtm_dst_len };
-	for (struct rtattr *a = RTM_RTA(route); RTA_OK(a, left); a = RTA_NEXT(a, left))
-		if (a->rta_type == RTA_DST && RTA_PAYLOAD(a) <= sizeof(out->addr))
-			memcpy(out->addr, RTA_DATA(a), RTA_PAYLOAD(a));
-}
-
 /* Reads one dump to its end; returns the number of records. */
 static int read_dump(int fd, void *buffer, const struct dump *dump)
 {
@@ -177,26 +165,6 @@ int bpvs_interfaces(struct bpvs_interface *out, uint32_t room)
 			     .size = sizeof(*out),
 			     .room = room,
 			     .type = RTM_NEWLINK };
-
-	return rtnl_dump(&request, sizeof(request), &dump);
-}
-
-int bpvs_local_routes(uint32_t family, struct bpvs_prefix *out, uint32_t room)
-{
-	struct {
-		struct nlmsghdr head;
-		struct rtmsg route;
-	} request = {
-		.head = { .nlmsg_len = sizeof(request),
-			  .nlmsg_type = RTM_GETROUTE,
-			  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
-		.route = { .rtm_family = family == 4 ? AF_INET : AF_INET6, .rtm_type = RTN_LOCAL },
-	};
-	struct dump dump = { .read = read_prefix,
-			     .out = (char *)out,
-			     .size = sizeof(*out),
-			     .room = room,
-			     .type = RTM_NEWROUTE };
 
 	return rtnl_dump(&request, sizeof(request), &dump);
 }

@@ -130,14 +130,6 @@ struct bpvs_interface {
 
 /* Lists interfaces; returns how many there are, of which at most `room` are in `out`. */
 int bpvs_interfaces(struct bpvs_interface *out, uint32_t room);
-struct bpvs_prefix {
-	__u8 addr[16]; /* an IPv4 address in the first four */
-	__u32 length;
-};
-
-/* Lists the routes of type local of `family` (4 or 6), of every table: no address outside them is this namespace's own.
- * Returns how many there are, of which at most `room` are in `out`. */
-int bpvs_local_routes(uint32_t family, struct bpvs_prefix *out, uint32_t room);
 /* The type (RTN_*) of the route that a packet to the address (4 or 16 bytes by `family` 4 or 6) would take; RTN_UNSPEC: there
  * is none. `fd` of bpvs_rtnl(). */
 int bpvs_route_type(int fd, uint32_t family, const uint8_t *address);

@@ -288,7 +288,7 @@ export class KernelTable implements ReconcilingTable {
   /** INVALID: no server can have it, as the host's routes are. One that comes back has its address. */
   #checkAddress(server: ServerName): void {
     const [family, bytes] = [serverFamily(server), serverAddress(server)]
-    if (canBeServer(family, bytes, () => this.#handles.routeType(family, bytes, 0))) return
+    if (canBeServer(family, bytes, () => this.#handles.routeType(family, bytes))) return
     throw new LbError('INVALID', undefined, { what: 'server address', value: [...bytes] })
   }
 

@@ -7,7 +7,6 @@ import { addServerCounters, addServiceBase, addSums, newSums, toCounters } from 
 import { serverRates, serviceRates } from '../maps/rates.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import type { ServerView, ServiceView, Source } from '../model/types.ts'
-import type { LocalLookup } from '../native/handles.ts'
 import { decodeServer, decodeService } from './specs.ts'
 import { trashedServers } from './trash.ts'
 
@@ -31,13 +30,11 @@ export function* liveServices(maps: TableMaps): Generator<number> {
 /** Views of services, of tables of any size: sums are added up in place, and most counters are the same zeros. */
 export class ViewReader {
   readonly #maps: TableMaps
-  readonly #isLocal: LocalLookup
   readonly #ofService = newSums()
   readonly #ofServer = newSums()
 
   constructor(maps: TableMaps) {
     this.#maps = maps
-    this.#isLocal = maps.handles.localLookup()
   }
 
   service(id: number): ServiceView {
@@ -73,7 +70,6 @@ export class ViewReader {
       persistent: serverStates.persistent(id),
       counters: toCounters(sums),
       rates: serverRates(this.#maps, id),
-      local: this.#isLocal(spec.family, servers.u8, at),
     })
   }
 }

@@ -99,8 +99,6 @@ export interface ServerView extends ServerSpec {
   readonly persistent: number
   readonly counters: Counters
   readonly rates: Rates
-  /** The address is one of this host's: shown as Local. */
-  readonly local: boolean
 }
 
 /** A virtual service as it is in the table; servers in the kernel's order (the newest first). */

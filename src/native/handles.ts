@@ -26,8 +26,6 @@ export interface ServiceSpot {
   readonly filterBit: number
 }
 
-export type LocalLookup = (family: 4 | 6, bytes: Uint8Array, at: number) => boolean
-
 /** The pinned table of a namespace, mapped. Addresses are 16 bytes in network order (an IPv4 address in the first
  * four), ports in host order, families 4 and 6. After close() every buffer has length 0. */
 export interface TableHandles {
@@ -54,10 +52,8 @@ export interface TableHandles {
   hashServers(endpoints: Uint8Array): Uint32Array
   /** When it returns, every program that ran when it was called has ended. */
   gracePeriod(): void
-  /** A way to ask which addresses (16 bytes at `at`) are this namespace's own, as its routes are now. */
-  localLookup(): LocalLookup
-  /** How a packet to an address (4 or 16 bytes at `at`, by family) would be routed now. NATIVE. */
-  routeType(family: 4 | 6, bytes: Uint8Array, at: number): RouteType
+  /** How a packet to an address (4 or 16 bytes, by family) would be routed now. NATIVE. */
+  routeType(family: 4 | 6, address: Uint8Array): RouteType
   /** Has exactly the packets that netfilter gives these marks come to the programs. NATIVE, PERMISSION. */
   steer(marks: readonly Mark[]): void
   /**

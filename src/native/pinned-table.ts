@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import { LbClockArray, LbRodataArray, type MapName, maps } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
 import { ENDPOINT_SIZE, packEndpoint } from './endpoints.ts'
-import type { LocalLookup, ServiceSpot, TableConstants, TableHandles } from './handles.ts'
+import type { ServiceSpot, TableConstants, TableHandles } from './handles.ts'
 import type { RouteType } from '../model/server-address.ts'
-import { LocalAddresses } from './local-addresses.ts'
+import { routeType } from './route-types.ts'
 import type { ProgramName } from './programs.ts'
 import { runProgram } from './run.ts'
 import { withNamespace } from './setns.ts'
@@ -56,7 +56,6 @@ export class PinnedTable implements TableHandles {
   readonly #clock: LbClockArray
   #locks = 0
   readonly #programs = new Map<ProgramName, Fd>()
-  #local: LocalAddresses | undefined
   #closed = false
 
   /** Opens a complete table. NATIVE with ENOENT if something is missing, PERMISSION. */
@@ -132,14 +131,8 @@ export class PinnedTable implements TableHandles {
     gracePeriod()
   }
 
-  localLookup(): LocalLookup {
-    const local = (this.#local ??= new LocalAddresses())
-    local.refresh()
-    return (family, bytes, at) => local.has(family, bytes, at)
-  }
-
-  routeType(family: 4 | 6, bytes: Uint8Array, at: number): RouteType {
-    return (this.#local ??= new LocalAddresses()).type(family, bytes, at)
+  routeType(family: 4 | 6, address: Uint8Array): RouteType {
+    return routeType(family, address)
   }
 
   steer(marks: readonly Mark[]): void {
@@ -165,7 +158,6 @@ export class PinnedTable implements TableHandles {
     closeFd(this.#directory)
     closeSync(this.#namespace)
     for (const program of this.#programs.values()) closeFd(program)
-    this.#local?.close()
   }
 
   /** Runs a pinned program that needs no packet. */

@@ -88,7 +88,7 @@ export class FakeTable implements ManagedTable {
       rates: noCounters,
       servers: want.servers.toReversed().map((server, i) => {
         const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noCounters }
-        return { ...server, id: i, ...counts, local: false }
+        return { ...server, id: i, ...counts }
       }),
     }))
   }

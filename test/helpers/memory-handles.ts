@@ -7,7 +7,7 @@ import type { MapName } from '../../src/abi/generated.ts'
 import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
 import { formatAddress } from '../../src/model/address.ts'
 import type { RouteType } from '../../src/model/server-address.ts'
-import type { LocalLookup, TableConstants, TableHandles } from '../../src/native/handles.ts'
+import type { TableConstants, TableHandles } from '../../src/native/handles.ts'
 import type { TunnelEnd } from '../../src/native/sources.ts'
 import type { Mark } from '../../src/native/steering.ts'
 
@@ -132,12 +132,8 @@ export class MemoryHandles implements TableHandles {
     this.graces++
   }
 
-  localLookup(): LocalLookup {
-    return (family, bytes, at) => this.localAddresses.has(formatAddress(bytes, at, family))
-  }
-
-  routeType(family: 4 | 6, bytes: Uint8Array, at: number): RouteType {
-    return this.localAddresses.has(formatAddress(bytes, at, family)) ? 'local' : 'unicast'
+  routeType(family: 4 | 6, address: Uint8Array): RouteType {
+    return this.localAddresses.has(formatAddress(address, 0, family)) ? 'local' : 'unicast'
   }
 
   tellSources(ends: readonly TunnelEnd[], only: boolean): void {

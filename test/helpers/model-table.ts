@@ -137,8 +137,8 @@ export class ModelTable implements Table {
     this.#checkThresholds(spec)
     const old = owner.servers.find((server) => sameServer(server, spec))
     if (old === undefined) throw new LbError('NO_SERVER')
-    const { id, active, inactive, persistent, counters, local } = old
-    const edited: ServerView = { ...spec, id, active, inactive, persistent, counters, local, rates: noCounters }
+    const { id, active, inactive, persistent, counters } = old
+    const edited: ServerView = { ...spec, id, active, inactive, persistent, counters, rates: noCounters }
     this.#replace(owner, { ...owner, servers: owner.servers.map((server) => (server === old ? edited : server)) })
   }
 
@@ -170,7 +170,7 @@ export class ModelTable implements Table {
   }
 
   #newServer(spec: ServerSpec): ServerView {
-    const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noCounters, local: false }
+    const counts = { active: 0, inactive: 0, persistent: 0, counters: noCounters, rates: noCounters }
     return { ...spec, id: this.#nextId++, ...counts }
   }
 

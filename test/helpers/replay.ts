@@ -197,7 +197,7 @@ export class Replay {
         if (server !== undefined) return !isListening(server) && this.#refuses(step, server)
         if (!isPassed) return isRefusal(arrival)
         if (step.proto === 'tcp') this.host.own('RA', step.dst, step.src)
-        return this.#serviceAt(step.dst)?.servers.some(({ local }) => local) ?? true
+        return this.#serviceAt(step.dst)?.servers.some(({ address }) => address.startsWith('10.254.')) ?? true
     }
   }
 

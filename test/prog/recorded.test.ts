@@ -1,4 +1,5 @@
-/** What was recorded of traffic as a whole: every listing after it, counters, refusals on the wire, deleted services. */
+/** What was recorded of services and traffic as a whole: every listing after it, counters, refusals on the wire, deleted services. */
+import { execFileSync } from 'node:child_process'
 import t from 'tap'
 import { LbBypassMode } from '../../src/abi/generated.ts'
 import { Datapath } from '../helpers/prog.ts'
@@ -74,6 +75,7 @@ class Player {
   readonly #datapath: Datapath
   readonly #replay: Replay
   readonly #wire = new Wire()
+  readonly #made: string[][] = []
   #sent = 0
 
   constructor(scenario: string, datapath: Datapath, replay: Replay) {
@@ -105,7 +107,7 @@ class Player {
       case 'sleep':
         return this.#replay.host.age(step.s)
       case 'sh':
-        return this.#replay.shell(step)
+        return step.cmd.startsWith('ip ') ? this.#network(step) : this.#replay.shell(step)
       case 'note':
         return this.#note(step)
       case 'read':
@@ -137,6 +139,23 @@ class Player {
   #circle({ src, dst }: FlowStep): void {
     for (let ttl = 62; ttl > 0; ttl -= 2) this.#replay.host.goesBack(src, dst, ttl)
     this.#replay.host.diesAt('10.254.2.2', src, dst)
+  }
+
+  /** Addresses and routes, made for real; undo() takes them away. */
+  #network({ cmd }: ShellStep): void {
+    const args = cmd
+      .replace(/\bd0\b/, 'cl0')
+      .split(' ')
+      .slice(1)
+    execFileSync('ip', args)
+    this.#made.push(args)
+  }
+
+  undo(): void {
+    for (const args of this.#made.splice(0).reverse()) {
+      const inverse = args.map((word) => ({ add: 'del', del: 'add' })[word] ?? word)
+      execFileSync('ip', inverse)
+    }
   }
 
   #close(step: CloseStep): void {
@@ -224,6 +243,7 @@ const played: Readonly<Record<string, readonly string[]>> = {
   extra: ['unavailable', 'ping_vip'],
   extra2: ['delete_service/another_left', 'delete_service/last'],
   proc: ['proc_conns', 'proc_nodest'],
+  services: ['none', 'server_addresses', 'local_servers', 'engine_missing'],
   stats: ['burst', 'steady', 'tcp_counts'],
 }
 
@@ -251,6 +271,7 @@ t.test('traffic is listed, counted and refused as recorded', { skip: needsRoot }
           datapath.clear()
           datapath.maps.config.setBypass(0, way.bypass)
           const player = new Player(name, datapath, new Replay(datapath, way, resolver))
+          t.teardown(() => player.undo())
           for (const [i, step] of steps.entries()) {
             await player.play(step)
             const what = nameOf(step)

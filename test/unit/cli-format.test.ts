@@ -24,7 +24,6 @@ function server(address: string, port: number, more: Partial<ServerView> = {}): 
     persistent: 0,
     counters,
     rates: counters,
-    local: false,
     ...more,
   }
 }
@@ -177,16 +176,6 @@ function readService(line: string): ServiceView {
   const named = protocol.toLowerCase() as 'tcp' | 'udp'
   return { ...service(address, 0), key: { kind: 'address', family, protocol: named, address, port: Number(port) } }
 }
-
-t.test(
-  'a server at an address of the host is listed by its forwarding method, as the kernel does since 2.6.27',
-  async (t) => {
-    const services = [
-      service('10.9.0.1', 80, { servers: [server('127.0.0.1', 80, { local: true, method: 'droute' })] }),
-    ]
-    t.match(formatTable(services, { columns: 'plain', exact: false, sorted: true }), /127\.0\.0\.1:80 +Route /)
-  },
-)
 
 t.test("bpvs's own listings have columns as wide as their widest word", async (t) => {
   t.equal(

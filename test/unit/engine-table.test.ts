@@ -6,7 +6,7 @@ import { filterWords } from '../../src/maps/filter.ts'
 import { readVerdicts } from '../../src/maps/verdicts.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type { ErrorCode } from '../../src/model/errors.ts'
-import type { Scheduler, ServerSpec, ServiceSpec } from '../../src/model/types.ts'
+import type { Scheduler, ServerSpec, ServiceKey, ServiceSpec } from '../../src/model/types.ts'
 import { idOf, keyOf, memoryTable, numberOf, serverOf, serversOf, serviceOf } from '../helpers/table-specs.ts'
 
 function refusal(edit: () => void): ErrorCode | undefined {
@@ -32,8 +32,7 @@ t.test('a new server goes to the head of the list and keeps its id', async (t) =
 })
 
 t.test('what was asked for is what the table shows', async (t) => {
-  const { table, handles } = memoryTable()
-  handles.localAddresses.add('fd00:2::1')
+  const { table } = memoryTable()
   const service: ServiceSpec = {
     key: { kind: 'address', family: 6, protocol: 'udp', address: 'fd00:9::1', port: 53 },
     scheduler: 'wlc',
@@ -60,7 +59,7 @@ t.test('what was asked for is what the table shows', async (t) => {
     source: 'kubernetes',
     counters: zero,
     rates: zero,
-    servers: [{ ...server, id: 1, active: 0, inactive: 0, persistent: 0, counters: zero, rates: zero, local: true }],
+    servers: [{ ...server, id: 1, active: 0, inactive: 0, persistent: 0, counters: zero, rates: zero }],
   })
 })
 
@@ -71,6 +70,21 @@ t.test('a persistence mask of IPv4 is kept as written', async (t) => {
   t.same(table.service(keyOf(1))?.persistence, spec.persistence)
   table.editService(serviceOf(1))
   t.equal(table.service(keyOf(1))?.persistence, undefined)
+})
+
+t.test('a link-local address is a server only if it is the host itself, or comes back', async (t) => {
+  const { table, handles } = memoryTable()
+  const key: ServiceKey = { kind: 'address', family: 6, protocol: 'tcp', address: 'fd00:9::1', port: 80 }
+  const server: ServerSpec = { ...key, address: 'fe80::1', weight: 1, method: 'masq', upper: 0, lower: 0 }
+  table.addService({ key, scheduler: 'rr', schedulerFlags: [], onePacket: false })
+  t.throws(() => table.addServer(key, server), { code: 'INVALID' })
+  t.throws(() => table.addServer(key, { ...server, lower: 1 }), { code: 'RANGE' }, 'thresholds are told before')
+  handles.localAddresses.add('fe80::1')
+  table.addServer(key, server)
+  t.throws(() => table.addServer(key, server), { code: 'SERVER_EXISTS' })
+  handles.localAddresses.clear()
+  table.editServer(key, { ...server, weight: 3 })
+  t.equal(table.service(key)?.servers[0]?.weight, 3, 'an edit asks no more')
 })
 
 t.test('services by firewall mark are told apart by mark and family', async (t) => {
