@@ -3,6 +3,7 @@ import { setImmediate as breathe } from 'node:timers/promises'
 import { type BenchRun, benchMain } from './common/main.ts'
 import { type Bar, formatTable } from './common/report.ts'
 import { type Case, type Floor, fullScale, listCases, quickScale, type Scale } from './packet/cases.ts'
+import { measureMethods, methodBar, methodHead, methodLine, methodRow } from './packet/methods.ts'
 import { Measurement, type Sample } from './packet/measure.ts'
 import { buildNetwork, describeNetwork } from './packet/network.ts'
 import {
@@ -18,7 +19,7 @@ import {
   summarizeAll,
 } from './packet/results.ts'
 import { Rig } from './packet/rig.ts'
-import { measureSchedulers, schedulerHead, schedulerLine, schedulerRow } from './packet/schedulers.ts'
+import { measureSchedulers, schedulerBar, schedulerHead, schedulerLine, schedulerRow } from './packet/schedulers.ts'
 
 /** Rounds with one flow or none take so little time that each is made of several. */
 const SHORT_SAMPLES = 4
@@ -104,7 +105,10 @@ async function measure(run: BenchRun): Promise<Bar[]> {
     'A new connection, by scheduler and servers, in nanoseconds',
     formatTable(schedulerHead, schedulers.map(schedulerRow)),
   )
-  return results.flatMap(barsOf)
+  const methods = await measureMethods(run, run.options.quick)
+  for (const result of methods) run.report.add(methodLine(result))
+  run.show('A packet of an open connection, by forwarding method', formatTable(methodHead, methods.map(methodRow)))
+  return [...results.flatMap(barsOf), ...methods.flatMap(methodBar), ...schedulers.map(schedulerBar)]
 }
 
 await benchMain(measure)

@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "defence.h"
+#include "direct.h"
 #include "fragment.h"
 #include "icmp.h"
 #include "mark.h"
@@ -28,7 +29,7 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 	if (unlikely(!srv || !st || !(srv->flags & LB_SERVER_AVAILABLE)))
 		return act_drop(hook, LB_DROP_SERVER_GONE);
 	if (unlikely(ref.c->fwd != LB_FWD_MASQ))
-		return transmit_later(p, ref.index + 1, ref.server, ref.c->fwd, false);
+		return request_transmit(p, hook, af, &ref, srv, st);
 	direct = hook != HOOK_MARKED && !p->odd && ref.c->flags & LB_CONN_BYPASS &&
 		 hop_find(p, hook, af, &ref.c->caddr, &srv->addr, &st->hop, &st->hop_token, &hop) &&
 		 hop_usable(p, hook, af, &hop, st->hop);
@@ -100,7 +101,7 @@ static __always_inline int request_once(struct packet *p, enum lb_hook hook, enu
 	if (!(p->shape & SHAPE_LATER))
 		count_conn(id);
 	if (srv->fwd != LB_FWD_MASQ)
-		return transmit_later(p, 0, id, srv->fwd, false);
+		return transmit_later(p, af, 0, id, srv->fwd, false);
 	packet_count(p, DIR_IN, id);
 	r.old_addr = &p->t.daddr;
 	r.new_addr = &srv->addr;

@@ -92,14 +92,16 @@ static __always_inline int hop_send(struct packet *p, enum lb_hook hook, const s
 }
 
 /* A packet that goes to its server by direct routing or through a tunnel: what transmit.h has to know of it. It is handed
- * over in a map, as the function that does it starts anew, with a stack of its own. */
+ * over in a map, as the function that does it starts anew, with a stack of its own. All are whole words, as they are read
+ * right after they were written: a read that spans several writes would wait for them. */
 struct transmit {
-	struct packet p; /* but for `ctx` */
-	__u32 conn;      /* index + 1; 0: none, one-packet scheduling */
+	union lb_addr saddr, daddr; /* as in struct packet, up to `shape` */
+	__u64 src, dst;
+	__u32 proto, now, ip_len, wire_len, l4, event, ttl, gso, odd, shape;
+	__u32 conn; /* index + 1; 0: none, one-packet scheduling */
 	__u32 server;
-	__u8 fwd;  /* enum lb_fwd */
-	__u8 icmp; /* an error about the connection: it counts, but is no part of it, and nobody is told what becomes of it */
-	__u16 pad;
+	__u32 fwd;  /* enum lb_fwd */
+	__u32 icmp; /* an error about the connection: it counts, but is no part of it, and nobody is told what becomes of it */
 	struct tunnel t;
 };
 
@@ -119,18 +121,51 @@ static __always_inline struct transmit *transmit_get(void)
 }
 
 /* Hands a packet over to transmit.h. `conn` is its connection's index + 1, or 0. */
-static __always_inline int transmit_later(const struct packet *p, __u32 conn, __u32 server,
-					  __u8 fwd, bool icmp)
+static __always_inline int transmit_later(const struct packet *p, enum lb_af af, __u32 conn,
+					  __u32 server, __u8 fwd, bool icmp)
 {
 	struct transmit *x = transmit_get();
 
 	if (!x)
 		return NOT_OURS;
-	x->p = *p;
-	x->p.ctx = NULL;
+	addr_copy(&x->saddr, &p->t.saddr, af);
+	addr_copy(&x->daddr, &p->t.daddr, af);
+	x->src = p->src;
+	x->dst = p->dst;
+	x->proto = p->t.proto;
+	x->now = p->now;
+	x->ip_len = p->ip_len;
+	x->wire_len = p->wire_len;
+	x->l4 = p->l4;
+	x->event = p->tcp_flags;
+	x->ttl = p->ttl;
+	x->gso = p->gso;
+	x->odd = p->odd;
+	x->shape = p->shape;
 	x->conn = conn;
 	x->server = server;
 	x->fwd = fwd;
 	x->icmp = icmp;
 	return TRANSMIT_NEXT;
+}
+
+/* The packet as it was handed over. */
+static __always_inline void transmit_take(struct packet *p, const struct transmit *x, void *ctx,
+					  enum lb_af af)
+{
+	p->ctx = ctx;
+	addr_copy(&p->t.saddr, &x->saddr, af);
+	addr_copy(&p->t.daddr, &x->daddr, af);
+	p->src = x->src;
+	p->dst = x->dst;
+	p->t.proto = x->proto;
+	p->now = x->now;
+	p->ip_len = x->ip_len;
+	p->wire_len = x->wire_len;
+	p->l4 = x->l4;
+	p->tcp_flags = x->event;
+	p->ttl = x->ttl;
+	p->gso = x->gso;
+	p->odd = x->odd;
+	p->shape = x->shape;
 }

@@ -241,10 +241,11 @@ static __always_inline void icmp_describe(struct packet *q, const struct icmp_pa
 
 /* A client's error about a connection that NAT does not touch goes to the server as it is, as ip_vs_icmp_xmit() sends it:
  * the way of the connection's packets. (Nothing else of such a connection comes here.) */
-static __always_inline int icmp_transmit(const struct packet *q, const struct conn_ref *ref)
+static __always_inline int icmp_transmit(const struct packet *q, const struct conn_ref *ref,
+					 enum lb_af af)
 {
 	count_verdict(LB_ICMP_FORWARD);
-	return transmit_later(q, ref->index + 1, ref->server, ref->c->fwd, true);
+	return transmit_later(q, af, ref->index + 1, ref->server, ref->c->fwd, true);
 }
 
 /* Notes what changes, and what to. */
@@ -286,7 +287,7 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct icmp_parts *m, bo
 	icmp_plan(&w, m, &q, &ref, srv);
 	icmp_describe(&q, m, af);
 	if (ref.c->fwd != LB_FWD_MASQ)
-		return icmp_transmit(&q, &ref);
+		return icmp_transmit(&q, &ref, af);
 	bypass = bypass && m->ttl > 1 &&
 		 hop_find(&q, HOOK_INGRESS, af, w.to_client ? &ref.c->vaddr : &ref.c->caddr,
 			  w.to_client ? &ref.c->caddr : &srv->addr, &hop_ref, &w.token, &hop);

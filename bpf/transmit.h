@@ -9,8 +9,6 @@
 #pragma once
 #include "refuse.h"
 
-enum { IPV4_LEAST = 68, IPV6_LEAST = 1280 };
-
 /* The way to a server that no next hop is known for, or whose neighbour the kernel is to look after. */
 struct way {
 	struct bpf_redir_neigh neigh;
@@ -61,7 +59,8 @@ static __always_inline void transmit_measure(struct transmit *x, const struct pa
 	x->t.room = 0;
 	if (x->fwd != LB_FWD_TUNNEL)
 		return;
-	inner_check_read(check, p, hook, af);
+	if (srv->tun_flags & (TUN_CSUM | TUN_REMCSUM))
+		inner_check_read(check, p, hook, af);
 	tunnel_measure(&x->t, srv, check, sum_is_remote(check, p->ctx, hook, srv));
 }
 
@@ -108,12 +107,6 @@ static __always_inline int refuse_too_big(const struct transmit *x, struct __sk_
 			       mtu);
 }
 
-/* Is the way to a tunnel's server too narrow to be used at all? */
-static __always_inline bool tunnel_is_narrow(const struct tunnel *t, __u32 mtu)
-{
-	return t->room && (__s32)(mtu - t->room) < (t->af == LB_AF_INET6 ? IPV6_LEAST : IPV4_LEAST);
-}
-
 /* On tcx a packet that can't go on as it is: the action, or 0 when it can. In the order of __ip_vs_get_out_rt(). */
 static __always_inline int transmit_refuse(const struct transmit *x, struct packet *p,
 					   enum lb_hook hook, enum lb_af af, const struct hop *hop,
@@ -157,8 +150,7 @@ static __always_inline int transmit_tc(struct __sk_buff *skb, enum lb_hook hook,
 
 	if (!x)
 		return act_pass(hook);
-	p = x->p;
-	p.ctx = skb;
+	transmit_take(&p, x, skb, af);
 	if (p.gso && skb->gso_size == GSO_BY_FRAGS)
 		p.wire_len =
 			0; /* a list of SCTP's segments tells no size: for the kernel, too, it fits */
@@ -200,8 +192,7 @@ static __always_inline int transmit_xdp(struct xdp_md *ctx, enum lb_hook hook, e
 
 	if (!x)
 		return XDP_PASS;
-	p = x->p;
-	p.ctx = ctx;
+	transmit_take(&p, x, ctx, af);
 	srv = server_at(x->server);
 	st = server_state_at(x->server);
 	if (!srv || !st)

@@ -22,6 +22,8 @@ enum {
 	GRE_FLAG_CSUM = 0x8000,
 	ECN_MASK = 3,
 	ECN_ECT0 = 2,
+	IPV4_LEAST = 68, /* bytes that every way must take */
+	IPV6_LEAST = 1280,
 	PORT_LOW = 32768, /* net.ipv4.ip_local_port_range, as the kernel has it by default */
 	PORT_HIGH = 60999,
 };
@@ -154,7 +156,8 @@ static __always_inline bool tunnel_describe(struct tunnel *t, const struct packe
 	t->inner = af;
 	t->len = p->ip_len;
 	t->ttl = p->ttl - 1;
-	t->sport = tunnel_port(p);
+	if (t->type == TUN_GUE)
+		t->sport = tunnel_port(p);
 	if (af == LB_AF_INET) {
 		struct iphdr *ip = data + L3_OFF;
 
@@ -289,6 +292,12 @@ static __always_inline bool tunnel_write(void *ctx, enum lb_hook hook, const str
 	if (t->type == TUN_GRE)
 		return write_gre(next, end, t);
 	return t->type != TUN_GUE || write_gue(next, end, t, t->len + t->room - outer);
+}
+
+/* Is the way to a tunnel's server too narrow to be used at all? */
+static __always_inline bool tunnel_is_narrow(const struct tunnel *t, __u32 mtu)
+{
+	return t->room && (__s32)(mtu - t->room) < (t->af == LB_AF_INET6 ? IPV6_LEAST : IPV4_LEAST);
 }
 
 /* Makes the room. */

@@ -1,16 +1,19 @@
 /** bpvsd's entry point: wires the parts, minds signals, and alone decides about output and exit status. */
+import { readFileSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { helpText } from './config/help.ts'
+import { toObject } from './config/kube-proxy/render.ts'
+import { gatherMs, type KubeProxySettings, nodeName } from './config/kube-proxy/settings.ts'
 import { loadConfig } from './config/load.ts'
 import type { Config } from './config/schema.ts'
 import { version } from './config/version.ts'
 import { Daemon, type ServiceSource, type SourceCallbacks } from './daemon/daemon.ts'
+import { followFile } from './daemon/follow-file.ts'
 import { kernelHost } from './daemon/kernel-host.ts'
 import { realTimers } from './daemon/ports.ts'
 import { HttpApiServer } from './kube/client/api-server.ts'
 import { loadCredentials } from './kube/client/credentials.ts'
 import { KubernetesSource } from './kube/client/kubernetes-source.ts'
-import { nodeName } from './kube/node-context.ts'
 import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
 import { createLog, type Log } from './observe/log.ts'
@@ -22,38 +25,53 @@ function exitStatus(error: unknown): number {
 }
 
 /** The directory of manifests if there is one, else the Kubernetes API. */
-function makeSource(config: Config, callbacks: SourceCallbacks): ServiceSource {
+function makeSource({ config, kubeProxy }: Serving, callbacks: SourceCallbacks): ServiceSource {
   const { manifests: directory, maxManifestBytes: maxFileBytes, rescanIntervalMs: rescanMs } = config
   if (directory !== undefined) return new ManifestDirectory({ directory, maxFileBytes, rescanMs, ...callbacks })
-  const { kubeconfig, master } = config
-  const settings = { ...(kubeconfig === undefined ? {} : { kubeconfig }), ...(master === undefined ? {} : { master }) }
+  const { configuration, master } = kubeProxy
+  const kubeconfig = configuration['clientConnection.kubeconfig']
+  const settings = { ...(kubeconfig === '' ? {} : { kubeconfig }), ...(master === undefined ? {} : { master }) }
   const api = new HttpApiServer(() => loadCredentials(settings))
   const clock = { now: realTimers.now, after: realTimers.after, random: Math.random }
-  return new KubernetesSource({ api, clock, nodeName: nodeName(config), gatherMs: 0, ...callbacks })
+  const gathering = { nodeName: nodeName(configuration), gatherMs: gatherMs(configuration) }
+  return new KubernetesSource({ api, clock, ...gathering, ...callbacks })
+}
+
+interface Serving {
+  readonly config: Config
+  readonly kubeProxy: KubeProxySettings
 }
 
 /** Runs until a signal. After an unexpected error it ends, for a supervisor to start it anew; the kernel goes on. */
-function serve(config: Config, log: Log): void {
+function serve({ config, kubeProxy }: Serving, log: Log): void {
   const daemon = new Daemon({
     config,
+    kubeProxy,
     host: kernelHost(),
     log,
     timers: realTimers,
-    makeSource: (callbacks) => makeSource(config, callbacks),
+    makeSource: (callbacks) => makeSource({ config, kubeProxy }, callbacks),
   })
-  const stop = (signal: NodeJS.Signals): void => {
+  const end = (status: number): never => {
     daemon.stop()
+    process.exit(status)
+  }
+  const stop = (signal: NodeJS.Signals): void => {
     log.info({ signal }, 'stopped; the kernel goes on balancing')
-    process.exit(0)
+    end(0)
   }
   process.on('uncaughtException', (err) => {
     log.fatal({ err }, 'unexpected error')
     process.exit(1)
   })
-  log.info({ version: version(), config }, 'starting')
+  log.info({ version: version(), config, kubeProxy: toObject(kubeProxy.configuration) }, 'starting')
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
   process.on('SIGHUP', () => daemon.reload())
+  followFile(kubeProxy.file, realTimers, () => {
+    log.fatal({ file: kubeProxy.file?.path }, 'the configuration has changed: ending, to be started anew')
+    end(1)
+  })
   daemon.start()
 }
 
@@ -62,16 +80,27 @@ function cleanUp(log: Log): void {
   log.info({ found }, found ? 'unloaded' : 'nothing to unload')
 }
 
+/** Makes the table and attaches, for a bpvsd with less privilege to find. */
+function initialise(config: Config, log: Log): void {
+  const policy = { include: config.interfaces, exclude: config.excludeInterfaces, xdp: config.xdp }
+  const { maxServices: services, maxServers: servers, maxConnections: connections } = config
+  kernelHost().openTable({ services, servers, connections }, policy).close()
+  log.info({}, 'initialised')
+}
+
 function main(): void {
   let log: Log | undefined
   try {
-    const invocation = loadConfig(process.argv.slice(2))
+    const surroundings = { env: process.env, readFile: (path: string) => readFileSync(path, 'utf8'), program }
+    const invocation = loadConfig(process.argv.slice(2), surroundings)
     if (invocation.run === 'help') process.stdout.write(helpText(program))
     else if (invocation.run === 'version') process.stdout.write(`${program} ${version()}\n`)
+    else if (invocation.run === 'write-config') writeFileSync(invocation.path, invocation.text)
     else {
       log = createLog('bpvsd', invocation.config.logLevel)
       if (invocation.run === 'cleanup') cleanUp(log)
-      else serve(invocation.config, log)
+      else if (invocation.run === 'init') initialise(invocation.config, log)
+      else serve(invocation, log)
     }
   } catch (error) {
     if (log === undefined) process.stderr.write(`${program}: ${error instanceof Error ? error.message : error}\n`)

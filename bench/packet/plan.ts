@@ -12,6 +12,9 @@ export const tcpFlags = { syn: 2, ack: 16 } as const
 
 /** IPPROTO_TCP */
 const TCP = 6
+/** Bytes of a packet: Ethernet, the larger IP header, TCP, and some payload. */
+export const PACKET = 94
+
 /** Ports of one client address, as flow_ends() deals them. */
 const PORTS = 16384
 const FIRST_PORT = 1024
@@ -64,6 +67,7 @@ export function encodePlan(layout: StructLayout, plan: Plan): Uint8Array {
   view.setUint8(at('tcp_flags'), tcpFlags[plan.flags])
   view.setUint32(at('flows'), plan.flows, littleEndian)
   view.setUint32(at('services'), plan.over, littleEndian)
+  view.setUint32(at('length'), PACKET, littleEndian)
   return bytes
 }
 

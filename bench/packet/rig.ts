@@ -25,11 +25,10 @@ import {
   floorKeys,
   floorServers,
   type Plan,
+  PACKET,
 } from './plan.ts'
 import { describeServices, FIRST_SERVER_PORT, SERVICE_PORT, serviceAddress } from './services.ts'
 
-/** Ethernet, the larger IP header, TCP, and some payload. */
-const PACKET = 94
 /** Bytes that the kernel's own clock does not count: a call's way there and back, in nanoseconds. */
 const CALL_NS = 20_000
 
@@ -48,6 +47,8 @@ export interface RigOptions {
   readonly families: readonly Family[]
   /** What the table holds in place of so many services with round robin. */
   readonly table?: readonly DesiredService[]
+  /** The flows that are open, in place of those two sets. */
+  readonly open?: readonly Flows[]
 }
 
 /** How one timed run went. */
@@ -131,7 +132,7 @@ export class Rig {
       return loadBench(this.#handles.dir, (program) => this.#wants(program))
     })
     this.#ifindex = this.#findInterfaces()
-    for (const flows of this.#openSets()) this.#openFlows(flows)
+    for (const flows of options.open ?? this.#openSets()) this.#openFlows(flows)
     this.#verdicts = this.verdicts()
     this.#saved = new Map(
       changing.map((name) => {

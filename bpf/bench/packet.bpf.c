@@ -24,6 +24,8 @@ struct bench_plan {
 	__u32 services; /* requests go round so many services: vaddr + n */
 	__u32 next;     /* the next flow; user space sets where to begin */
 	__u32 action;   /* what the last run did */
+	__u32 length;   /* bytes of the packet, from its Ethernet header */
+	__u32 pad;
 };
 LB_ARRAY(bench_plans, struct bench_plan, 1);
 
@@ -109,22 +111,37 @@ static __always_inline void write_ip(void *data, const struct tuple *t, enum lb_
 	}
 }
 
+/* Takes off what a tunnel put around the packet that the last run left. */
+static __always_inline bool unwrap(void *ctx, enum lb_hook hook, const struct bench_plan *pl)
+{
+	__u32 more = packet_len(ctx, hook) - pl->length;
+
+	return hook != HOOK_XDP || !more || !bpf_xdp_adjust_head(ctx, more);
+}
+
 /* Writes the packet of the next flow. False: no packet to write to. */
 static __always_inline bool restore(void *ctx, enum lb_hook hook, enum lb_af af)
 {
 	struct bench_plan *pl = plan_get();
-	void *data = packet_data(ctx, hook), *end = packet_end(ctx, hook);
-	struct tcphdr *th = data + L3_OFF + (af == LB_AF_INET ? 20 : 40);
 	struct tuple t = {};
+	struct tcphdr *th;
+	void *data, *end;
 	__u32 n;
 
-	if (!pl || (void *)(th + 1) > end)
+	if (!pl || !unwrap(ctx, hook, pl))
+		return false;
+	data = packet_data(ctx, hook);
+	end = packet_end(ctx, hook);
+	th = data + L3_OFF + (af == LB_AF_INET ? 20 : 40);
+	if ((void *)(th + 1) > end)
 		return false;
 	n = pl->next + 1;
 	if (n >= pl->flows)
 		n = 0;
 	pl->next = n;
 	flow_ends(pl, n, af, &t);
+	for (int i = 0; i < 3; i++)
+		((__u32 *)data)[i] = 0x02020202;
 	((struct ethhdr *)data)->h_proto = af == LB_AF_INET ? bpf_htons(ETH_P_IP)
 							    : bpf_htons(ETH_P_IPV6);
 	write_ip(data, &t, af, pl->proto, sizeof(*th));

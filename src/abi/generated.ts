@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '9c211908f6ef'
+export const layoutVersion = '260abf2d2160'
 
 /** enum lb_af */
 export const LbAf = {
@@ -1678,7 +1678,7 @@ export class LbRatesArray extends StructArray {
 /** Array of the load-time constants. */
 export class LbRodataArray extends StructArray {
   static readonly struct = 'lb_rodata'
-  static readonly size = 104
+  static readonly size = 168
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     serviceLineMask: 0,
@@ -1690,7 +1690,7 @@ export class LbRodataArray extends StructArray {
     lanesShared: 24,
     tickShift: 28,
     hz: 32,
-    hashKey: 40,
+    hashKey: 104,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -1698,83 +1698,83 @@ export class LbRodataArray extends StructArray {
   } as const
 
   serviceLineMask(i: number): number {
-    return this.view.getUint32(i * 104, littleEndian)
+    return this.view.getUint32(i * 168, littleEndian)
   }
 
   setServiceLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 104, value, littleEndian)
+    this.view.setUint32(i * 168, value, littleEndian)
   }
 
   filterMask(i: number): number {
-    return this.view.getUint32(i * 104 + 4, littleEndian)
+    return this.view.getUint32(i * 168 + 4, littleEndian)
   }
 
   setFilterMask(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 4, value, littleEndian)
+    this.view.setUint32(i * 168 + 4, value, littleEndian)
   }
 
   connLineMask(i: number): number {
-    return this.view.getUint32(i * 104 + 8, littleEndian)
+    return this.view.getUint32(i * 168 + 8, littleEndian)
   }
 
   setConnLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 8, value, littleEndian)
+    this.view.setUint32(i * 168 + 8, value, littleEndian)
   }
 
   connMax(i: number): number {
-    return this.view.getUint32(i * 104 + 12, littleEndian)
+    return this.view.getUint32(i * 168 + 12, littleEndian)
   }
 
   setConnMax(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 12, value, littleEndian)
+    this.view.setUint32(i * 168 + 12, value, littleEndian)
   }
 
   serverMax(i: number): number {
-    return this.view.getUint32(i * 104 + 16, littleEndian)
+    return this.view.getUint32(i * 168 + 16, littleEndian)
   }
 
   setServerMax(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 16, value, littleEndian)
+    this.view.setUint32(i * 168 + 16, value, littleEndian)
   }
 
   laneMask(i: number): number {
-    return this.view.getUint32(i * 104 + 20, littleEndian)
+    return this.view.getUint32(i * 168 + 20, littleEndian)
   }
 
   setLaneMask(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 20, value, littleEndian)
+    this.view.setUint32(i * 168 + 20, value, littleEndian)
   }
 
   lanesShared(i: number): number {
-    return this.view.getUint32(i * 104 + 24, littleEndian)
+    return this.view.getUint32(i * 168 + 24, littleEndian)
   }
 
   setLanesShared(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 24, value, littleEndian)
+    this.view.setUint32(i * 168 + 24, value, littleEndian)
   }
 
   tickShift(i: number): number {
-    return this.view.getUint32(i * 104 + 28, littleEndian)
+    return this.view.getUint32(i * 168 + 28, littleEndian)
   }
 
   setTickShift(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 28, value, littleEndian)
+    this.view.setUint32(i * 168 + 28, value, littleEndian)
   }
 
   hz(i: number): number {
-    return this.view.getUint32(i * 104 + 32, littleEndian)
+    return this.view.getUint32(i * 168 + 32, littleEndian)
   }
 
   setHz(i: number, value: number): void {
-    this.view.setUint32(i * 104 + 32, value, littleEndian)
+    this.view.setUint32(i * 168 + 32, value, littleEndian)
   }
 
   hashKey(i: number, n: number): bigint {
-    return this.view.getBigUint64(i * 104 + 40 + checkSlot(n, 8) * 8, littleEndian)
+    return this.view.getBigUint64(i * 168 + 104 + checkSlot(n, 8) * 8, littleEndian)
   }
 
   setHashKey(i: number, n: number, value: bigint): void {
-    this.view.setBigUint64(i * 104 + 40 + checkSlot(n, 8) * 8, value, littleEndian)
+    this.view.setBigUint64(i * 168 + 104 + checkSlot(n, 8) * 8, value, littleEndian)
   }
 }
 
@@ -2661,7 +2661,7 @@ export const layout = {
       ],
     },
     lb_rodata: {
-      size: 104,
+      size: 168,
       fields: [
         { name: 'lb_service_line_mask', offset: 0, type: '__u32' },
         { name: 'lb_filter_mask', offset: 4, type: '__u32' },
@@ -2672,7 +2672,7 @@ export const layout = {
         { name: 'lb_lanes_shared', offset: 24, type: '__u32' },
         { name: 'lb_tick_shift', offset: 28, type: '__u32' },
         { name: 'lb_hz', offset: 32, type: '__u32' },
-        { name: 'lb_hash_key', offset: 40, type: '__u64[8]' },
+        { name: 'lb_hash_key', offset: 104, type: '__u64[8]' },
       ],
     },
     lb_server: {

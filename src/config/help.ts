@@ -1,8 +1,20 @@
 /** Texts made from the schema. Pure. */
+import { fieldEntries } from './kube-proxy/fields.ts'
+import { plainValue } from './kube-proxy/values.ts'
 import { configEntries, environmentName, flagName, type PropertySchema } from './schema.ts'
 
 const general: readonly (readonly [string, string])[] = [
-  ['--config FILE', 'Read options from a YAML or JSON file first; its keys are as in docs/bpvsd.md.'],
+  [
+    '--kubeconfig FILE',
+    "Where the Kubernetes API server is, and who bpvsd is there. Unset: its pod's service account.",
+  ],
+  [
+    '--config FILE',
+    "Read kube-proxy's configuration (KubeProxyConfiguration), or the options above, from a YAML or JSON file.",
+  ],
+  ['--bpvs-config FILE', "Read the options above from a file, beside kube-proxy's."],
+  ['--write-config-to FILE', "Write kube-proxy's configuration as it would be in force, and end."],
+  ['--init-only', 'Do what needs privilege: make the table, attach, and end.'],
   ['--cleanup', 'Remove the programs, the table and everything else of this network namespace, and end.'],
   ['--help, -h', 'Show this text, and end.'],
   ['--version, -V', 'Show the version, and end.'],
@@ -27,6 +39,7 @@ export function helpText(program: string): string {
     'Options:',
     ...lines,
     '',
+    'All other flags of kube-proxy are taken too; docs/bpvsd.md says what each does here.',
     'Every option can also be set in the environment (--exclude-interfaces: BPVS_EXCLUDE_INTERFACES) and in the file of',
     '--config (excludeInterfaces). Flags win over the environment, the environment over the file.',
     'SIGHUP reads all Services anew. SIGTERM and SIGINT end bpvsd; the kernel goes on balancing with the table as it is.',
@@ -42,6 +55,16 @@ export function optionsTable(): string {
     return `| \`${key}\` | \`${flagName(key)} ${schema.flag}\` | \`${environmentName(key)}\` | ${fallback} | ${text} |`
   })
   return ['| key | flag | variable | default | meaning |', '| --- | --- | --- | --- | --- |', ...rows, ''].join('\n')
+}
+
+/** The table of kube-proxy's fields in docs/bpvsd.md. */
+export function kubeProxyTable(): string {
+  const rows = fieldEntries.map(([path, spec]) => {
+    const flag = spec.flag === undefined ? '' : `\`--${spec.flag}\``
+    const value = JSON.stringify(plainValue(spec, spec.default))
+    return `| \`${path}\` | ${flag} | \`${value}\` | ${spec.ignored === undefined ? 'as kube-proxy' : `no effect: ${spec.ignored}`} |`
+  })
+  return ['| field | flag | default | here |', '| --- | --- | --- | --- |', ...rows, ''].join('\n')
 }
 
 function values(schema: PropertySchema): string {

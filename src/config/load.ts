@@ -3,6 +3,10 @@ import { readFileSync } from 'node:fs'
 import { parse } from 'yaml'
 import { LbError } from '../model/errors.ts'
 import { parseTunable } from '../model/settings.ts'
+import { isKubeProxyConfiguration } from './kube-proxy/decode.ts'
+import { isKubeProxyFlag, isSwitch, parseFlags as parseKubeProxyFlags } from './kube-proxy/flags.ts'
+import { toYaml } from './kube-proxy/render.ts'
+import { type KubeProxySettings, kubeProxySettings, schedulerOf } from './kube-proxy/settings.ts'
 import { type Config, type ConfigKey, configEntries, environmentName, flagName, type PropertySchema } from './schema.ts'
 
 type Value = string | number | readonly string[]
@@ -12,43 +16,90 @@ type Values = Partial<Record<ConfigKey, Value>>
 export type Invocation =
   | { readonly run: 'help' }
   | { readonly run: 'version' }
-  | { readonly run: 'daemon' | 'cleanup'; readonly config: Config }
+  /** Write kube-proxy's configuration, as it would be in force, to a file. */
+  | { readonly run: 'write-config'; readonly path: string; readonly text: string }
+  | {
+      /** `init`: what needs privilege, and no more. */
+      readonly run: 'daemon' | 'cleanup' | 'init'
+      readonly config: Config
+      readonly kubeProxy: KubeProxySettings
+    }
 
 export interface Surroundings {
   readonly env: Readonly<Record<string, string | undefined>>
   /** Reads the file of --config; throws as fs does. */
   readonly readFile: (path: string) => string
+  /** What we are called as: `kube-proxy` answers as that does. */
+  readonly program?: string
 }
 
 const realSurroundings: Surroundings = { env: process.env, readFile: (path) => readFileSync(path, 'utf8') }
 
 /**
  * Reads a command line (without program and script). Throws USAGE for a bad one and CONFIG for a bad file or variable,
- * saying where and what.
+ * saying where and what; CONFIG too for what concerns kube-proxy, in its words.
  */
 export function loadConfig(argv: readonly string[], surroundings: Surroundings = realSurroundings): Invocation {
-  const flags = parseFlags(argv)
-  if (flags.help) return { run: 'help' }
-  if (flags.version) return { run: 'version' }
-  const file = flags.file ?? surroundings.env[environmentName('config')]
+  const flags = parseFlags(argv, surroundings.program === 'kube-proxy')
+  const kubeFlags = parseKubeProxyFlags(flags.kubeProxy)
+  if (flags.help || kubeFlags.switches.help) return { run: 'help' }
+  if (flags.version || kubeFlags.switches.version) return { run: 'version' }
+  const { ownFile, kubeFile } = filesOf(flags, surroundings)
+  const switches = { ...kubeFlags.switches, ...(kubeFile === undefined ? {} : { config: kubeFile }) }
+  const kubeProxy = kubeProxySettings({ ...kubeFlags, switches }, surroundings.readFile)
+  if (switches.writeConfigTo !== undefined) {
+    return { run: 'write-config', path: switches.writeConfigTo, text: toYaml(kubeProxy.configuration) }
+  }
   const values: Values = {
     ...defaults(),
-    ...(file === undefined ? {} : fromFile(file, surroundings)),
+    ...verbosity(kubeProxy),
+    ...(ownFile === undefined ? {} : fromFile(ownFile, surroundings)),
     ...fromEnvironment(surroundings.env),
     ...flags.values,
   }
-  if (!flags.cleanup) checkSource(values, surroundings.env)
+  const run = switches.cleanup ? 'cleanup' : switches.initOnly ? 'init' : 'daemon'
+  if (run === 'daemon') checkSource(values, kubeProxy, surroundings.env)
   checkTunables(values.sysctls)
+  values.scheduler = schedulerOf(kubeProxy.configuration, values.scheduler as Config['scheduler'])
   // Every value was checked against the schema from which Config is made.
-  return { run: flags.cleanup ? 'cleanup' : 'daemon', config: Object.freeze(values) as Config }
+  return { run, config: Object.freeze(values) as Config, kubeProxy }
+}
+
+/** Which file is whose: --config may name either's, and says so itself. */
+function filesOf(
+  { file, ownFile }: Flags,
+  { env, readFile, program }: Surroundings,
+): { readonly ownFile: string | undefined; readonly kubeFile: string | undefined } {
+  const own = ownFile ?? env[environmentName('config')]
+  if (file === undefined) return { ownFile: own, kubeFile: undefined }
+  if (program === 'kube-proxy') return { ownFile: own, kubeFile: file }
+  let text: string
+  try {
+    text = readFile(file)
+  } catch {
+    return { ownFile: file, kubeFile: undefined }
+  }
+  return isKubeProxyConfiguration(text) ? { ownFile: own, kubeFile: file } : { ownFile: file, kubeFile: undefined }
+}
+
+/** kube-proxy's verbosity as a level of ours: 4 and more are debugging. */
+function verbosity({ configuration }: KubeProxySettings): Values {
+  const level = configuration['logging.verbosity']
+  return level < 4 ? {} : { logLevel: level < 6 ? 'debug' : 'trace' }
 }
 
 /** There is exactly one source, as far as the configuration tells. */
-function checkSource({ manifests, kubeconfig, master }: Values, env: Surroundings['env']): void {
-  if (manifests !== undefined) {
-    const other = kubeconfig === undefined ? (master === undefined ? undefined : '--master') : '--kubeconfig'
-    if (other !== undefined) throw new LbError('USAGE', `--manifests and ${other} exclude each other`)
-  } else if (kubeconfig === undefined && master === undefined && env.KUBERNETES_SERVICE_HOST === undefined) {
+function checkSource(
+  { manifests }: Values,
+  { configuration, master }: KubeProxySettings,
+  env: Surroundings['env'],
+): void {
+  const kubeconfig = configuration['clientConnection.kubeconfig']
+  const other = kubeconfig === '' ? (master === undefined ? undefined : '--master') : '--kubeconfig'
+  if (manifests !== undefined && other !== undefined) {
+    throw new LbError('USAGE', `--manifests and ${other} exclude each other`)
+  }
+  if (manifests === undefined && other === undefined && env.KUBERNETES_SERVICE_HOST === undefined) {
     throw new LbError('USAGE', 'no source of services: give --kubeconfig FILE or --manifests DIR, or run in a pod')
   }
 }
@@ -68,41 +119,50 @@ function checkTunables(texts: Value | undefined): void {
 interface Flags {
   help: boolean
   version: boolean
-  cleanup: boolean
+  /** Of --config and of --bpvs-config. */
   file: string | undefined
+  ownFile: string | undefined
   readonly values: Values
+  /** Words that are kube-proxy's flags. */
+  readonly kubeProxy: string[]
 }
 
-function parseFlags(argv: readonly string[]): Flags {
-  const flags: Flags = { help: false, version: false, cleanup: false, file: undefined, values: {} }
-  const rest = [...argv]
-  for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
-    const [, name = word, inline] = /^(--[^=]+)=(.*)$/s.exec(word) ?? []
-    const value = (): string => {
-      const given = inline ?? rest.shift()
-      if (given === undefined) throw new LbError('USAGE', `${name}: a value is missing`)
-      return given
-    }
-    const entry = configEntries.find(([key]) => flagName(key) === name)
-    if (entry !== undefined) flags.values[entry[0]] = fromText(entry[1], value(), name, 'USAGE')
-    else if (name === '--config') flags.file = value()
-    else if (inline === undefined && isSwitch(name)) flags[switches[name]] = true
-    else throw new LbError('USAGE', `unknown option ${word}`)
+/** `asKubeProxy`: what is not known is for kube-proxy's flags to answer. */
+function parseFlags(argv: readonly string[], asKubeProxy: boolean): Flags {
+  const flags: Flags = {
+    help: false,
+    version: false,
+    file: undefined,
+    ownFile: undefined,
+    values: {},
+    kubeProxy: [],
   }
+  const rest = [...argv]
+  for (let word = rest.shift(); word !== undefined; word = rest.shift()) takeFlag(flags, word, rest, asKubeProxy)
   return flags
 }
 
-const switches = {
-  '--help': 'help',
-  '-h': 'help',
-  '--version': 'version',
-  '-V': 'version',
-  '--cleanup': 'cleanup',
-} as const
-
-function isSwitch(name: string): name is keyof typeof switches {
-  return Object.hasOwn(switches, name)
+function takeFlag(flags: Flags, word: string, rest: string[], asKubeProxy: boolean): void {
+  const [, name = word, inline] = /^(--[^=]+)=(.*)$/s.exec(word) ?? []
+  const value = (): string => {
+    const given = inline ?? rest.shift()
+    if (given === undefined) throw new LbError('USAGE', `${name}: a value is missing`)
+    return given
+  }
+  const entry = configEntries.find(([key]) => flagName(key) === name)
+  if (entry !== undefined) flags.values[entry[0]] = fromText(entry[1], value(), name, 'USAGE')
+  else if (name === '--config') flags.file = value()
+  else if (name === '--bpvs-config') flags.ownFile = value()
+  else if (inline === undefined && Object.hasOwn(switches, name)) flags[switches[name as keyof typeof switches]] = true
+  else if (/^-v(=?\d+)?$/.test(word)) flags.kubeProxy.push(word, ...(word === '-v' ? [value()] : []))
+  else if (name !== '--help' && name.startsWith('--') && isKubeProxyFlag(name.slice(2))) {
+    flags.kubeProxy.push(word)
+    if (inline === undefined && !isSwitch(name.slice(2))) flags.kubeProxy.push(value())
+  } else if (asKubeProxy) flags.kubeProxy.push(word)
+  else throw new LbError('USAGE', `unknown option ${word}`)
 }
+
+const switches = { '--help': 'help', '-h': 'help', '--version': 'version', '-V': 'version' } as const
 
 function defaults(): Values {
   const values: Values = {}

@@ -27,24 +27,6 @@ export const configSchema = {
       flag: 'DIR',
       description: 'Directory with Services and EndpointSlices (.yaml, .yml, .json), in place of the Kubernetes API.',
     },
-    kubeconfig: {
-      type: 'string',
-      minLength: 1,
-      flag: 'FILE',
-      description: 'Where the Kubernetes API server is and who bpvsd is there; unset: the service account of its pod.',
-    },
-    master: {
-      type: 'string',
-      minLength: 1,
-      flag: 'URL',
-      description: 'The Kubernetes API server, in place of the one that the kubeconfig names.',
-    },
-    hostnameOverride: {
-      type: 'string',
-      minLength: 1,
-      flag: 'NAME',
-      description: "Name of this host's Node; unset: its host name.",
-    },
     interfaces: {
       type: 'array',
       flag: 'PATTERN,...',

@@ -1,4 +1,11 @@
 /** bpvsd: a source of services, one table, the interfaces. Holds no truth of its own: the kernel's table goes on. */
+import {
+  type KubeProxySettings,
+  knowsPods,
+  masqueradesAll,
+  nodeName,
+  timeoutsOf,
+} from '../config/kube-proxy/settings.ts'
 import type { Config } from '../config/schema.ts'
 import type { DesiredService } from '../engine/table.ts'
 import type { KubeChanges } from '../kube/client/kubernetes-source.ts'
@@ -36,6 +43,7 @@ export interface SourceCallbacks {
 
 export interface DaemonParts {
   readonly config: Config
+  readonly kubeProxy: KubeProxySettings
   readonly host: Host
   readonly log: Log
   readonly timers: Timers
@@ -44,6 +52,7 @@ export interface DaemonParts {
 
 export class Daemon {
   readonly #config: Config
+  readonly #kubeProxy: KubeProxySettings
   readonly #host: Host
   readonly #log: Log
   readonly #room: TableRoom
@@ -66,8 +75,9 @@ export class Daemon {
   readonly #away = new Map<string, string>()
   #ready = false
 
-  constructor({ config, host, log, timers, makeSource }: DaemonParts) {
+  constructor({ config, kubeProxy, host, log, timers, makeSource }: DaemonParts) {
     this.#config = config
+    this.#kubeProxy = kubeProxy
     this.#host = host
     this.#log = log
     this.#timers = timers
@@ -75,7 +85,15 @@ export class Daemon {
     this.#policy = { include: config.interfaces, exclude: config.excludeInterfaces, xdp: config.xdp }
     this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers })
     this.#sourceName = config.manifests === undefined ? 'kubernetes' : 'manifest'
-    this.#context = new NodeContext(config)
+    const { configuration } = kubeProxy
+    this.#context = new NodeContext({
+      scheduler: config.scheduler,
+      nodeName: nodeName(configuration),
+      bindAddress: configuration.bindAddress,
+      nodePortAddresses: configuration.nodePortAddresses ?? [],
+      masqueradeAll: masqueradesAll(configuration),
+      knowsPods: knowsPods(configuration),
+    })
     this.#translator = new Translator(this.#context.options)
     this.#source = makeSource({
       onState: (state) => this.#onState(state),
@@ -88,6 +106,7 @@ export class Daemon {
 
   /** Opens or makes the table, attaches, starts the source, and follows from then on. Throws if there is no table. */
   start(): void {
+    for (const warning of this.#kubeProxy.warnings) this.#log.warn({ warning }, 'configuration')
     this.#table = this.#openTable()
     const source = this.#sourceName
     this.#reconciler = new Reconciler({ source, table: this.#table, log: this.#log, timers: this.#timers })
@@ -121,6 +140,8 @@ export class Daemon {
     if (bypass !== undefined || values.length > 0) {
       table.changeSettings({ ...(bypass === undefined ? {} : { bypass }), tunables: Object.fromEntries(values) })
     }
+    const timeouts = timeoutsOf(this.#kubeProxy.configuration)
+    if (Object.values(timeouts).some((seconds) => seconds > 0)) table.setTimeouts(timeouts)
     return table
   }
 

@@ -24,7 +24,10 @@ export interface TableRoom {
 }
 
 /** What the daemon asks of a table. */
-export type ManagedTable = Pick<ReconcilingTable, 'generation' | 'apply' | 'services' | 'changeSettings' | 'close'>
+export type ManagedTable = Pick<
+  ReconcilingTable,
+  'generation' | 'apply' | 'services' | 'changeSettings' | 'setTimeouts' | 'close'
+>
 
 /** The network namespace that the daemon runs in. Calls throw LbError. */
 export interface Host {

@@ -1,7 +1,6 @@
 /** What of the configuration, our Node and the host's addresses bears on every Service. Pure but for its own state. */
-import { hostname } from 'node:os'
 import type { Scheduler } from '../model/types.ts'
-import type { IpAddress } from './address.ts'
+import { type IpAddress, parseIp } from './address.ts'
 import { nodePortAddresses, primaryAddresses } from './node-addresses.ts'
 import type { KubeNode } from './objects.ts'
 import type { TranslateOptions } from './virtual-services.ts'
@@ -9,8 +8,13 @@ import type { TranslateOptions } from './virtual-services.ts'
 /** The part of the configuration that counts here. */
 export interface NodeSettings {
   readonly scheduler: Scheduler
-  /** Name of our Node; absent: the host's name. */
-  readonly hostnameOverride?: string
+  readonly nodeName: string
+  /** Goes before the Node's own addresses; of no family, or unspecified: does not. */
+  readonly bindAddress: string
+  /** Where node ports are served: prefixes, or `primary`; empty: everywhere. */
+  readonly nodePortAddresses: readonly string[]
+  readonly masqueradeAll: boolean
+  readonly knowsPods: boolean
 }
 
 export class NodeContext {
@@ -52,21 +56,21 @@ export class NodeContext {
   }
 
   #make(): TranslateOptions {
-    const { scheduler } = this.#settings
+    const { scheduler, nodeName: node, masqueradeAll, knowsPods } = this.#settings
     const zone = this.#node?.zone
-    const primaries = primaryAddresses(undefined, this.#node)
+    const primaries = primaryAddresses(parseIp(this.#settings.bindAddress), this.#node)
     return {
       scheduler,
-      place: { node: nodeName(this.#settings), ...(zone === undefined ? {} : { zone }) },
-      nodePortAddresses: nodePortAddresses([], this.#own, primaries),
+      place: { node, ...(zone === undefined ? {} : { zone }) },
+      nodePortAddresses: nodePortAddresses(this.#settings.nodePortAddresses, this.#own, primaries),
       primaryAddresses: primaries,
-      masqueradeAll: false,
-      knowsPods: true,
+      masqueradeAll,
+      knowsPods,
     }
   }
 }
 
-/** The name that our Node has. */
-export function nodeName({ hostnameOverride }: Pick<NodeSettings, 'hostnameOverride'>): string {
-  return (hostnameOverride ?? hostname()).trim().toLowerCase()
+/** Of a host that is no Node: everything is served everywhere. */
+export function plainSettings(scheduler: Scheduler, nodeName: string): NodeSettings {
+  return { scheduler, nodeName, bindAddress: '0.0.0.0', nodePortAddresses: [], masqueradeAll: false, knowsPods: true }
 }

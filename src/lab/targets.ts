@@ -1,6 +1,6 @@
 /** What the lab's clients call: every virtual service of a directory of manifests, as it is at the moment. */
 import type { DesiredService } from '../engine/table.ts'
-import { NodeContext } from '../kube/node-context.ts'
+import { NodeContext, plainSettings } from '../kube/node-context.ts'
 import { translate } from '../kube/translator.ts'
 import { ManifestDirectory } from '../manifests/directory.ts'
 import type { Family } from '../model/types.ts'
@@ -43,7 +43,7 @@ const rescanMs = 10_000
 
 /** Reads a directory of manifests and follows it, as bpvsd does with the same code; problems are bpvsd's to report. */
 export function followTargets(directory: string, onTargets: (targets: readonly LabTarget[]) => void): () => void {
-  const { options } = new NodeContext({ scheduler: 'rr' })
+  const { options } = new NodeContext(plainSettings('rr', ''))
   const manifests = new ManifestDirectory({
     directory,
     maxFileBytes,

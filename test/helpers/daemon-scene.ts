@@ -76,6 +76,7 @@ export class Scene {
     if (invocation.run !== 'daemon') throw new Error('no configuration')
     this.daemon = new Daemon({
       config: invocation.config,
+      kubeProxy: invocation.kubeProxy,
       host: this.host,
       log: this.log,
       timers: this.timers,

@@ -5,7 +5,7 @@ import type { IpAddress } from '../../src/kube/address.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type { SettingsChange } from '../../src/model/settings.ts'
-import type { ServiceView, Source } from '../../src/model/types.ts'
+import type { ServiceView, Source, Timeouts } from '../../src/model/types.ts'
 import type { Log } from '../../src/observe/log.ts'
 
 const noCounters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
@@ -26,6 +26,8 @@ export class FakeTable implements ManagedTable {
   interfere: (() => void) | undefined
   /** Changes of settings, in order. */
   readonly changes: SettingsChange[] = []
+  /** Timeouts that were set, in order. */
+  readonly timeouts: Timeouts[] = []
   applies = 0
   closed = false
   #generation = 0n
@@ -64,6 +66,10 @@ export class FakeTable implements ManagedTable {
 
   changeSettings(change: SettingsChange): void {
     this.changes.push(change)
+  }
+
+  setTimeouts(timeouts: Timeouts): void {
+    this.timeouts.push(timeouts)
   }
 
   /** Something that another process writes. */

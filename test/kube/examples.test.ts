@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
-import { NodeContext } from '../../src/kube/node-context.ts'
+import { NodeContext, plainSettings } from '../../src/kube/node-context.ts'
 import { translate } from '../../src/kube/translator.ts'
 import { parseManifests } from '../../src/manifests/parse.ts'
 import { saveFormat } from './save-format.ts'
@@ -20,7 +20,7 @@ t.test('the manifests of examples/ are good, and give the table that the documen
       services: objects.filter((object) => object.kind === 'Service'),
       endpointSlices: objects.filter((object) => object.kind === 'EndpointSlice'),
     },
-    new NodeContext({ scheduler: 'rr' }).options,
+    new NodeContext(plainSettings('rr', 'here')).options,
   )
   t.same(notices, [])
   t.same(saveFormat(desired), [

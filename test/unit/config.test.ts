@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
-import { helpText, optionsTable } from '../../src/config/help.ts'
+import { helpText, kubeProxyTable, optionsTable } from '../../src/config/help.ts'
 import { loadConfig, type Surroundings } from '../../src/config/load.ts'
 import { type Config, configEntries, environmentName, flagName } from '../../src/config/schema.ts'
 import { LbError } from '../../src/model/errors.ts'
@@ -212,4 +212,9 @@ t.test('each option has a flag and a variable of its own', async (t) => {
 t.test('docs/bpvsd.md holds the table of options as the schema has it', async (t) => {
   const docs = readFileSync(new URL('../../docs/bpvsd.md', import.meta.url), 'utf8')
   t.ok(docs.includes(optionsTable()), `the table has to be\n${optionsTable()}`)
+})
+
+t.test("docs/bpvsd.md holds the table of kube-proxy's fields as it is", async (t) => {
+  const docs = readFileSync(new URL('../../docs/bpvsd.md', import.meta.url), 'utf8')
+  t.ok(docs.includes(kubeProxyTable()), `the table has to be\n${kubeProxyTable()}`)
 })
