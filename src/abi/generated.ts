@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '260abf2d2160'
+export const layoutVersion = 'aea689b22d12'
 
 /** enum lb_af */
 export const LbAf = {
@@ -2429,7 +2429,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_refusals', 'lb_sum_chunks', 'lb_sweepers', 'lb_transmits', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2930,12 +2930,7 @@ export const layout = {
     'lb_ingress_parts',
     'lb_links',
     'lb_marked_parts',
-    'lb_new_conns',
-    'lb_refusals',
-    'lb_sum_chunks',
     'lb_sweepers',
-    'lb_transmits',
-    'lb_walks',
     'lb_xdp_parts',
     'lb_xdp_ports',
   ],
