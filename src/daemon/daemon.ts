@@ -223,6 +223,7 @@ export class Daemon {
       if (!this.#host.tableIsCurrent()) this.#remakeTable()
       if (this.#readAddresses() && this.#ready) this.#submit(this.#complete)
       this.#reconciler?.check()
+      this.#table?.refreshSources()
       this.#trouble.update([])
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error)

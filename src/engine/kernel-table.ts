@@ -35,6 +35,7 @@ import { recoverTable } from './recover.ts'
 import { additions, announceServers, changeService, createService, deleteService } from './service-edit.ts'
 import type { Edit } from './edit.ts'
 import { steerLive } from './marks.ts'
+import { refreshSources } from './sources.ts'
 import { checkTimeouts, encodeServer, encodeService } from './specs.ts'
 import type { ApplyResult, DesiredService, ReconcilingTable, Totals } from './table.ts'
 import { sweepSome, trashedByName, zeroTrashed } from './trash.ts'
@@ -217,6 +218,10 @@ export class KernelTable implements ReconcilingTable {
   changeSettings(change: SettingsChange): void {
     this.#edit(({ maps }) => writeSettings(maps, change))
     this.#handles.sweep()
+  }
+
+  refreshSources(): void {
+    this.#handles.withLock(() => refreshSources(this.#maps))
   }
 
   /**

@@ -26,6 +26,7 @@ import { LbError } from '../model/errors.ts'
 import type { ServiceSpot } from '../native/handles.ts'
 import type { Edit } from './edit.ts'
 import { steerAlso } from './marks.ts'
+import { tellSources } from './sources.ts'
 import type { ServiceChanges } from './plan.ts'
 import { forgetAddresses, leaveServer, resetCursor, serversChanged } from './cursor.ts'
 import {
@@ -125,6 +126,7 @@ export function changeService(edit: Edit, id: number, changes: ServiceChanges): 
   const old = currentList(maps, id)
   const scheduler = old.cell === 0 ? 0 : cells.listSched(old.cell)
   const config = changes.config ?? { scheduler, flags: services.flags(id) }
+  tellSources(maps, [...changes.added, ...changes.edited.values()])
   const newcomers = admit(edit, id, changes.added)
   const list = nextList(old.list, changes, newcomers)
   const room = orUndo(maps, newcomers, () => {

@@ -85,6 +85,8 @@ export interface ApplyResult {
 
 /** A table that takes a whole desired state of a source. */
 export interface ReconcilingTable extends Table {
+  /** Sees to it that tunnels begin at the addresses that the host has now, where the kernel leaves that to user space. NATIVE. */
+  refreshSources(): void
   /**
    * Makes what `source` owns be exactly `desired`, in one locked edit, touching only what differs. A service that
    * another source owns is reported in `failed` and left alone.
