@@ -69,10 +69,16 @@ export class KernelTable implements ReconcilingTable {
   }
 
   services(): ServiceView[] {
+    const services: ServiceView[] = []
+    this.eachService((service) => services.push(service))
+    return services
+  }
+
+  eachService(visit: (service: ServiceView) => void): void {
     this.#handles.sweep()
-    return this.#handles.withLock(() => {
+    this.#handles.withLock(() => {
       const reader = new ViewReader(this.#maps)
-      return Array.from(liveServices(this.#maps), (id) => reader.service(id))
+      for (const id of liveServices(this.#maps)) visit(reader.service(id))
     })
   }
 

@@ -34,6 +34,11 @@ export interface Table {
   generation(): bigint
   /** All services, in the order of their ids. */
   services(): ServiceView[]
+  /**
+   * Passes each of them on, one after the other, for tables so large that all at once are too many. `visit` must not call
+   * the table.
+   */
+  eachService(visit: (service: ServiceView) => void): void
   /** One service, or undefined. */
   service(key: ServiceKey): ServiceView | undefined
   /** What everything together counted, services that are gone included. */

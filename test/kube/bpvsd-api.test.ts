@@ -54,6 +54,12 @@ class Scene {
     return new Daemon(this.topology, source, '--max-servers', '1024', '--max-services', '1024')
   }
 
+  /** Status and body of what a server in the namespace answers. */
+  fetch(url: string): Promise<string> {
+    const script = `const r = await fetch(process.argv[1]); process.stdout.write(r.status + ' ' + (await r.text()))`
+    return this.topology.must('director', process.execPath, ['--input-type=module', '-e', script, url])
+  }
+
   /** The table as `ipvsadm -S -n`, sorted. */
   lines(): string[] {
     return this.topology.within('director', () => {
@@ -91,12 +97,16 @@ t.test(
   { skip: needsRoot },
   async (t) => {
     const scene = await Scene.make(t)
+    scene.server.set('Node', { metadata: { name: 'here' } })
     scene.server.set('Service', service('web', '10.96.0.1'))
     scene.server.set('EndpointSlice', slice('web', '10.0.0.1', '10.0.0.2'))
     const first = scene.start()
     await first.logged('ready')
     const web = [line('10.96.0.1'), server('10.96.0.1', 1), server('10.96.0.1', 2)]
     t.same(scene.lines(), web.toSorted())
+    t.match(await scene.fetch('http://127.0.0.1:10256/healthz'), /^200 .*"nodeEligible":true,"healthy":true/)
+    t.equal(await scene.fetch('http://127.0.0.1:10249/proxyMode'), '200 iptables')
+    t.match(await scene.fetch('http://127.0.0.1:10249/metrics'), /^bpvs_real_servers 2$/m)
 
     scene.server.set('Service', service('db', '10.96.0.2'))
     scene.server.set('EndpointSlice', slice('web', '10.0.0.2', '10.0.0.3'))

@@ -159,7 +159,7 @@ t.test('where the service is missing and the wish is wrong, the missing service 
 t.test('an error that is no LbError is not hidden, and the table is closed', async (t) => {
   let closed = 0
   class BrokenTable extends ModelTable {
-    override services(): never {
+    override eachService(): never {
       throw new RangeError('a bug')
     }
 

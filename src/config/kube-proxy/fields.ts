@@ -88,9 +88,9 @@ export const fields = {
   },
   hostnameOverride: { type: 'string', default: '', flag: 'hostname-override' },
   bindAddress: { type: 'string', default: '0.0.0.0', flag: 'bind-address' },
-  healthzBindAddress: { type: 'string', default: '0.0.0.0:10256', flag: 'healthz-bind-address', ignored: notYet },
-  metricsBindAddress: { type: 'string', default: '127.0.0.1:10249', flag: 'metrics-bind-address', ignored: notYet },
-  bindAddressHardFail: { type: 'bool', default: false, flag: 'bind-address-hard-fail', ignored: notYet },
+  healthzBindAddress: { type: 'string', default: '0.0.0.0:10256', flag: 'healthz-bind-address' },
+  metricsBindAddress: { type: 'string', default: '127.0.0.1:10249', flag: 'metrics-bind-address' },
+  bindAddressHardFail: { type: 'bool', default: false, flag: 'bind-address-hard-fail' },
   enableProfiling: { type: 'bool', default: false, flag: 'profiling', ignored: 'profiles of Go have no meaning here' },
   showHiddenMetricsForVersion: {
     type: 'string',
