@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '6535fada7b27'
+export const layoutVersion = 'b3a4e444bb9a'
 
 /** enum lb_af */
 export const LbAf = {
@@ -2456,7 +2456,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_refusals', 'lb_sources', 'lb_sum_chunks', 'lb_sweepers', 'lb_transmits', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2959,13 +2959,8 @@ export const layout = {
     'lb_ingress_parts',
     'lb_links',
     'lb_marked_parts',
-    'lb_new_conns',
-    'lb_refusals',
     'lb_sources',
-    'lb_sum_chunks',
     'lb_sweepers',
-    'lb_transmits',
-    'lb_walks',
     'lb_xdp_parts',
     'lb_xdp_ports',
   ],

@@ -224,12 +224,22 @@ function refused(f: Family): Row[] {
     },
   ]
   const open: Step = { at: 'ingress', side: 'clients', packet: asks(f), expect: { action: 'send', packet: arrives(f) } }
+  const fragmentable = (f: Family): Row => {
+    const loose = { ...big, ipv4: { df: false } }
+    const answer = answers(f, f.errors.tooBig, asks(f, { ...loose, ttl: 63 }))
+    return {
+      name: `${f.name}: so is one that might be cut on its way`,
+      services: service(f.narrow),
+      steps: [open, ...step(asks(f, loose), answer, 'REFUSE_TOO_BIG')],
+    }
+  }
   return [
     {
       name: `${f.name}: a packet that the way to the server does not take is answered with what it takes`,
       services: service(f.narrow),
       steps: [open, ...step(asks(f, big), answers(f, f.errors.tooBig, asks(f, { ...big, ttl: 63 })), 'REFUSE_TOO_BIG')],
     },
+    ...(f.name === 'IPv4' ? [fragmentable(f)] : []),
     {
       name: `${f.name}: a packet at the end of its life is answered, and counts`,
       services: service(f.server),
