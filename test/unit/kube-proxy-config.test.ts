@@ -134,6 +134,86 @@ t.test('--write-config-to writes what is in force, as kube-proxy does', async (t
   t.equal(toYaml(settings(['--config', 'config.yaml'], text).configuration), text, 'and what it wrote it reads')
 })
 
+t.test(
+  "the file that kubeadm writes is what kube-proxy's defaults are, but for its kubeconfig and CIDRs",
+  async (t) => {
+    const kubeadm = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
+bindAddress: 0.0.0.0
+bindAddressHardFail: false
+clientConnection:
+  acceptContentTypes: ""
+  burst: 0
+  contentType: ""
+  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
+  qps: 0
+clusterCIDR: 10.244.0.0/16
+configSyncPeriod: 0s
+conntrack:
+  maxPerCore: null
+  min: null
+  tcpBeLiberal: false
+  tcpCloseWaitTimeout: null
+  tcpEstablishedTimeout: null
+  udpStreamTimeout: 0s
+  udpTimeout: 0s
+detectLocal:
+  bridgeInterface: ""
+  interfaceNamePrefix: ""
+detectLocalMode: ""
+enableProfiling: false
+healthzBindAddress: ""
+hostnameOverride: ""
+iptables:
+  localhostNodePorts: null
+  masqueradeAll: false
+  masqueradeBit: null
+  minSyncPeriod: 0s
+  syncPeriod: 0s
+ipvs:
+  excludeCIDRs: null
+  minSyncPeriod: 0s
+  scheduler: ""
+  strictARP: false
+  syncPeriod: 0s
+  tcpFinTimeout: 0s
+  tcpTimeout: 0s
+  udpTimeout: 0s
+kind: KubeProxyConfiguration
+logging:
+  flushFrequency: 0
+  options:
+    json:
+      infoBufferSize: "0"
+    text:
+      infoBufferSize: "0"
+  verbosity: 0
+metricsBindAddress: ""
+mode: ""
+nftables:
+  masqueradeAll: false
+  masqueradeBit: null
+  minSyncPeriod: 0s
+  syncPeriod: 0s
+nodePortAddresses: null
+oomScoreAdj: null
+portRange: ""
+showHiddenMetricsForVersion: ""
+winkernel:
+  enableDSR: false
+  forwardHealthCheckVip: false
+  networkName: ""
+  rootHnsEndpointName: ""
+  sourceVip: ""
+`
+    const args = ['--config=config.yaml', '--hostname-override=node-1']
+    const { configuration, warnings } = settings(args, kubeadm)
+    const { configuration: silent } = settings(['--cluster-cidr', '10.244.0.0/16'])
+    const kubeconfig = '/var/lib/kube-proxy/kubeconfig.conf'
+    t.same(configuration, { ...silent, 'clientConnection.kubeconfig': kubeconfig, hostnameOverride: 'node-1' })
+    t.same(warnings, ['clusterCIDR: "10.244.0.0/16" has no effect: packets are not masqueraded yet'])
+  },
+)
+
 t.test('/configz shows what kube-proxy shows of the same file', async (t) => {
   for (const [mode, recorded] of Object.entries(configz)) {
     const { configuration } = settings(['--config', 'config.yaml', '-v=2'], JSON.stringify(recorded.config))
