@@ -78,6 +78,8 @@ export class Daemon {
   /** Services that an earlier bpvsd made, of which nothing was said while not everything was known. */
   #kept: readonly DesiredService[] | undefined
   #complete = false
+  /** The last submission was what the translator gave: the next differs from it by the translator's changes. */
+  #incremental = false
   /** Kinds of objects that cannot be asked for, and why. */
   readonly #away = new Map<string, string>()
   #ready = false
@@ -184,7 +186,10 @@ export class Daemon {
     onHealthChecks(healthChecks, this.#healthAddresses())
     const named = notices.map((notice) => [`${notice.object} ${notice.reason}`, notice] as const)
     for (const notice of this.#notices.update(named).found) this.#log.warn(notice, 'not served in full')
-    this.#reconciler?.submit(this.#complete ? desired : this.#withKept(desired))
+    if (!this.#complete) this.#reconciler?.submit(this.#withKept(desired))
+    else if (this.#incremental) this.#reconciler?.submit(desired, translation.changes)
+    else this.#reconciler?.submit(desired)
+    this.#incremental = this.#complete
     return desired.length
   }
 

@@ -2,7 +2,7 @@
  * Keeps a table as one source wants it. What the source owns and somebody else changed is put right; what others own
  * is never touched (the table sees to that). What fails is tried again, later and later.
  */
-import type { ApplyResult, DesiredService } from '../engine/table.ts'
+import type { ApplyResult, DesiredChanges, DesiredService } from '../engine/table.ts'
 import { serviceText } from '../kube/service-text.ts'
 import type { Source } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
@@ -47,11 +47,11 @@ export class Reconciler {
     this.#onApplied = options.onApplied
   }
 
-  /** A new desired state: applied at once. */
-  submit(desired: readonly DesiredService[]): void {
+  /** A new desired state: applied at once. `changes`: how it differs from the last. */
+  submit(desired: readonly DesiredService[], changes?: DesiredChanges): void {
     this.#desired = desired
     this.#retryMs = firstRetryMs
-    this.#apply('applied')
+    this.#apply('applied', changes)
   }
 
   /** Looks whether somebody else wrote, and if so puts right what is the source's. Before the first submit: nothing. */
@@ -71,7 +71,7 @@ export class Reconciler {
     this.#retry?.cancel()
   }
 
-  #apply(what: 'applied' | 'repaired' | 'retried'): void {
+  #apply(what: 'applied' | 'repaired' | 'retried', changes?: DesiredChanges): void {
     const desired = this.#desired
     if (desired === undefined) return
     this.#retry?.cancel()
@@ -79,7 +79,7 @@ export class Reconciler {
     const started = this.#timers.now()
     try {
       const before = this.#table.generation()
-      const result = this.#table.apply(this.#source, desired)
+      const result = this.#table.apply(this.#source, desired, changes)
       this.#note(before, result)
       const tookMs = this.#timers.now() - started
       const servers = desired.reduce((sum, service) => sum + service.servers.length, 0)

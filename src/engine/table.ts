@@ -80,6 +80,12 @@ export interface DesiredService {
   readonly servers: readonly ServerSpec[]
 }
 
+/** How a desired state differs from the one that the same source gave before. */
+export interface DesiredChanges {
+  readonly added: readonly DesiredService[]
+  readonly dropped: readonly DesiredService[]
+}
+
 /** What a source's state became: what could be programmed, and what could not and why. */
 export interface ApplyResult {
   readonly added: number
@@ -94,7 +100,8 @@ export interface ReconcilingTable extends Table {
   refreshSources(): void
   /**
    * Makes what `source` owns be exactly `desired`, in one locked edit, touching only what differs. A service that
-   * another source owns is reported in `failed` and left alone.
+   * another source owns is reported in `failed` and left alone. With `changes` since the last call of the same source only
+   * these are looked at, if nobody else edited.
    */
-  apply(source: Source, desired: readonly DesiredService[]): ApplyResult
+  apply(source: Source, desired: readonly DesiredService[], changes?: DesiredChanges): ApplyResult
 }

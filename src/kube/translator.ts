@@ -19,6 +19,8 @@ export interface Notice {
 export interface Translation {
   /** No two of one address, port and protocol. */
   readonly desired: readonly KubeVirtualService[]
+  /** Since the last translation. */
+  readonly changes: { readonly added: readonly KubeVirtualService[]; readonly dropped: readonly KubeVirtualService[] }
   readonly notices: readonly Notice[]
   readonly healthChecks: readonly HealthCheck[]
   readonly noLocal: Readonly<Record<Family, NoLocal>>
@@ -106,8 +108,17 @@ export class Translator {
     const touched = new Set<string>()
     for (const entry of this.#dirty) this.#remake(entry, touched)
     this.#dirty.clear()
-    for (const text of touched) this.#award(text)
+    const added: KubeVirtualService[] = []
+    const dropped: KubeVirtualService[] = []
+    for (const text of touched) {
+      const before = this.#desired.get(text)
+      const after = this.#award(text)
+      if (before === after) continue
+      if (before !== undefined) dropped.push(before)
+      if (after !== undefined) added.push(after)
+    }
     return {
+      changes: { added, dropped },
       desired: [...this.#desired.values()],
       notices: [...this.#notices.values()].flat(),
       healthChecks: [...this.#healthChecks.values()].flat(),
@@ -174,7 +185,7 @@ export class Translator {
   }
 
   /** Of several Services that want one address and port, the first by name has it. */
-  #award(text: string): void {
+  #award(text: string): KubeVirtualService | undefined {
     const [winner, ...others] = [...(this.#claims.get(text) ?? [])].sort((a, b) => compare(a.entry, b.entry))
     if (winner === undefined) this.#desired.delete(text)
     else this.#desired.set(text, winner.want)
@@ -183,6 +194,7 @@ export class Translator {
       text,
       others.map(({ entry }) => ({ object: idOf(entry), reason })),
     )
+    return winner?.want
   }
 
   #note(key: string, notices: readonly Notice[]): void {

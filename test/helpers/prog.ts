@@ -9,7 +9,13 @@
  * director's own stack has no address, and 10.10.0.0/16 and fd00:10::/64, which are all local to it.
  */
 import { join } from 'node:path'
-import { type LbConnArray, LbConnLineArray, LbNextHopArray, type MapName, maps as mapTable } from '../../src/abi/generated.ts'
+import {
+  type LbConnArray,
+  LbConnLineArray,
+  LbNextHopArray,
+  type MapName,
+  maps as mapTable,
+} from '../../src/abi/generated.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
 import { must } from '../../src/lab/command.ts'
 import { sweepRuns } from '../../src/lab/namespaces.ts'
