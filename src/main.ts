@@ -1,5 +1,6 @@
 /** bpvsd's entry point: wires the parts, minds signals, and alone decides about output and exit status. */
 import { readFileSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { basename } from 'node:path'
 import { HealthCheckPorts } from './api/health-check-ports.ts'
 import { startServers } from './api/servers.ts'
@@ -9,6 +10,7 @@ import { gatherMs, type KubeProxySettings, nodeName } from './config/kube-proxy/
 import { loadConfig } from './config/load.ts'
 import type { Config } from './config/schema.ts'
 import { version } from './config/version.ts'
+import { conntrackValues, setKernelValues } from './daemon/conntrack.ts'
 import { Daemon, type DaemonParts, type ServiceSource, type SourceCallbacks } from './daemon/daemon.ts'
 import { followFile } from './daemon/follow-file.ts'
 import { ProxyHealth } from './daemon/health.ts'
@@ -118,17 +120,15 @@ function serve(serving: Serving, log: Log): void {
     end(1)
   })
   start()
-  if (config.manifests === undefined) setOomScore(kubeProxy.configuration.oomScoreAdj, log)
+  if (config.manifests === undefined) prepareHost(kubeProxy, log)
   daemon.start()
 }
 
-/** When memory is short, the kernel ends others before us. */
-function setOomScore(score: number, log: Log): void {
-  try {
-    writeFileSync('/proc/self/oom_score_adj', String(score))
-  } catch (err) {
-    log.warn({ oomScoreAdj: score, err }, 'cannot set')
-  }
+/** What kube-proxy does to its host: its place when memory is short, and connection tracking. */
+function prepareHost({ configuration }: KubeProxySettings, log: Log): void {
+  const oomScore = { path: '/proc/self/oom_score_adj', value: configuration.oomScoreAdj }
+  const values = [oomScore, ...conntrackValues(configuration, availableParallelism())]
+  setKernelValues(values, { read: (path) => readFileSync(path, 'utf8'), write: writeFileSync }, log)
 }
 
 function cleanUp(log: Log): void {

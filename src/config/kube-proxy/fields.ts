@@ -37,7 +37,6 @@ const noRules = 'there are no rules to write'
 const noWindows = 'this is not Windows'
 const fewRequests = 'a handful of requests needs no limit'
 const ownLog = 'bpvsd logs lines of JSON on standard output, each at once'
-const notYet = 'not done yet'
 const noMasquerade = 'packets are not masqueraded yet'
 
 export const fields = {
@@ -165,23 +164,21 @@ export const fields = {
   clusterCIDR: { type: 'string', default: '', flag: 'cluster-cidr', ignored: noMasquerade },
   nodePortAddresses: { type: 'strings', default: null, flag: 'nodeport-addresses' },
   oomScoreAdj: { type: 'int32', default: -999, flag: 'oom-score-adj' },
-  'conntrack.maxPerCore': { type: 'int32', default: 32768, flag: 'conntrack-max-per-core', ignored: notYet },
-  'conntrack.min': { type: 'int32', default: 131072, flag: 'conntrack-min', ignored: notYet },
+  'conntrack.maxPerCore': { type: 'int32', default: 32768, flag: 'conntrack-max-per-core' },
+  'conntrack.min': { type: 'int32', default: 131072, flag: 'conntrack-min' },
   'conntrack.tcpEstablishedTimeout': {
     type: 'duration',
     default: 24 * 3600 * s,
     flag: 'conntrack-tcp-timeout-established',
-    ignored: notYet,
   },
   'conntrack.tcpCloseWaitTimeout': {
     type: 'duration',
     default: 3600 * s,
     flag: 'conntrack-tcp-timeout-close-wait',
-    ignored: notYet,
   },
-  'conntrack.tcpBeLiberal': { type: 'bool', default: false, flag: 'conntrack-tcp-be-liberal', ignored: notYet },
-  'conntrack.udpTimeout': { type: 'duration', default: 0, flag: 'conntrack-udp-timeout', ignored: notYet },
-  'conntrack.udpStreamTimeout': { type: 'duration', default: 0, flag: 'conntrack-udp-timeout-stream', ignored: notYet },
+  'conntrack.tcpBeLiberal': { type: 'bool', default: false, flag: 'conntrack-tcp-be-liberal' },
+  'conntrack.udpTimeout': { type: 'duration', default: 0, flag: 'conntrack-udp-timeout' },
+  'conntrack.udpStreamTimeout': { type: 'duration', default: 0, flag: 'conntrack-udp-timeout-stream' },
   configSyncPeriod: {
     type: 'duration',
     default: 15 * 60 * s,
