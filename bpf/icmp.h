@@ -231,7 +231,10 @@ static __always_inline struct conn_ref icmp_conn(const struct packet *q, bool eg
 	if (ref.c || !filter_from_server(q))
 		return ref;
 	*to_client = true;
-	return conn_find(q, DIR_OUT, af);
+	ref = conn_find(q, DIR_OUT, af);
+	if (ref.c && ref.c->fwd != LB_FWD_MASQ)
+		ref.c = NULL; /* there is nothing to translate */
+	return ref;
 }
 
 /* Describes the error itself, for those who count and send it. */

@@ -118,7 +118,17 @@ function serve(serving: Serving, log: Log): void {
     end(1)
   })
   start()
+  if (config.manifests === undefined) setOomScore(kubeProxy.configuration.oomScoreAdj, log)
   daemon.start()
+}
+
+/** When memory is short, the kernel ends others before us. */
+function setOomScore(score: number, log: Log): void {
+  try {
+    writeFileSync('/proc/self/oom_score_adj', String(score))
+  } catch (err) {
+    log.warn({ oomScoreAdj: score, err }, 'cannot set')
+  }
 }
 
 function cleanUp(log: Log): void {

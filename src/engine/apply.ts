@@ -11,7 +11,7 @@ import { LbError } from '../model/errors.ts'
 import type { ServiceSpot } from '../native/handles.ts'
 import { plan } from './plan.ts'
 import type { ActualService, DesiredRecord, Operation } from './plan.ts'
-import { changeService, createService, deleteService } from './service-edit.ts'
+import { changeService, createService, deleteService, endpointOf } from './service-edit.ts'
 import type { Edit } from './edit.ts'
 import { describeKey, encodeServer, encodeService } from './specs.ts'
 import type { ApplyResult, DesiredChanges, DesiredService } from './table.ts'
@@ -224,7 +224,7 @@ function announce(maps: TableMaps, operations: readonly Operation[]): void {
     if (operation.kind === 'remove') continue
     const service = operation.name
     const added = operation.kind === 'add' ? operation.want.servers : operation.changes.added
-    for (const { name } of added) endpoints.push({ name, service })
+    for (const server of added) endpoints.push(endpointOf(service, server))
   }
   setServerBits(maps, endpoints)
 }

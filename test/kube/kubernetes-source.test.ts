@@ -350,6 +350,7 @@ t.test('asked for everything anew, it says nothing that it has said', async (t) 
   scene.server.set('Service', service('b', '10.96.0.2'))
   await scene.knows('both', { 'Service default/a': [], 'Service default/b': [] })
   t.equal(scene.said.flatMap(({ set }) => set).length, before + 1)
+  t.same(scene.troubles, [])
 })
 
 t.test('a token in a file is read anew, and one in a kubeconfig when the server refuses it', async (t) => {

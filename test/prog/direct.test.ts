@@ -153,6 +153,22 @@ function lives(f: Family): Row[] {
       connections: states.map((state) => `${state} ${f.client} ${f.virtual} ${f.server}`),
     },
   })
+  /** A server's segment under the virtual address: XDP and tcx ingress leave it to the stack, which lets it out. */
+  const replies = (flags: string, before: string, after: string): Step[] => {
+    const o = { from: f.virtual, to: f.client, flags }
+    const own = (state: string) => [`${state} ${f.client} ${f.virtual} ${f.server}`]
+    const packet = segment({ leg: 'from server', ...o })
+    return [
+      { at: 'xdp', side: 'servers', packet, expect: { action: 'pass', connections: own(before) } },
+      { at: 'ingress', side: 'servers', packet, expect: { action: 'pass', connections: own(before) } },
+      {
+        at: 'egress',
+        side: 'clients',
+        packet: segment({ leg: 'to client', ...o, ttl: 63 }),
+        expect: { action: 'pass', connections: own(after) },
+      },
+    ]
+  }
   return [
     {
       name: `${f.name}: states follow the client alone`,
@@ -162,6 +178,17 @@ function lives(f: Family): Row[] {
         sends('A', 'ESTABLISHED 899'),
         sends('FA', 'FIN_WAIT 119'),
         sends('R', 'CLOSE 9'),
+      ],
+    },
+    {
+      name: `${f.name}: a reply that passes the director counts, and from then on states follow both directions`,
+      services: [{ at, servers: [`${f.server} 1 droute`] }],
+      steps: [
+        sends('S', 'SYN_RECV 59'),
+        ...replies('SA', 'SYN_RECV 59', 'SYN_RECV 59'),
+        sends('A', 'ESTABLISHED 899'),
+        ...replies('FA', 'ESTABLISHED 899', 'FIN_WAIT 119'),
+        sends('FA', 'TIME_WAIT 119'),
       ],
     },
     {

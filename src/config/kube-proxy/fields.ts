@@ -26,6 +26,8 @@ export interface FieldSpec {
   readonly flag?: string
   /** Why bpvs does nothing with a value other than the default; absent: it does. */
   readonly ignored?: string
+  /** A duration that may be a number, too: of nanoseconds. kubeadm writes such a 0. */
+  readonly numeric?: true
   /** Left out of the output while it is empty. */
   readonly optional?: true
 }
@@ -57,7 +59,13 @@ export const fields = {
   'clientConnection.qps': { type: 'float32', default: 5, flag: 'kube-api-qps', ignored: fewRequests },
   'clientConnection.burst': { type: 'int32', default: 10, flag: 'kube-api-burst', ignored: fewRequests },
   'logging.format': { type: 'string', default: 'text', flag: 'logging-format', ignored: ownLog },
-  'logging.flushFrequency': { type: 'duration', default: 5 * s, flag: 'log-flush-frequency', ignored: ownLog },
+  'logging.flushFrequency': {
+    type: 'duration',
+    default: 5 * s,
+    flag: 'log-flush-frequency',
+    ignored: ownLog,
+    numeric: true,
+  },
   'logging.verbosity': { type: 'uint32', default: 0, flag: 'v' },
   'logging.vmodule': { type: 'strings', default: null, flag: 'vmodule', ignored: ownLog, optional: true },
   'logging.options.text.splitStream': {
@@ -156,7 +164,7 @@ export const fields = {
   },
   clusterCIDR: { type: 'string', default: '', flag: 'cluster-cidr', ignored: noMasquerade },
   nodePortAddresses: { type: 'strings', default: null, flag: 'nodeport-addresses' },
-  oomScoreAdj: { type: 'int32', default: -999, flag: 'oom-score-adj', ignored: notYet },
+  oomScoreAdj: { type: 'int32', default: -999, flag: 'oom-score-adj' },
   'conntrack.maxPerCore': { type: 'int32', default: 32768, flag: 'conntrack-max-per-core', ignored: notYet },
   'conntrack.min': { type: 'int32', default: 131072, flag: 'conntrack-min', ignored: notYet },
   'conntrack.tcpEstablishedTimeout': {
