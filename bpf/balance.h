@@ -325,6 +325,8 @@ static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enu
 		return to_service && service_find(p, af) ? act_drop(hook, LB_DROP_MALFORMED)
 							 : NOT_OURS;
 	FORGET(p->t.proto);
+	FORGET(p->tcp_flags);
+	FORGET(p->gso);
 	p->now = clock_tick();
 	if (opening)
 		return to_service ? request_new(p, hook, af) : NOT_OURS;

@@ -258,6 +258,14 @@ const schedulers: readonly Difference[] = [
 
 const kube: readonly Difference[] = [
   {
+    name: 'kube-proxy-words',
+    recording: 'kube-proxy',
+    scenario: 'all',
+    what: /^(kubeconfig (missing|broken)|duplicate field|ipvs on a kernel without ip_vs|unknown scheduler|not YAML|other version)$/,
+    cases: 7,
+    found: /./,
+  },
+  {
     name: 'local-policy',
     recording: 'kube-cases',
     scenario: 'all',

@@ -5,7 +5,9 @@ import { formatDuration, parseDuration } from '../../src/config/kube-proxy/durat
 import { toObject, toYaml } from '../../src/config/kube-proxy/render.ts'
 import { gatherMs, type KubeProxySettings, knowsPods, timeoutsOf } from '../../src/config/kube-proxy/settings.ts'
 import { LbError } from '../../src/model/errors.ts'
+import { wholeRecording } from '../../tools/recordings.ts'
 import { readJsonRecording } from '../helpers/recordings-json.ts'
+import { Tally } from '../helpers/tally.ts'
 
 interface Recorded {
   readonly commands: readonly {
@@ -46,29 +48,29 @@ function reasonOf(err: string): string {
   return err.replace(/^Error: /, '').trim()
 }
 
-/** Where bpvsd answers otherwise, and why. */
-const others: Readonly<Record<string, string>> = {
-  'kubeconfig missing': 'a kubeconfig is read when the API server is asked',
-  'kubeconfig broken': 'a kubeconfig is read when the API server is asked',
-  'duplicate field': 'bpvsd needs no ip_vs in the kernel',
-  'ipvs on a kernel without ip_vs': 'bpvsd needs no ip_vs in the kernel',
-  'unknown scheduler': 'bpvsd knows its schedulers without asking the kernel',
-  'not YAML': 'the words of another parser',
-  'other version': "without the name of kube-proxy's source file",
+const tally = new Tally('kube-proxy')
+
+/** What is said of a command line and file; undefined if they are taken. */
+function refusalOf(args: readonly string[], config?: string): string | undefined {
+  try {
+    invoke(args, config)
+    return undefined
+  } catch (error) {
+    if (!(error instanceof LbError) || error.code !== 'CONFIG') throw error
+    return error.message.replace(/ \(line \d+\)/g, '')
+  }
 }
 
-for (const { name, args, rc, err, config } of commands.filter((each) => each.rc === 1)) {
-  t.test(`a bad command line or file is answered as kube-proxy does: ${name}`, async (t) => {
-    if (others[name] !== undefined) {
-      t.pass(others[name])
-      return
-    }
-    const refusal = t.throws(() => invoke(args, config), { code: 'CONFIG' })
-    const message = refusal instanceof LbError ? refusal.message : String(refusal)
-    t.equal(message.replace(/ \(line \d+\)/g, ''), reasonOf(err))
-    t.equal(rc, 1)
+for (const [i, { name, args, rc, err, config }] of commands.entries()) {
+  if (rc !== 1) continue
+  t.test(`a bad command line or file is answered as kube-proxy does, or otherwise by intent: ${name}`, async (t) => {
+    const said = refusalOf(args, config) ?? 'nothing'
+    const found = said === reasonOf(err) ? [] : [`${said}, recorded ${reasonOf(err)}`]
+    t.same(tally.note(wholeRecording, i, name, found), [])
   })
 }
+
+t.test('every recorded refusal was compared', async (t) => tally.end(t))
 
 t.test('what is answered in other words is refused all the same', async (t) => {
   const refused = commands.filter(({ name }) => ['unknown scheduler', 'not YAML', 'other version'].includes(name))
