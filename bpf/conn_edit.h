@@ -178,7 +178,7 @@ struct new_conn {
 	__u8 hook;             /* where the packet is, enum lb_hook */
 	__u8 once;             /* enum once */
 	__u8 odd;              /* as of struct packet */
-	__u8 pad;
+	__u8 scratch;          /* which of a CPU's records it is: scratch.h */
 	__u64 client, service; /* hashes of the two ends */
 };
 
