@@ -19,7 +19,7 @@ import {
   summarizeAll,
 } from './packet/results.ts'
 import { Rig } from './packet/rig.ts'
-import { measureSchedulers, schedulerHead, schedulerLine, schedulerRow } from './packet/schedulers.ts'
+import { measureSchedulers, schedulerBar, schedulerHead, schedulerLine, schedulerRow } from './packet/schedulers.ts'
 
 /** Rounds with one flow or none take so little time that each is made of several. */
 const SHORT_SAMPLES = 4
@@ -108,7 +108,7 @@ async function measure(run: BenchRun): Promise<Bar[]> {
   const methods = await measureMethods(run, run.options.quick)
   for (const result of methods) run.report.add(methodLine(result))
   run.show('A packet of an open connection, by forwarding method', formatTable(methodHead, methods.map(methodRow)))
-  return [...results.flatMap(barsOf), ...methods.flatMap(methodBar)]
+  return [...results.flatMap(barsOf), ...methods.flatMap(methodBar), ...schedulers.map(schedulerBar)]
 }
 
 await benchMain(measure)

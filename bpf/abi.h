@@ -312,18 +312,6 @@ struct lb_next_hop {
 	__u32 pad[3];
 };
 
-enum lb_link_flag {
-	LB_LINK_PEER =
-		1, /* a veth whose other end is in another namespace: packets can be handed to that end at once */
-};
-
-/* What user space knows of an interface. */
-struct lb_link {
-	__u32 flags; /* enum lb_link_flag */
-	__u8 mac[6]; /* its address: another one there means another interface under the same index */
-	__u16 pad;
-};
-
 /* What may change while the programs run. Writer: user space. */
 struct lb_config {
 	__u64 generation;         /* counts edits: who sees another number reads the table anew */
@@ -394,6 +382,9 @@ struct lb_book {
 struct lb_clock {
 	__u64 jiffies;
 	__u64 ktime_ns;
+	__u32 sources_wanted; /* the kernel does not tell what the host sends from: user space has to (lb_sources) */
+	__u32 pad;
 };
 
+#include "abi_host.h"
 #include "abi_sync.h"

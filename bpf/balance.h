@@ -282,15 +282,18 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 	if (!ref.c)
 		return NOT_OURS;
 	/* What does not leave from here goes up the stack, and is translated as it leaves from there. */
-	if (hook != HOOK_EGRESS && !(!p->odd && ref.c->flags & LB_CONN_BYPASS &&
-				     hop_find(p, hook, af, &ref.c->vaddr, &ref.c->caddr,
-					      &ref.c->hop, &ref.c->hop_token, &hop) &&
-				     hop_usable(p, hook, af, &hop, ref.c->hop)))
+	if (hook != HOOK_EGRESS &&
+	    !(!p->odd && ref.c->flags & LB_CONN_BYPASS && ref.c->fwd == LB_FWD_MASQ &&
+	      hop_find(p, hook, af, &ref.c->vaddr, &ref.c->caddr, &ref.c->hop, &ref.c->hop_token,
+		       &hop) &&
+	      hop_usable(p, hook, af, &hop, ref.c->hop)))
 		return act_pass(hook);
 	conn_step(ref.c, p, DIR_OUT);
 	srv = server_at(ref.server);
 	if (srv && srv->flags & LB_SERVER_AVAILABLE)
 		packet_count(p, DIR_OUT, ref.server);
+	if (unlikely(ref.c->fwd != LB_FWD_MASQ))
+		return act_pass(hook); /* it has the virtual address */
 	r.old_addr = &p->t.saddr;
 	r.new_addr = &ref.c->vaddr;
 	r.old_port = p->t.sport;
@@ -322,6 +325,8 @@ static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enu
 		return to_service && service_find(p, af) ? act_drop(hook, LB_DROP_MALFORMED)
 							 : NOT_OURS;
 	FORGET(p->t.proto);
+	FORGET(p->tcp_flags);
+	FORGET(p->gso);
 	p->now = clock_tick();
 	if (opening)
 		return to_service ? request_new(p, hook, af) : NOT_OURS;

@@ -34,15 +34,18 @@ static __always_inline bool request_matches(const struct lb_conn *c, const struc
 	       addr_equal(&c->vaddr, &p->t.daddr, af);
 }
 
-/* Is `c` the connection whose server sends this packet to its client? */
+/* Is `c` the connection whose server sends this packet to its client? By direct routing and tunnels it does so under the
+ * virtual address, and mostly by another way; as ip_vs_conn_out_get(). */
 static __always_inline bool reply_matches(const struct lb_conn *c, const struct packet *p,
 					  enum lb_af af)
 {
 	struct lb_server *srv;
 
 	if (c->cport != p->t.dport || c->dport != p->t.sport || c->proto != p->t.proto ||
-	    c->af != af || c->fwd != LB_FWD_MASQ || !addr_equal(&c->caddr, &p->t.daddr, af))
+	    c->af != af || !addr_equal(&c->caddr, &p->t.daddr, af))
 		return false;
+	if (unlikely(c->fwd != LB_FWD_MASQ))
+		return addr_equal(&c->vaddr, &p->t.saddr, af);
 	srv = server_at(c->server);
 	return srv && addr_equal(&srv->addr, &p->t.saddr, af);
 }

@@ -61,7 +61,7 @@ static __always_inline void spill_remove(const struct lb_conn *c, const struct c
 					 __u32 index)
 {
 	pair_swap(e->client, e->service, index, false);
-	if (!(c->flags & LB_CONN_NOOUTPUT))
+	if (!(c->flags & LB_CONN_NOOUTPUT) && c->fwd == LB_FWD_MASQ)
 		pair_swap(e->server, e->client, index, false);
 }
 

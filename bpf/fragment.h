@@ -27,7 +27,7 @@ struct fragment_key {
 struct fragment_first {
 	__be16 sport, dport;
 	__u8 proto;
-	__u8 echo;    /* it was an echo request, and was answered */
+	__u8 pad;
 	__u16 until;  /* bytes that it has of what was cut */
 	__u32 when;   /* tick */
 	__u32 server; /* one-packet scheduling: its server */

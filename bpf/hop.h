@@ -110,6 +110,27 @@ __noinline __u32 hop_intern(const struct bpf_fib_lookup *f, __u32 now)
 	return i << 16 | (h->generation & 0xffff);
 }
 
+/* What the host sends from to `to`, where the fib did not say it (before Linux 6.7): user space did. (Not static: the verifier
+ * looks at it once.) */
+__noinline int source_fill(struct bpf_fib_lookup *f, const union lb_addr *to)
+{
+	struct lb_tunnel_source *source;
+	union lb_addr key = {};
+
+	if (!f || !to || f->ipv6_src[0] || f->ipv6_src[1] || f->ipv6_src[2] || f->ipv6_src[3])
+		return 0;
+	if (f->family == AF_INET6_) {
+		key = *to;
+	} else {
+		key.w[2] = bpf_htonl(0xffff);
+		key.w[3] = to->w[0];
+	}
+	source = bpf_map_lookup_elem(&lb_sources, &key);
+	if (source)
+		__builtin_memcpy(f->ipv6_src, &source->addr, 16);
+	return 0;
+}
+
 /* The way of what the host sends itself, as ip_route_output() finds it: rules see the loopback interface, no source. That
  * asks for forwarding to be on for lo, which whoever attaches the programs saw to; else the interface that the packet came
  * by must do. The answer has the source address, where the kernel tells it. */
@@ -143,6 +164,7 @@ static __noinline __u32 hop_ask(void *ctx, const union lb_addr *from, const unio
 	__builtin_memcpy(f.ipv6_dst, to, 16);
 	if (kind & KIND_OUTPUT) {
 		ret = fib_output(ctx, &f, ifindex);
+		source_fill(&f, to);
 	} else {
 		__builtin_memcpy(f.ipv6_src, from, 16);
 		ret = bpf_fib_lookup(ctx, &f, sizeof(f), 0);
@@ -214,7 +236,9 @@ static __always_inline bool hop_find_out(void *ctx, __u32 now, enum lb_hook hook
 	WRITE_ONCE(st->hop, found); /* before the token: who reads in between asks again */
 	WRITE_ONCE(st->hop_token, token);
 	hop->ifindex = 0;
-	return found && hop_read(found, now, hook, hop) && (!src || hop_source(found, src));
+	if (!found || (src && !hop_source(found, src)))
+		return false;
+	return hop_read(found, now, hook, hop);
 }
 
 /* Notes that the kernel's neighbour code gets a packet for this hop now; from XDP: that tcx will see to it. */

@@ -104,14 +104,17 @@ static __always_inline bool addr_is_virtual(const union lb_addr *addr, enum lb_a
 	return filter_has(FILTER_SERVICE, q.hash) && service_lookup(&q);
 }
 
+/* Answers an echo request to a VIP, without the options and extension headers that it came with. */
 static __noinline int echo_answer(struct __sk_buff *skb, const struct icmp_parts *m, enum lb_af af)
 {
-	__u32 check = ICMP_OFF(af) + 2;
+	__u32 check = ICMP_OFF(af) + 2, more = m->icmp - ICMP_OFF(af);
 	void *data, *end;
 	__u8 *type;
 
 	if (!addr_is_virtual(&m->daddr, af))
 		return NOT_OURS;
+	if (more && bpf_skb_adjust_room(skb, -(__s32)more, BPF_ADJ_ROOM_NET, 0))
+		return act_drop(HOOK_INGRESS, LB_DROP_REWRITE);
 	if (af == LB_AF_INET ? bpf_l4_csum_replace(skb, check, bpf_htons(ICMP4_ECHO << 8), 0, 2)
 			     : bpf_l4_csum_replace(skb, check, bpf_htons(ICMP6_ECHO << 8),
 						   bpf_htons(ICMP6_ECHOREPLY << 8), 2))
@@ -125,15 +128,19 @@ static __noinline int echo_answer(struct __sk_buff *skb, const struct icmp_parts
 	*type = af == LB_AF_INET ? ICMP4_ECHOREPLY : ICMP6_ECHOREPLY;
 	if (af == LB_AF_INET) {
 		struct iphdr *ip = data + L3_OFF;
-		__u32 diff = (__u16)~bpf_htons(ip->ttl << 8) + (__u32)bpf_htons(TTL << 8);
 
+		*(__u8 *)ip = 0x45;
+		ip->tot_len = bpf_htons(m->end - L3_OFF - more);
 		ip->saddr = m->daddr.w[0];
 		ip->daddr = m->saddr.w[0];
 		ip->ttl = TTL;
-		ip->check = csum_apply(ip->check, diff);
+		ip->check = 0;
+		ip->check = ~ip_header_sum(ip);
 	} else {
 		struct ipv6hdr *ip6 = data + L3_OFF;
 
+		ip6->payload_len = bpf_htons(m->end - ICMP_OFF(af) - more);
+		ip6->nexthdr = IPPROTO_ICMPV6;
 		__builtin_memcpy(&ip6->saddr, &m->daddr, 16);
 		__builtin_memcpy(&ip6->daddr, &m->saddr, 16);
 		ip6->hop_limit = TTL;
@@ -224,7 +231,10 @@ static __always_inline struct conn_ref icmp_conn(const struct packet *q, bool eg
 	if (ref.c || !filter_from_server(q))
 		return ref;
 	*to_client = true;
-	return conn_find(q, DIR_OUT, af);
+	ref = conn_find(q, DIR_OUT, af);
+	if (ref.c && ref.c->fwd != LB_FWD_MASQ)
+		ref.c = NULL; /* there is nothing to translate */
+	return ref;
 }
 
 /* Describes the error itself, for those who count and send it. */
@@ -301,7 +311,7 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct icmp_parts *m, bo
 	return hop_send(&q, HOOK_INGRESS, &hop, hop_ref);
 }
 
-/* One ICMP packet at a tcx hook: the action, or NOT_OURS. Echo requests with options or extension headers are not answered. */
+/* One ICMP packet at a tcx hook: the action, or NOT_OURS. */
 static __always_inline int icmp_handle(struct __sk_buff *skb, bool egress, enum lb_af af)
 {
 	struct icmp_parts m = {};
@@ -310,7 +320,7 @@ static __always_inline int icmp_handle(struct __sk_buff *skb, bool egress, enum 
 	if (!icmp_read(skb, &m, af))
 		return NOT_OURS;
 	if (!egress && !m.code && m.type == (af == LB_AF_INET ? ICMP4_ECHO : ICMP6_ECHO))
-		return m.icmp == ICMP_OFF(af) ? echo_answer(skb, &m, af) : NOT_OURS;
+		return echo_answer(skb, &m, af);
 	if (!icmp_is_error(m.type, af))
 		return NOT_OURS;
 	act = icmp_error(skb, &m, egress, af);

@@ -308,16 +308,18 @@ int lb_tc_marked(struct __sk_buff *skb)
 	return act_pass(HOOK_MARKED);
 }
 
-/* Fills lb_clock, for user space, whose clock has no jiffies. */
+/* Fills lb_clock, for user space, whose clock has no jiffies, and which does not know this kernel. */
 SEC("tc")
-int lb_read_clock(struct __sk_buff *skb __attribute__((unused)))
+int lb_read_clock(struct __sk_buff *skb)
 {
+	struct bpf_fib_lookup f = { .family = AF_INET_, .ifindex = LOOPBACK_IFINDEX_ };
 	__u32 zero = 0;
 	struct lb_clock *c = bpf_map_lookup_elem(&lb_clock, &zero);
 
 	if (c) {
 		c->jiffies = bpf_jiffies64();
 		c->ktime_ns = bpf_ktime_get_ns();
+		c->sources_wanted = bpf_fib_lookup(skb, &f, sizeof(f), FIB_LOOKUP_SRC) == -EINVAL_;
 	}
 	return 0;
 }

@@ -79,6 +79,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct lb_link);
 } lb_links SEC(".maps");
+/* What the host sends from to servers in tunnels, by their address (IPv4's mapped into IPv6), for kernels that do not tell the
+ * programs. Writer: user space. Reader: the making of a next hop. Full: a server is not there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, union lb_addr);
+	__type(value, struct lb_tunnel_source);
+} lb_sources SEC(".maps");
 /* Packets by verdict, [lane][enum lb_verdict]. Writer: the datapath, each lane by its CPU. */
 LB_ARRAY(lb_verdicts, __u64, LB_VERDICTS);
 /* The kernel's coarse clock, for user space: the program lb_read_clock fills it. One entry. */

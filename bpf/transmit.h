@@ -27,6 +27,7 @@ static __noinline int way_ask(struct __sk_buff *skb, const struct lb_server *srv
 	f.tot_len = len;
 	__builtin_memcpy(f.ipv6_dst, &srv->addr, 16);
 	way->fib = fib_output(skb, &f, skb->ifindex);
+	source_fill(&f, &srv->addr);
 	way->ifindex = f.ifindex;
 	way->mtu = f.mtu_result;
 	way->neigh.nh_family = f.family;
@@ -39,6 +40,16 @@ static __noinline int way_ask(struct __sk_buff *skb, const struct lb_server *srv
 static __always_inline bool way_open(const struct way *way)
 {
 	return way->fib == BPF_FIB_LKUP_RET_SUCCESS || way->fib == BPF_FIB_LKUP_RET_NO_NEIGH;
+}
+
+/* A tunnel that has no address to begin at leads nowhere. (Not static: the verifier looks at it once.) */
+__noinline int way_needs_source(const struct transmit *x, struct way *way)
+{
+	if (!x || !way || !x->t.room || x->t.saddr.d[0] || x->t.saddr.d[1])
+		return 0;
+	if (way_open(way))
+		way->fib = BPF_FIB_LKUP_RET_UNREACHABLE;
+	return 0;
 }
 
 /* The packet belongs to its connection, and counts. Errors only count. */
@@ -161,8 +172,10 @@ static __always_inline int transmit_tc(struct __sk_buff *skb, enum lb_hook hook,
 	transmit_count(x, &p);
 	transmit_measure(x, &p, hook, af, srv, &check);
 	if (!hop_find_out(skb, p.now, hook, srv, st, &hop, x->t.room ? &x->t.saddr : NULL) ||
-	    hop.kick)
+	    hop.kick) {
 		way_ask(skb, srv, p.wire_len + x->t.room, &way, &x->t.saddr);
+		way_needs_source(x, &way);
+	}
 	if (!hop.ifindex && way.fib == BPF_FIB_LKUP_RET_NOT_FWDED)
 		return act_pass(hook); /* a server of the host's own */
 	act = transmit_refuse(x, &p, hook, af, &hop, &way);

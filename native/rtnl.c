@@ -2,6 +2,7 @@
 /* Interfaces and addresses of the calling thread's network namespace, by netlink. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -220,6 +221,31 @@ int bpvs_route_type(int fd, uint32_t family, const uint8_t *address)
 	if (!NLMSG_OK(&answer.head, got) || answer.head.nlmsg_type != RTM_NEWROUTE)
 		return RTN_UNSPEC;
 	return ((struct rtmsg *)NLMSG_DATA(&answer.head))->rtm_type;
+}
+
+int bpvs_source(uint32_t family, const uint8_t *to, uint8_t *out)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} end = { 0 };
+	void *address = family == 4 ? (void *)&end.v4.sin_addr : (void *)&end.v6.sin6_addr;
+	size_t size = family == 4 ? sizeof(end.v4.sin_addr) : sizeof(end.v6.sin6_addr);
+	socklen_t length = family == 4 ? sizeof(end.v4) : sizeof(end.v6);
+	int fd = socket(family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	end.any.sa_family = family == 4 ? AF_INET : AF_INET6;
+	end.v4.sin_port = htons(9); /* which both have in one place; nothing is sent */
+	memcpy(address, to, size);
+	if (connect(fd, &end.any, length) || getsockname(fd, &end.any, &length))
+		err = -errno;
+	else
+		memcpy(out, address, size);
+	close(fd);
+	return err;
 }
 
 struct watch {

@@ -134,6 +134,8 @@ int bpvs_interfaces(struct bpvs_interface *out, uint32_t room);
 /* The type (RTN_*) of the route that a packet to the address (4 or 16 bytes by `family` 4 or 6) would take; RTN_UNSPEC: there
  * is none. `fd` of bpvs_rtnl(). */
 int bpvs_route_type(int fd, uint32_t family, const uint8_t *address);
+/* The address (4 or 16 bytes by `family`) that this namespace sends from to another one. ENETUNREACH and the like: none. */
+int bpvs_source(uint32_t family, const uint8_t *to, uint8_t *out);
 /* How many filters there are on clsact, whoever's (one may count as two); 0 too where there is no clsact. */
 int bpvs_clsact_filters(int ifindex, int egress);
 /* A netlink socket of the calling thread's namespace. */

@@ -1,22 +1,29 @@
 /** bpvsd's entry point: wires the parts, minds signals, and alone decides about output and exit status. */
 import { readFileSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { basename } from 'node:path'
+import { HealthCheckPorts } from './api/health-check-ports.ts'
+import { startServers } from './api/servers.ts'
 import { helpText } from './config/help.ts'
 import { toObject } from './config/kube-proxy/render.ts'
 import { gatherMs, type KubeProxySettings, nodeName } from './config/kube-proxy/settings.ts'
 import { loadConfig } from './config/load.ts'
 import type { Config } from './config/schema.ts'
 import { version } from './config/version.ts'
-import { Daemon, type ServiceSource, type SourceCallbacks } from './daemon/daemon.ts'
+import { conntrackValues, setKernelValues } from './daemon/conntrack.ts'
+import { Daemon, type DaemonParts, type ServiceSource, type SourceCallbacks } from './daemon/daemon.ts'
 import { followFile } from './daemon/follow-file.ts'
+import { ProxyHealth } from './daemon/health.ts'
 import { kernelHost } from './daemon/kernel-host.ts'
 import { realTimers } from './daemon/ports.ts'
+import { ProxyStatus } from './daemon/status.ts'
 import { HttpApiServer } from './kube/client/api-server.ts'
 import { loadCredentials } from './kube/client/credentials.ts'
 import { KubernetesSource } from './kube/client/kubernetes-source.ts'
 import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
 import { createLog, type Log } from './observe/log.ts'
+import { ProxyMetrics } from './observe/proxy-metrics.ts'
 
 const program = basename(process.env.BPVS_ARGV0 ?? 'bpvsd')
 
@@ -42,19 +49,59 @@ interface Serving {
   readonly kubeProxy: KubeProxySettings
 }
 
+/**
+ * The servers that say how we do. A directory of manifests is nobody's Node: there are some only where they are asked for.
+ */
+function startStatus({ config, kubeProxy: { configuration, given } }: Serving, log: Log) {
+  const manifests = config.manifests !== undefined
+  const wanted = (field: 'healthzBindAddress' | 'metricsBindAddress'): string => {
+    return manifests && !given.has(field) ? '' : configuration[field]
+  }
+  const metrics = new ProxyMetrics(performance.timeOrigin)
+  const status = new ProxyStatus(new ProxyHealth(manifests), metrics, Date.now)
+  const { after } = realTimers
+  const healthCheckPorts = new HealthCheckPorts({ log, after, healthy: () => status.healthy })
+  const start = (): void => {
+    const addresses = {
+      healthzBindAddress: wanted('healthzBindAddress'),
+      metricsBindAddress: wanted('metricsBindAddress'),
+    }
+    startServers({
+      configuration: { ...configuration, ...addresses },
+      health: { answer: (what) => status.answer(what), asked: (what, code) => metrics.asked(what, code) },
+      metrics: () => metrics.registry.text(),
+      log,
+      after,
+      onHardFail: (server, err) => {
+        log.fatal({ server, err }, 'cannot start')
+        process.exit(1)
+      },
+    })
+  }
+  const onHealthChecks: DaemonParts['onHealthChecks'] = (checks, addresses) => {
+    const of = (family: 4 | 6): string[] => addresses.filter((ip) => ip.family === family).map((ip) => ip.address)
+    healthCheckPorts.sync(checks, { 4: of(4), 6: of(6) })
+  }
+  return { status, onHealthChecks, start }
+}
+
 /** Runs until a signal. After an unexpected error it ends, for a supervisor to start it anew; the kernel goes on. */
-function serve({ config, kubeProxy }: Serving, log: Log): void {
+function serve(serving: Serving, log: Log): void {
+  const { config, kubeProxy } = serving
+  const { status, onHealthChecks, start } = startStatus(serving, log)
   const daemon = new Daemon({
     config,
     kubeProxy,
     host: kernelHost(),
     log,
     timers: realTimers,
-    makeSource: (callbacks) => makeSource({ config, kubeProxy }, callbacks),
+    makeSource: (callbacks) => makeSource(serving, callbacks),
+    status,
+    onHealthChecks,
   })
-  const end = (status: number): never => {
+  const end = (code: number): never => {
     daemon.stop()
-    process.exit(status)
+    process.exit(code)
   }
   const stop = (signal: NodeJS.Signals): void => {
     log.info({ signal }, 'stopped; the kernel goes on balancing')
@@ -72,7 +119,16 @@ function serve({ config, kubeProxy }: Serving, log: Log): void {
     log.fatal({ file: kubeProxy.file?.path }, 'the configuration has changed: ending, to be started anew')
     end(1)
   })
+  start()
+  if (config.manifests === undefined) prepareHost(kubeProxy, log)
   daemon.start()
+}
+
+/** What kube-proxy does to its host: its place when memory is short, and connection tracking. */
+function prepareHost({ configuration }: KubeProxySettings, log: Log): void {
+  const oomScore = { path: '/proc/self/oom_score_adj', value: configuration.oomScoreAdj }
+  const values = [oomScore, ...conntrackValues(configuration, availableParallelism())]
+  setKernelValues(values, { read: (path) => readFileSync(path, 'utf8'), write: writeFileSync }, log)
 }
 
 function cleanUp(log: Log): void {

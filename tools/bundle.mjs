@@ -28,7 +28,7 @@ const pruned = {
 }
 
 // Packages in CommonJS ask for Node's own modules by require().
-const require = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);"
+const require = "import { createRequire as requirer } from 'node:module'; const require = requirer(import.meta.url);"
 await build({
   entryPoints: [entry],
   outfile,

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '260abf2d2160'
+export const layoutVersion = 'b3a4e444bb9a'
 
 /** enum lb_af */
 export const LbAf = {
@@ -619,27 +619,36 @@ export class LbCellArray extends StructArray {
 /** Array of lb_clock. */
 export class LbClockArray extends StructArray {
   static readonly struct = 'lb_clock'
-  static readonly size = 16
+  static readonly size = 24
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     jiffies: 0,
     ktimeNs: 8,
+    sourcesWanted: 16,
   } as const
 
   jiffies(i: number): bigint {
-    return this.view.getBigUint64(i * 16, littleEndian)
+    return this.view.getBigUint64(i * 24, littleEndian)
   }
 
   setJiffies(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 16, value, littleEndian)
+    this.view.setBigUint64(i * 24, value, littleEndian)
   }
 
   ktimeNs(i: number): bigint {
-    return this.view.getBigUint64(i * 16 + 8, littleEndian)
+    return this.view.getBigUint64(i * 24 + 8, littleEndian)
   }
 
   setKtimeNs(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 16 + 8, value, littleEndian)
+    this.view.setBigUint64(i * 24 + 8, value, littleEndian)
+  }
+
+  sourcesWanted(i: number): number {
+    return this.view.getUint32(i * 24 + 16, littleEndian)
+  }
+
+  setSourcesWanted(i: number, value: number): void {
+    this.view.setUint32(i * 24 + 16, value, littleEndian)
   }
 }
 
@@ -2400,11 +2409,29 @@ export class LbSyncDaemonArray extends StructArray {
   }
 }
 
+/** Array of lb_tunnel_source. */
+export class LbTunnelSourceArray extends StructArray {
+  static readonly struct = 'lb_tunnel_source'
+  static readonly size = 16
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    addr: 0,
+  } as const
+
+  addr(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 0, 16)
+  }
+
+  setAddr(i: number, value: Uint8Array): void {
+    this.setBytes(i, 0, 16, value)
+  }
+}
+
 /** The maps that user space maps into its memory. */
 export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
-  lb_clock: { struct: 'lb_clock', valueSize: 16 },
+  lb_clock: { struct: 'lb_clock', valueSize: 24 },
   lb_config: { struct: 'lb_config', valueSize: 176 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
@@ -2430,7 +2457,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_new_conns', 'lb_refusals', 'lb_sum_chunks', 'lb_sweepers', 'lb_transmits', 'lb_walks', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2476,10 +2503,11 @@ export const layout = {
       ],
     },
     lb_clock: {
-      size: 16,
+      size: 24,
       fields: [
         { name: 'jiffies', offset: 0, type: '__u64' },
         { name: 'ktime_ns', offset: 8, type: '__u64' },
+        { name: 'sources_wanted', offset: 16, type: '__u32' },
       ],
     },
     lb_config: {
@@ -2776,6 +2804,7 @@ export const layout = {
         { name: 'waiting', offset: 88, type: '__u64' },
       ],
     },
+    lb_tunnel_source: { size: 16, fields: [{ name: 'addr', offset: 0, type: 'union lb_addr' }] },
   },
   enums: {
     lb_af: { LB_AF_INET: 4, LB_AF_INET6: 6 },
@@ -2902,7 +2931,7 @@ export const layout = {
   maps: {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
-    lb_clock: { struct: 'lb_clock', valueSize: 16 },
+    lb_clock: { struct: 'lb_clock', valueSize: 24 },
     lb_config: { struct: 'lb_config', valueSize: 176 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
@@ -2932,14 +2961,13 @@ export const layout = {
     'lb_ingress_parts',
     'lb_links',
     'lb_marked_parts',
-    'lb_new_conns',
-    'lb_refusals',
-    'lb_sum_chunks',
+    'lb_sources',
     'lb_sweepers',
-    'lb_transmits',
-    'lb_walks',
     'lb_xdp_parts',
     'lb_xdp_ports',
   ],
-  hashes: { lb_links: { struct: 'lb_link', valueSize: 12 } },
+  hashes: {
+    lb_links: { struct: 'lb_link', valueSize: 12 },
+    lb_sources: { struct: 'lb_tunnel_source', valueSize: 16 },
+  },
 } as const

@@ -110,8 +110,8 @@ export function addressWords(address: Address): number[] {
   return [0, 4, 8, 12].map((offset) => view.getUint32(offset))
 }
 
-/** The number of four decimal ones with dots between them. */
-function dottedNumber(text: string): number {
+/** The number of canonical IPv4 text, in host order. */
+export function dottedNumber(text: string): number {
   let value = 0
   let part = 0
   for (let i = 0; i < text.length; i++) {

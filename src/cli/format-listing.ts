@@ -49,11 +49,30 @@ const headers: Readonly<Record<ListingColumns, string>> = {
 const methodNames = { masq: 'Masq', tunnel: 'Tunnel', droute: 'Route' } as const
 const checksumMarks = { none: '-c', csum: '+c', remcsum: 'r+c' } as const
 
-/** The whole table. */
+/** The whole table, of services that come one after the other: nothing of them is kept but their lines. */
+export class TableListing {
+  readonly #style: ListingStyle
+  readonly #blocks: { readonly key: ServiceKey; readonly text: string }[] = []
+
+  constructor(style: ListingStyle) {
+    this.#style = style
+  }
+
+  add(service: ListedService): void {
+    this.#blocks.push({ key: service.key, text: formatServiceBlock(service, this.#style) })
+  }
+
+  /** The text, in pieces. */
+  *pieces(): Generator<string> {
+    yield title + headers[this.#style.columns]
+    for (const { text } of this.#style.sorted ? sortServices(this.#blocks) : this.#blocks) yield text
+  }
+}
+
 export function formatTable(services: readonly ListedService[], style: ListingStyle): string {
-  const ordered = style.sorted ? sortServices(services) : services
-  const blocks = ordered.map((service) => formatServiceBlock(service, style))
-  return [title, headers[style.columns], ...blocks].join('')
+  const listing = new TableListing(style)
+  for (const service of services) listing.add(service)
+  return [...listing.pieces()].join('')
 }
 
 /** One service, without the first line. */
@@ -124,8 +143,13 @@ function tunnelInfo(server: ServerView): string {
   return `${tunnel.type}${tunnel.type === 'gue' ? `:${tunnel.port}` : ''}:${checksumMarks[tunnel.checksum]}`
 }
 
+/** Columns of small numbers, by width: a long listing has hardly any other. */
+const columns: string[][] = []
+
 function column(value: number, width: number): string {
-  return String(value).padEnd(width)
+  const known = (columns[width] ??= [])
+  if (value < 0 || value > 255) return String(value).padEnd(width)
+  return (known[value] ??= String(value).padEnd(width))
 }
 
 function numbers(values: Counters | Rates, exact: boolean): string {

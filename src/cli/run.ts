@@ -2,7 +2,7 @@
 import { errorCodes, LbError } from '../model/errors.ts'
 import type { Command, ListCommand } from './command.ts'
 import { formatConnections, formatDaemons, formatTimeouts } from './format-connections.ts'
-import { formatService, formatTable, type ListedService, type ListingStyle } from './format-listing.ts'
+import { formatService, TableListing, type ListedService, type ListingStyle } from './format-listing.ts'
 import { numericNames, type NameLookup } from './format-name.ts'
 import { formatHooks, formatSyncDaemons, formatTunables, formatVerdicts } from './format-own.ts'
 import { formatSave } from './format-save.ts'
@@ -221,11 +221,18 @@ class Runner {
         return await this.#listConnections(command, session)
       case 'service':
         return await this.#listService(command, session)
-      case 'table': {
-        const services = session.services()
-        stdout(formatTable(services, await this.#style(command, services)))
-      }
+      case 'table':
+        return await this.#listTable(command, session)
     }
+  }
+
+  /** With names, all services are read first, and the names of their addresses after. */
+  async #listTable(command: ListCommand, session: Session): Promise<void> {
+    const services = command.numeric ? [] : session.services()
+    const listing = new TableListing(await this.#style(command, services))
+    if (command.numeric) session.eachService((service) => listing.add(service))
+    else for (const service of services) listing.add(service)
+    for (const piece of inPieces(listing.pieces())) this.#environment.stdout(piece)
   }
 
   /** A service that does not exist is the one failure with exit status 1, and ends a restore. */
@@ -264,4 +271,16 @@ class Runner {
     await this.#names.learnNames([...virtual, ...addresses])
     return this.#names
   }
+}
+
+/** Texts put together to pieces of some size: each costs a system call. */
+function* inPieces(texts: Iterable<string>): Generator<string> {
+  let piece = ''
+  for (const text of texts) {
+    piece += text
+    if (piece.length < 65536) continue
+    yield piece
+    piece = ''
+  }
+  if (piece !== '') yield piece
 }

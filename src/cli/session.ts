@@ -93,6 +93,10 @@ export class Session {
     return this.#open()?.services() ?? []
   }
 
+  eachService(visit: (service: ListedService) => void): void {
+    this.#open()?.eachService(visit)
+  }
+
   service(key: ServiceKey): ListedService | undefined {
     return this.#open()?.service(key)
   }

@@ -4,7 +4,7 @@
  * with glibc's qsort, a merge sort that halves from the top. Both are kept, so that the order is the same to the line.
  */
 import type { Family, ServerView, ServiceKey, ServiceView } from '../model/types.ts'
-import { addressWords } from './address.ts'
+import { addressWords, dottedNumber } from './address.ts'
 
 const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const
 const familyNumbers: Readonly<Record<Family, number>> = { 4: 2, 6: 10 }
@@ -19,7 +19,7 @@ interface ServiceRank {
 }
 
 /** Services by mark, family, protocol, address, port. */
-export function sortServices<T extends ServiceView>(services: readonly T[]): T[] {
+export function sortServices<T extends { readonly key: ServiceKey }>(services: readonly T[]): T[] {
   return sortBy(services, (service) => rankOf(service.key), compareServices)
 }
 
@@ -27,12 +27,22 @@ export function sortServices<T extends ServiceView>(services: readonly T[]): T[]
  * A service's servers by address and port. Across families only the first words are compared, or all of the first
  * server's: it decides how the bytes are read.
  */
-export function sortedServers(service: ServiceView): ServerView[] {
+export function sortedServers({ servers }: ServiceView): ServerView[] {
+  if (servers.every(({ family }) => family === 4)) return sortedIPv4(servers)
   return sortBy(
-    service.servers,
+    servers,
     (server) => ({ words: addressWords(server), port: server.port }),
     (one, two) => compareWords(one.words, two.words) || one.port - two.port,
   )
+}
+
+/** The same of IPv4 servers alone, which may be very many, with nothing made for each. */
+function sortedIPv4(servers: readonly ServerView[]): ServerView[] {
+  const words = Int32Array.from(servers, ({ address }) => dottedNumber(address))
+  return inOrder(servers, (one, two) => {
+    const difference = ((words[one] ?? 0) - (words[two] ?? 0)) | 0
+    return difference || (servers[one]?.port ?? 0) - (servers[two]?.port ?? 0)
+  })
 }
 
 function rankOf(key: ServiceKey): ServiceRank {
@@ -62,10 +72,13 @@ function compareWords(one: readonly number[], two: readonly number[]): number {
 /** Sorts by what `rank` makes of each item, once. */
 function sortBy<T, R>(items: readonly T[], rank: (item: T) => R, compare: (one: R, two: R) => number): T[] {
   const ranks = items.map(rank)
+  return inOrder(items, (one, two) => compare(ranks[one] as R, ranks[two] as R))
+}
+
+/** Sorts by what `compare` says of two positions. */
+function inOrder<T>(items: readonly T[], compare: (one: number, two: number) => number): T[] {
   const order = Uint32Array.from(items.keys())
-  mergeSort(order, 0, order.length, new Uint32Array(order.length >> 1), (one, two) =>
-    compare(ranks[one] as R, ranks[two] as R),
-  )
+  mergeSort(order, 0, order.length, new Uint32Array(order.length >> 1), compare)
   return Array.from(order, (index) => items[index] as T)
 }
 

@@ -8,9 +8,11 @@ import {
 } from '../config/kube-proxy/settings.ts'
 import type { Config } from '../config/schema.ts'
 import type { DesiredService } from '../engine/table.ts'
+import type { IpAddress } from '../kube/address.ts'
 import type { KubeChanges } from '../kube/client/kubernetes-source.ts'
 import { withholdUnenforced } from '../kube/enforced.ts'
 import { NodeContext } from '../kube/node-context.ts'
+import type { HealthCheck } from '../kube/observed.ts'
 import { serviceText } from '../kube/service-text.ts'
 import { Translator } from '../kube/translator.ts'
 import { formatProblem } from '../manifests/problem.ts'
@@ -21,7 +23,8 @@ import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
 import { InterfaceKeeper } from './interfaces.ts'
 import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from './ports.ts'
-import { Reconciler } from './reconciler.ts'
+import type { ProxyStatus } from './status.ts'
+import { Reconciler, type ReconcilerOptions } from './reconciler.ts'
 
 /** Where desired state comes from, as far as the daemon handles it. */
 export interface ServiceSource {
@@ -48,9 +51,13 @@ export interface DaemonParts {
   readonly log: Log
   readonly timers: Timers
   readonly makeSource: (callbacks: SourceCallbacks) => ServiceSource
+  readonly status: ProxyStatus
+  /** Services whose ports tell load balancers of this node's endpoints: all that there are. */
+  readonly onHealthChecks: (checks: readonly HealthCheck[], addresses: readonly IpAddress[]) => void
 }
 
 export class Daemon {
+  readonly #parts: DaemonParts
   readonly #config: Config
   readonly #kubeProxy: KubeProxySettings
   readonly #host: Host
@@ -71,11 +78,15 @@ export class Daemon {
   /** Services that an earlier bpvsd made, of which nothing was said while not everything was known. */
   #kept: readonly DesiredService[] | undefined
   #complete = false
+  /** The last submission was what the translator gave: the next differs from it by the translator's changes. */
+  #incremental = false
   /** Kinds of objects that cannot be asked for, and why. */
   readonly #away = new Map<string, string>()
   #ready = false
 
-  constructor({ config, kubeProxy, host, log, timers, makeSource }: DaemonParts) {
+  constructor(parts: DaemonParts) {
+    const { config, kubeProxy, host, log, timers, makeSource } = parts
+    this.#parts = parts
     this.#config = config
     this.#kubeProxy = kubeProxy
     this.#host = host
@@ -109,7 +120,8 @@ export class Daemon {
     for (const warning of this.#kubeProxy.warnings) this.#log.warn({ warning }, 'configuration')
     this.#table = this.#openTable()
     const source = this.#sourceName
-    this.#reconciler = new Reconciler({ source, table: this.#table, log: this.#log, timers: this.#timers })
+    const onApplied: ReconcilerOptions['onApplied'] = (ms, size) => this.#parts.status.applied(ms, size)
+    this.#reconciler = new Reconciler({ source, table: this.#table, log: this.#log, timers: this.#timers, onApplied })
     this.#interfaces.start()
     this.#readAddresses()
     this.#source.start()
@@ -147,26 +159,44 @@ export class Daemon {
 
   #onState({ objects, complete, files }: ManifestState): void {
     this.#translator.replace(objects)
+    this.#parts.status.changed([], [])
     const services = this.#submit(complete)
     this.#sayReady({ services, files, complete })
   }
 
   #onChanges({ set, removed, node, complete }: KubeChanges): void {
+    const { status } = this.#parts
     if (this.#context.setNode(node)) this.#translator.configure(this.#context.options)
+    status.setNodeEligible(node?.eligible ?? false)
+    status.changed(set, removed)
     for (const object of set) this.#translator.set(object)
     for (const id of removed) this.#translator.remove(id)
     const services = this.#submit(complete)
+    status.programmed(set)
     if (complete) this.#sayReady({ services, complete })
   }
 
   /** Has the table brought to what the objects say; returns how many virtual services that is. */
   #submit(complete: boolean): number {
     this.#complete ||= complete
-    const { desired, notices } = withholdUnenforced(this.#translator.take())
+    const translation = withholdUnenforced(this.#translator.take())
+    const { desired, notices, healthChecks } = translation
+    const { status, onHealthChecks } = this.#parts
+    status.translated(translation)
+    onHealthChecks(healthChecks, this.#healthAddresses())
     const named = notices.map((notice) => [`${notice.object} ${notice.reason}`, notice] as const)
     for (const notice of this.#notices.update(named).found) this.#log.warn(notice, 'not served in full')
-    this.#reconciler?.submit(this.#complete ? desired : this.#withKept(desired))
+    if (!this.#complete) this.#reconciler?.submit(this.#withKept(desired))
+    else if (this.#incremental) this.#reconciler?.submit(desired, translation.changes)
+    else this.#reconciler?.submit(desired)
+    this.#incremental = this.#complete
     return desired.length
+  }
+
+  /** Where health checks are served: as node ports are; none: everywhere. */
+  #healthAddresses(): readonly IpAddress[] {
+    const wanted = this.#kubeProxy.configuration.nodePortAddresses ?? []
+    return wanted.length === 0 ? [] : this.#context.options.nodePortAddresses
   }
 
   #sayReady(fields: object): void {
@@ -223,6 +253,7 @@ export class Daemon {
       if (!this.#host.tableIsCurrent()) this.#remakeTable()
       if (this.#readAddresses() && this.#ready) this.#submit(this.#complete)
       this.#reconciler?.check()
+      this.#table?.refreshSources()
       this.#trouble.update([])
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error)

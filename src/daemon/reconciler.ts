@@ -2,11 +2,12 @@
  * Keeps a table as one source wants it. What the source owns and somebody else changed is put right; what others own
  * is never touched (the table sees to that). What fails is tried again, later and later.
  */
-import type { ApplyResult, DesiredService } from '../engine/table.ts'
+import type { ApplyResult, DesiredChanges, DesiredService } from '../engine/table.ts'
 import { serviceText } from '../kube/service-text.ts'
 import type { Source } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
+import type { TableSize } from '../observe/proxy-metrics.ts'
 import type { ManagedTable, Timers } from './ports.ts'
 
 export interface ReconcilerOptions {
@@ -14,6 +15,8 @@ export interface ReconcilerOptions {
   readonly table: ManagedTable
   readonly log: Log
   readonly timers: Timers
+  /** The table is as wanted, but for what failed; after so many milliseconds. */
+  readonly onApplied?: (tookMs: number, size: TableSize) => void
 }
 
 const firstRetryMs = 1000
@@ -27,6 +30,7 @@ export class Reconciler {
   readonly #source: Source
   readonly #log: Log
   readonly #timers: Timers
+  readonly #onApplied: ReconcilerOptions['onApplied']
   readonly #failures = new News<Failure>()
   #table: ManagedTable
   #desired: readonly DesiredService[] | undefined
@@ -40,13 +44,14 @@ export class Reconciler {
     this.#table = options.table
     this.#log = options.log
     this.#timers = options.timers
+    this.#onApplied = options.onApplied
   }
 
-  /** A new desired state: applied at once. */
-  submit(desired: readonly DesiredService[]): void {
+  /** A new desired state: applied at once. `changes`: how it differs from the last. */
+  submit(desired: readonly DesiredService[], changes?: DesiredChanges): void {
     this.#desired = desired
     this.#retryMs = firstRetryMs
-    this.#apply('applied')
+    this.#apply('applied', changes)
   }
 
   /** Looks whether somebody else wrote, and if so puts right what is the source's. Before the first submit: nothing. */
@@ -66,7 +71,7 @@ export class Reconciler {
     this.#retry?.cancel()
   }
 
-  #apply(what: 'applied' | 'repaired' | 'retried'): void {
+  #apply(what: 'applied' | 'repaired' | 'retried', changes?: DesiredChanges): void {
     const desired = this.#desired
     if (desired === undefined) return
     this.#retry?.cancel()
@@ -74,9 +79,13 @@ export class Reconciler {
     const started = this.#timers.now()
     try {
       const before = this.#table.generation()
-      const result = this.#table.apply(this.#source, desired)
+      const result = this.#table.apply(this.#source, desired, changes)
       this.#note(before, result)
-      this.#report(what, desired, result, this.#timers.now() - started)
+      const tookMs = this.#timers.now() - started
+      const servers = desired.reduce((sum, service) => sum + service.servers.length, 0)
+      const size = { services: desired.length, servers, failed: result.failed.length }
+      this.#onApplied?.(tookMs, size)
+      this.#report(what, size, result, tookMs)
       this.#reportFailures(result.failed.map(({ key, error }) => ({ service: serviceText(key), err: error })))
       if (result.failed.length > 0) this.#retryLater()
     } catch (error) {
@@ -96,13 +105,12 @@ export class Reconciler {
     this.#seen = idle || after === before + 1n ? after : undefined
   }
 
-  #report(what: string, desired: readonly DesiredService[], result: ApplyResult, tookMs: number): void {
-    const { added, changed, removed, failed } = result
+  #report(what: string, size: TableSize, result: ApplyResult, tookMs: number): void {
+    const { added, changed, removed } = result
     const edits = added + changed + removed
     if (what !== 'applied' && edits === 0) return
-    const servers = desired.reduce((sum, service) => sum + service.servers.length, 0)
-    const ms = Math.round(tookMs * 10) / 10
-    const fields = { services: desired.length, servers, added, changed, removed, failed: failed.length, ms }
+    const { services, servers, failed } = size
+    const fields = { services, servers, added, changed, removed, failed, ms: Math.round(tookMs * 10) / 10 }
     if (what === 'repaired') this.#log.warn(fields, 'repaired what others changed')
     else this.#log.info(fields, 'applied')
   }

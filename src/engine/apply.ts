@@ -11,10 +11,10 @@ import { LbError } from '../model/errors.ts'
 import type { ServiceSpot } from '../native/handles.ts'
 import { plan } from './plan.ts'
 import type { ActualService, DesiredRecord, Operation } from './plan.ts'
-import { changeService, createService, deleteService } from './service-edit.ts'
+import { changeService, createService, deleteService, endpointOf } from './service-edit.ts'
 import type { Edit } from './edit.ts'
 import { describeKey, encodeServer, encodeService } from './specs.ts'
-import type { ApplyResult, DesiredService } from './table.ts'
+import type { ApplyResult, DesiredChanges, DesiredService } from './table.ts'
 import { liveServices, sourceName } from './views.ts'
 
 type Failure = ApplyResult['failed'][number]
@@ -33,36 +33,36 @@ export interface Applied {
   generation: bigint
   readonly byWant: Map<DesiredService, ServiceName>
   readonly byName: Map<ServiceName, DesiredService>
-  /** Wanted and not got: there may be an older version of it in the table. */
+  /** Wanted and not got: to be tried again. */
+  readonly unmet: Set<DesiredService>
+  /** Names of these: there may be an older version of them in the table. */
   readonly strays: Set<ServiceName>
 }
 
 /** Of a source of which nothing is known: everything it owns is read. */
 export function nothingApplied(): Applied {
-  return { generation: -1n, byWant: new Map(), byName: new Map(), strays: new Set() }
+  return { generation: -1n, byWant: new Map(), byName: new Map(), unmet: new Set(), strays: new Set() }
+}
+
+/** How a whole desired state differs from what was applied last. */
+export function changesSince(applied: Applied, desired: readonly DesiredService[]): DesiredChanges {
+  const wanted = new Set(desired)
+  const before = [...applied.byWant.keys(), ...applied.unmet]
+  return {
+    added: [...wanted].filter((want) => !applied.byWant.has(want) && !applied.unmet.has(want)),
+    dropped: before.filter((want) => !wanted.has(want)),
+  }
 }
 
 /**
  * `source`: enum lb_source. Counts services; what cannot be is in `failed`, the rest is done. Brings `applied` up to
  * date, except its generation; if this throws it is useless.
  */
-export function applyDesired(
-  edit: Edit,
-  source: number,
-  desired: readonly DesiredService[],
-  applied: Applied,
-): ApplyResult {
+export function applyDesired(edit: Edit, source: number, changes: DesiredChanges, applied: Applied): ApplyResult {
   const { maps } = edit
   const failed: Failure[] = []
-  const wanted = new Set(desired)
-  const stale = new Set(applied.strays)
-  for (const [want, name] of applied.byWant) {
-    if (wanted.has(want)) continue
-    stale.add(name)
-    applied.byWant.delete(want)
-    applied.byName.delete(name)
-  }
-  const fresh = Array.from(wanted).filter((want) => !applied.byWant.has(want))
+  const stale = forget(applied, changes.dropped)
+  const fresh = [...applied.unmet, ...changes.added]
   const { records, wants } = encodeAll(fresh, applied, failed)
   // A service that is wanted but cannot be said in the table's terms stays as it is.
   const unclear = new Set(unclearNames(fresh, failed).filter((name) => !wants.has(name) && !applied.byName.has(name)))
@@ -75,12 +75,26 @@ export function applyDesired(
   applied.strays.clear()
   for (const name of unclear) applied.strays.add(name)
   const result = performAll(edit, source, operations, wants, failed)
-  remember(applied, wants)
+  remember(applied, fresh, wants)
   return result
 }
 
-/** What of `fresh` is in the table now as it was wanted; what is not strays. */
-function remember(applied: Applied, wants: ReadonlyMap<ServiceName, Want>): void {
+/** Takes what is no longer wanted out of `applied`; names of services that may have to change. */
+function forget(applied: Applied, dropped: readonly DesiredService[]): Set<ServiceName> {
+  const stale = new Set(applied.strays)
+  for (const want of dropped) {
+    const name = applied.byWant.get(want)
+    applied.unmet.delete(want)
+    if (name === undefined) continue
+    stale.add(name)
+    applied.byWant.delete(want)
+    applied.byName.delete(name)
+  }
+  return stale
+}
+
+/** What of `fresh` is in the table now as it was wanted; what is not is unmet, and a stray. */
+function remember(applied: Applied, fresh: readonly DesiredService[], wants: ReadonlyMap<ServiceName, Want>): void {
   for (const [name, { want, failed }] of wants) {
     if (failed) {
       applied.strays.add(name)
@@ -89,6 +103,8 @@ function remember(applied: Applied, wants: ReadonlyMap<ServiceName, Want>): void
       applied.byName.set(name, want)
     }
   }
+  applied.unmet.clear()
+  for (const want of fresh) if (!applied.byWant.has(want)) applied.unmet.add(want)
 }
 
 /** Notes in `wants` what fails. */
@@ -208,7 +224,7 @@ function announce(maps: TableMaps, operations: readonly Operation[]): void {
     if (operation.kind === 'remove') continue
     const service = operation.name
     const added = operation.kind === 'add' ? operation.want.servers : operation.changes.added
-    for (const { name } of added) endpoints.push({ name, service })
+    for (const server of added) endpoints.push(endpointOf(service, server))
   }
   setServerBits(maps, endpoints)
 }

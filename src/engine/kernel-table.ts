@@ -29,14 +29,15 @@ import type {
   Timeouts,
 } from '../model/types.ts'
 import type { ServiceSpot, TableHandles } from '../native/handles.ts'
-import { applyDesired, nothingApplied } from './apply.ts'
+import { applyDesired, changesSince, nothingApplied } from './apply.ts'
 import type { Applied } from './apply.ts'
 import { recoverTable } from './recover.ts'
 import { additions, announceServers, changeService, createService, deleteService } from './service-edit.ts'
 import type { Edit } from './edit.ts'
 import { steerLive } from './marks.ts'
+import { refreshSources } from './sources.ts'
 import { checkTimeouts, encodeServer, encodeService } from './specs.ts'
-import type { ApplyResult, DesiredService, ReconcilingTable, Totals } from './table.ts'
+import type { ApplyResult, DesiredChanges, DesiredService, ReconcilingTable, Totals } from './table.ts'
 import { sweepSome, trashedByName, zeroTrashed } from './trash.ts'
 import { liveServices, sourceNumber, ViewReader } from './views.ts'
 
@@ -68,10 +69,16 @@ export class KernelTable implements ReconcilingTable {
   }
 
   services(): ServiceView[] {
+    const services: ServiceView[] = []
+    this.eachService((service) => services.push(service))
+    return services
+  }
+
+  eachService(visit: (service: ServiceView) => void): void {
     this.#handles.sweep()
-    return this.#handles.withLock(() => {
+    this.#handles.withLock(() => {
       const reader = new ViewReader(this.#maps)
-      return Array.from(liveServices(this.#maps), (id) => reader.service(id))
+      for (const id of liveServices(this.#maps)) visit(reader.service(id))
     })
   }
 
@@ -219,17 +226,22 @@ export class KernelTable implements ReconcilingTable {
     this.#handles.sweep()
   }
 
+  refreshSources(): void {
+    this.#handles.withLock(() => refreshSources(this.#maps))
+  }
+
   /**
    * As ReconcilingTable; a DesiredService object that was applied before is taken to be unchanged: never change one.
    */
-  apply(source: Source, desired: readonly DesiredService[]): ApplyResult {
+  apply(source: Source, desired: readonly DesiredService[], changes?: DesiredChanges): ApplyResult {
     const known = this.#applied.get(source)
     this.#applied.delete(source)
     try {
       return this.#edit((edit) => {
         const before = edit.maps.generation()
         const applied = known?.generation === before ? known : nothingApplied()
-        const result = applyDesired(edit, sourceNumber(source), desired, applied)
+        const news = changes !== undefined && known === applied ? changes : changesSince(applied, desired)
+        const result = applyDesired(edit, sourceNumber(source), news, applied)
         const after = isChange(result) ? before + 1n : before
         for (const other of this.#applied.values()) if (other.generation === before) other.generation = after
         applied.generation = after

@@ -4,7 +4,7 @@
  * Everything that can fail (ids, cells, slots) is done before anything that a packet can see. All functions are called
  * with the table's lock held.
  */
-import { LbLimit, LbSched } from '../abi/generated.ts'
+import { LbFwd, LbLimit, LbSched } from '../abi/generated.ts'
 import { allocateList, type ListRoom } from '../maps/cells.ts'
 import { updateFeatures } from '../maps/features.ts'
 import { retireCells, useCells } from '../maps/free-cells.ts'
@@ -16,7 +16,7 @@ import { namedMark, namedPort, servesFtp } from '../maps/names.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { writeServerConfig, writeServiceConfig } from '../maps/records.ts'
 import type { ServerWant, ServiceWant } from '../maps/records.ts'
-import { setServerBits, setServiceBits } from '../maps/filter.ts'
+import { type ServerEndpoint, setServerBits, setServiceBits } from '../maps/filter.ts'
 import { findService, freeSlot, hideService, publishService } from '../maps/service-index.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
 import { claimVip, lowerVip, raiseVip, releaseVip } from '../maps/vips.ts'
@@ -26,6 +26,7 @@ import { LbError } from '../model/errors.ts'
 import type { ServiceSpot } from '../native/handles.ts'
 import type { Edit } from './edit.ts'
 import { steerAlso } from './marks.ts'
+import { tellSources } from './sources.ts'
 import type { ServiceChanges } from './plan.ts'
 import { forgetAddresses, leaveServer, resetCursor, serversChanged } from './cursor.ts'
 import {
@@ -46,11 +47,16 @@ export function additions(added: readonly ServerWant[]): ServiceChanges {
   return { removed: NOTHING_REMOVED, edited: NOTHING_EDITED, added }
 }
 
-/** Sets the filter's bits for servers that are about to be added. */
+/** What the filter is to know of a server. */
+export function endpointOf(service: ServiceName, { name, config }: ServerWant): ServerEndpoint {
+  return { name, service, oneWay: config.method !== LbFwd.FWD_MASQ }
+}
+
+/** Sets the filter's bits for servers that are about to be added, or to get another method. */
 export function announceServers(maps: TableMaps, service: ServiceName, servers: readonly ServerWant[]): void {
   setServerBits(
     maps,
-    servers.map(({ name }) => ({ name, service })),
+    servers.map((server) => endpointOf(service, server)),
   )
 }
 
@@ -125,6 +131,7 @@ export function changeService(edit: Edit, id: number, changes: ServiceChanges): 
   const old = currentList(maps, id)
   const scheduler = old.cell === 0 ? 0 : cells.listSched(old.cell)
   const config = changes.config ?? { scheduler, flags: services.flags(id) }
+  tellSources(maps, [...changes.added, ...changes.edited.values()])
   const newcomers = admit(edit, id, changes.added)
   const list = nextList(old.list, changes, newcomers)
   const room = orUndo(maps, newcomers, () => {
@@ -133,6 +140,7 @@ export function changeService(edit: Edit, id: number, changes: ServiceChanges): 
   })
   for (const newcomer of newcomers) writeNewcomer(maps, id, newcomer)
   takeFromTrash(maps, id, new Set(newcomers.filter(({ revived }) => revived).map((newcomer) => newcomer.id)))
+  announceServers(maps, maps.serviceName(id), [...changes.edited.values()])
   for (const [server, want] of changes.edited) writeEdited(maps, server, want)
   if (changes.config !== undefined) writeServiceConfig(maps, id, changes.config)
   services.setEdited(id, nowS)

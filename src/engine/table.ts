@@ -34,6 +34,11 @@ export interface Table {
   generation(): bigint
   /** All services, in the order of their ids. */
   services(): ServiceView[]
+  /**
+   * Passes each of them on, one after the other, for tables so large that all at once are too many. `visit` must not call
+   * the table.
+   */
+  eachService(visit: (service: ServiceView) => void): void
   /** One service, or undefined. */
   service(key: ServiceKey): ServiceView | undefined
   /** What everything together counted, services that are gone included. */
@@ -75,6 +80,12 @@ export interface DesiredService {
   readonly servers: readonly ServerSpec[]
 }
 
+/** How a desired state differs from the one that the same source gave before. */
+export interface DesiredChanges {
+  readonly added: readonly DesiredService[]
+  readonly dropped: readonly DesiredService[]
+}
+
 /** What a source's state became: what could be programmed, and what could not and why. */
 export interface ApplyResult {
   readonly added: number
@@ -85,9 +96,12 @@ export interface ApplyResult {
 
 /** A table that takes a whole desired state of a source. */
 export interface ReconcilingTable extends Table {
+  /** Sees to it that tunnels begin at the addresses that the host has now, where the kernel leaves that to user space. NATIVE. */
+  refreshSources(): void
   /**
    * Makes what `source` owns be exactly `desired`, in one locked edit, touching only what differs. A service that
-   * another source owns is reported in `failed` and left alone.
+   * another source owns is reported in `failed` and left alone. With `changes` since the last call of the same source only
+   * these are looked at, if nobody else edited.
    */
-  apply(source: Source, desired: readonly DesiredService[]): ApplyResult
+  apply(source: Source, desired: readonly DesiredService[], changes?: DesiredChanges): ApplyResult
 }

@@ -218,7 +218,16 @@ function decodeSlice(root: Field, name: ObjectName): KubeEndpointSlice {
             .list()
             .flatMap((item) => decodeEndpoint(item, family)),
     ports: root.at('ports').list().map(decodeEndpointPort),
+    ...decodeTrigger(root),
   }
+}
+
+/** An annotation that only metrics read: what is no time counts as absent. */
+function decodeTrigger(root: Field): { readonly triggerMs?: number } {
+  const annotations = root.at('metadata').at('annotations')
+  const text = annotations.at('endpoints.kubernetes.io/last-change-trigger-time').value
+  const triggerMs = typeof text === 'string' ? Date.parse(text) : Number.NaN
+  return Number.isNaN(triggerMs) ? {} : { triggerMs }
 }
 
 function decodeEndpoint(item: Field, family: Family): KubeEndpoint[] {

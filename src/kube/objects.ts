@@ -73,6 +73,8 @@ export interface KubeEndpointSlice extends ObjectName {
   readonly family?: Family
   readonly endpoints: readonly KubeEndpoint[]
   readonly ports: readonly KubeEndpointPort[]
+  /** When the pods changed of which this version tells, milliseconds since 1970; absent: it does not say. */
+  readonly triggerMs?: number
 }
 
 /** What counts of a Node (v1): the one that we run on. */

@@ -2,8 +2,10 @@
  * Services and EndpointSlices, as they come, change and go, and the virtual services that serve them. A change costs what
  * it concerns: of a Service that no change touched, the same objects are given again. Pure but for its own state.
  */
+import type { Family } from '../model/types.ts'
 import type { KubeEndpointSlice, KubeObject, KubeObjects, KubeService } from './objects.ts'
 import { objectId } from './objects.ts'
+import { type HealthCheck, healthChecksOf, type NoLocal, noLocalOf, noneMissing, sumNoLocal } from './observed.ts'
 import { serviceText } from './service-text.ts'
 import { type KubeVirtualService, type TranslateOptions, virtualServices } from './virtual-services.ts'
 
@@ -17,7 +19,11 @@ export interface Notice {
 export interface Translation {
   /** No two of one address, port and protocol. */
   readonly desired: readonly KubeVirtualService[]
+  /** Since the last translation. */
+  readonly changes: { readonly added: readonly KubeVirtualService[]; readonly dropped: readonly KubeVirtualService[] }
   readonly notices: readonly Notice[]
+  readonly healthChecks: readonly HealthCheck[]
+  readonly noLocal: Readonly<Record<Family, NoLocal>>
 }
 
 /** A Service with its slices; either may come first. */
@@ -27,6 +33,7 @@ interface Entry {
   service: KubeService | undefined
   readonly slices: Map<string, KubeEndpointSlice>
   made: readonly KubeVirtualService[]
+  noLocal: Readonly<Record<Family, NoLocal>>
 }
 
 interface Claim {
@@ -46,6 +53,10 @@ export class Translator {
   readonly #desired = new Map<string, KubeVirtualService>()
   /** By objectId, of objects that have some; those about claims by serviceText. */
   readonly #notices = new Map<string, readonly Notice[]>()
+
+  /** By entry, of Services that have some. */
+  readonly #healthChecks = new Map<Entry, readonly HealthCheck[]>()
+  #noLocal = noneMissing
 
   constructor(options: TranslateOptions) {
     this.#options = options
@@ -97,8 +108,22 @@ export class Translator {
     const touched = new Set<string>()
     for (const entry of this.#dirty) this.#remake(entry, touched)
     this.#dirty.clear()
-    for (const text of touched) this.#award(text)
-    return { desired: [...this.#desired.values()], notices: [...this.#notices.values()].flat() }
+    const added: KubeVirtualService[] = []
+    const dropped: KubeVirtualService[] = []
+    for (const text of touched) {
+      const before = this.#desired.get(text)
+      const after = this.#award(text)
+      if (before === after) continue
+      if (before !== undefined) dropped.push(before)
+      if (after !== undefined) added.push(after)
+    }
+    return {
+      changes: { added, dropped },
+      desired: [...this.#desired.values()],
+      notices: [...this.#notices.values()].flat(),
+      healthChecks: [...this.#healthChecks.values()].flat(),
+      noLocal: this.#noLocal,
+    }
   }
 
   /** The entry of a Service, which is about to change. */
@@ -106,7 +131,7 @@ export class Translator {
     const key = `${namespace}/${name}`
     let entry = this.#entries.get(key)
     if (entry === undefined) {
-      entry = { namespace, name, service: undefined, slices: new Map(), made: [] }
+      entry = { namespace, name, service: undefined, slices: new Map(), made: [], noLocal: noneMissing }
       this.#entries.set(key, entry)
     }
     this.#dirty.add(entry)
@@ -116,14 +141,25 @@ export class Translator {
   #remake(entry: Entry, touched: Set<string>): void {
     for (const { service } of entry.made) this.#unclaim(entry, serviceText(service.key), touched)
     const { service, slices } = entry
-    entry.made = service !== undefined && isServed(service) ? this.#make(service, slices) : []
+    const sorted = [...slices.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
+    entry.made = service !== undefined && isServed(service) ? this.#make(service, sorted) : []
+    this.#observe(entry, sorted)
     for (const want of entry.made) this.#claim(entry, want, touched)
     if (service !== undefined) this.#note(objectId(service), unservedOf(service))
     else if (slices.size === 0) this.#entries.delete(`${entry.namespace}/${entry.name}`)
   }
 
-  #make(service: KubeService, slices: ReadonlyMap<string, KubeEndpointSlice>): readonly KubeVirtualService[] {
-    const sorted = [...slices.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
+  #observe(entry: Entry, slices: readonly KubeEndpointSlice[]): void {
+    const { service, made } = entry
+    const checks = service === undefined ? [] : healthChecksOf(service, slices, this.#options.place.node)
+    if (checks.length === 0) this.#healthChecks.delete(entry)
+    else this.#healthChecks.set(entry, checks)
+    const before = entry.noLocal
+    entry.noLocal = noLocalOf(made)
+    if (entry.noLocal !== before) this.#noLocal = sumNoLocal(this.#noLocal, entry.noLocal, before)
+  }
+
+  #make(service: KubeService, sorted: readonly KubeEndpointSlice[]): readonly KubeVirtualService[] {
     const found = new Map<string, KubeVirtualService>()
     // An address may be named twice, as an external IP and a load balancer's: its first role counts.
     for (const each of virtualServices(service, sorted, this.#options)) {
@@ -149,7 +185,7 @@ export class Translator {
   }
 
   /** Of several Services that want one address and port, the first by name has it. */
-  #award(text: string): void {
+  #award(text: string): KubeVirtualService | undefined {
     const [winner, ...others] = [...(this.#claims.get(text) ?? [])].sort((a, b) => compare(a.entry, b.entry))
     if (winner === undefined) this.#desired.delete(text)
     else this.#desired.set(text, winner.want)
@@ -158,6 +194,7 @@ export class Translator {
       text,
       others.map(({ entry }) => ({ object: idOf(entry), reason })),
     )
+    return winner?.want
   }
 
   #note(key: string, notices: readonly Notice[]): void {

@@ -4,9 +4,10 @@
  * cause, the bitmaps are computed anew and stored word by word; at no moment does a bit lack that has a cause.
  */
 import { littleEndian } from '../abi/codec.ts'
+import { LbFwd } from '../abi/generated.ts'
 import { ENDPOINT_SIZE } from '../native/endpoints.ts'
 import type { ServiceSpot } from '../native/handles.ts'
-import { namedPort, packServer, packService, servesFtp, serviceProtocol, withoutPort } from './names.ts'
+import { namedMark, namedPort, packServer, packService, servesFtp, serviceProtocol, withoutPort } from './names.ts'
 import type { ServerName, ServiceName } from './names.ts'
 import { serviceSpot } from './service-index.ts'
 import type { TableMaps } from './table-maps.ts'
@@ -20,6 +21,8 @@ const ALL_PROTOCOLS = [6, 17, 132] as const
 export interface ServerEndpoint {
   readonly name: ServerName
   readonly service: ServiceName
+  /** Reached by direct routing or a tunnel: it answers under the virtual address. */
+  readonly oneWay: boolean
 }
 
 /** Sets one bit. */
@@ -37,7 +40,7 @@ export function setServerBits(maps: TableMaps, servers: readonly ServerEndpoint[
       Atomics.or(words, wordOf(bit), 1 << (bit & 31))
     },
   )
-  for (const { name, service } of servers) addServer(batch, name, service)
+  for (const server of servers) addServer(batch, server)
   batch.flush()
 }
 
@@ -76,7 +79,9 @@ export function computeFilter(maps: TableMaps): Uint32Array {
   }
   for (let id = 1; id < maps.book.serverHigh(0); id++) {
     const service = names[maps.servers.service(id)]
-    if (maps.servers.af(id) !== 0 && service !== undefined) addServer(servers, maps.serverName(id), service)
+    if (maps.servers.af(id) === 0 || service === undefined) continue
+    const oneWay = maps.servers.fwd(id) !== LbFwd.FWD_MASQ
+    addServer(servers, { name: maps.serverName(id), service, oneWay })
   }
   services.flush()
   servers.flush()
@@ -110,14 +115,17 @@ function bitNames(name: ServiceName): readonly ServiceName[] {
 }
 
 /** How many bits a server sets. */
-export function serverBits({ name, service }: ServerEndpoint): number {
+export function serverBits({ name, service }: Omit<ServerEndpoint, 'oneWay'>): number {
   return portNames(name, service).length * protocolsOf(service).length
 }
 
-function addServer(batch: EndpointBatch, name: ServerName, service: ServiceName): void {
+/** What answers under a virtual address is known by that; for a service by mark it may be any. */
+function addServer(batch: EndpointBatch, { name, service, oneWay }: ServerEndpoint): void {
   for (const each of portNames(name, service)) {
     for (const protocol of protocolsOf(service)) batch.add((packed, i) => packServer(packed, i, each, protocol))
   }
+  if (!oneWay || namedMark(service) !== 0) return
+  for (const each of bitNames(service)) batch.add((packed, i) => packService(packed, i, each))
 }
 
 /** A server of a service of any port, or of FTP, may be asked at the packets' ports, and answers from there: 0 stands for any. */

@@ -1,6 +1,7 @@
 /** What a table's users hold: the pinned maps of one network namespace, mapped, and the calls that go with them. */
 import type { MapName } from '../abi/generated.ts'
 import type { RouteType } from '../model/server-address.ts'
+import type { TunnelEnd } from './sources.ts'
 import type { Mark } from './steering.ts'
 
 /** Load-time constants of the programs in force. Masks are counts - 1. */
@@ -55,5 +56,10 @@ export interface TableHandles {
   routeType(family: 4 | 6, address: Uint8Array): RouteType
   /** Has exactly the packets that netfilter gives these marks come to the programs. NATIVE, PERMISSION. */
   steer(marks: readonly Mark[]): void
+  /**
+   * Tells the programs what this namespace sends from to servers in tunnels, as its routes are now, if the kernel does not;
+   * `only`: and of no others. NATIVE.
+   */
+  tellSources(ends: readonly TunnelEnd[], only: boolean): void
   close(): void
 }

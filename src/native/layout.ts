@@ -26,7 +26,7 @@ export interface ObjectLayout {
   readonly enums: Readonly<Record<string, Readonly<Record<string, number>>>>
   /** Maps that user space maps into its memory. */
   readonly maps: Readonly<Record<string, MapLayout>>
-  /** Maps that are only pinned. */
+  /** Maps that are only pinned. Arrays for each CPU are not: what is in them is of one run of a program. */
   readonly opaqueMaps: readonly string[]
   /** Of those, the ones whose values user space writes, as structs. */
   readonly hashes: Readonly<Record<string, MapLayout>>
@@ -35,6 +35,7 @@ export interface ObjectLayout {
 const F_MMAPABLE = 1024
 /** Of the maps that are only pinned, user space writes the values of hashes. */
 const MAP_TYPE_HASH = 1
+const MAP_TYPE_PERCPU_ARRAY = 6
 const PADDING = /^pad\d*$/
 
 /** Describes an object that libbpf has opened (before that, offsets of constants are unknown). LAYOUT if it can't. */
@@ -44,6 +45,7 @@ export function describeObject(btf: Btf): ObjectLayout {
   const opaqueMaps: string[] = []
   const hashes: Record<string, MapLayout> = {}
   for (const { name, mapType, valueType, flags } of mapDefinitions(btf)) {
+    if (mapType === MAP_TYPE_PERCPU_ARRAY) continue
     if ((flags & F_MMAPABLE) === 0) {
       opaqueMaps.push(name)
       if (mapType === MAP_TYPE_HASH) {

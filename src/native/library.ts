@@ -1,15 +1,18 @@
 /** The one place where koffi loads the shared library (native/ and libbpf in one), and how its results are checked. */
 import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { constants } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { getSystemErrorMap } from 'node:util'
-import koffi, { type LibraryHandle } from 'koffi'
+import type koffi from 'koffi'
+import type { LibraryHandle } from 'koffi'
 import { LbError } from '../model/errors.ts'
 
 /** A C function's type, as koffi writes it: result and arguments. */
 export type Signature = readonly [result: string, ...parameters: readonly string[]]
 
 /** Errno numbers that this layer tells apart. */
-export const errno = koffi.os.errno as Readonly<
+export const errno = constants.errno as Readonly<
   Record<
     | 'EPERM'
     | 'ENOENT'
@@ -33,13 +36,24 @@ export function buildPath(name: string): string {
   return fileURLToPath(new URL(`build/${name}`, ROOT))
 }
 
+let loaded: typeof koffi | undefined
+
+/**
+ * koffi, from the first call on: a command that is only wrong does not wait for it. It is required and not imported, which
+ * takes Node half the time.
+ */
+export function ffi(): typeof koffi {
+  loaded ??= createRequire(import.meta.url)('koffi') as typeof koffi
+  return loaded
+}
+
 let library: LibraryHandle | undefined
 
 function open(): LibraryHandle {
   if (library !== undefined) return library
   const path = buildPath('native/libbpvs.so')
   if (!existsSync(path)) throw new LbError('UNSUPPORTED', `${path} is missing: run the build first`, { path })
-  library = koffi.load(path)
+  library = ffi().load(path)
   library.func('bpvs_log_init', 'void', [])()
   return library
 }
@@ -56,7 +70,7 @@ export function bind<T>(signatures: Readonly<Record<keyof T & string, Signature>
 
 /** The errno that the last libbpf call which returned null has left. */
 export function lastErrno(): number {
-  return koffi.errno()
+  return ffi().errno()
 }
 
 /** "ENOENT" and "no such file or directory" of an errno. */
@@ -92,5 +106,5 @@ export function checkPointer<T extends bigint>(pointer: T | null, call: string, 
 
 /** Memory at an address as an ArrayBuffer that shares it. The caller keeps the memory mapped for as long. */
 export function viewMemory(address: bigint, bytes: number): ArrayBuffer {
-  return koffi.view(address, bytes)
+  return ffi().view(address, bytes)
 }

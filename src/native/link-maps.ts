@@ -5,26 +5,31 @@ import type { NetworkInterface } from './interfaces.ts'
 import { PinnedHash } from './pinned-hash.ts'
 import { mapPin } from './pins.ts'
 
+/** An ifindex as a key. */
+function keyOf(ifindex: number): Uint8Array {
+  return new Uint8Array(Uint32Array.of(ifindex).buffer)
+}
+
 /** The interfaces that XDP of another one may send to: those with a program of ours. The kernel takes out what goes. */
 export class XdpPorts {
   readonly #map: PinnedHash
 
   constructor(dir: string) {
-    this.#map = new PinnedHash(join(dir, mapPin('lb_xdp_ports')))
+    this.#map = new PinnedHash(join(dir, mapPin('lb_xdp_ports')), 4)
   }
 
   /** Adds an interface of this thread's namespace. NATIVE: ENODEV, or E2BIG if there are too many. */
   add(ifindex: number): void {
-    this.#map.set(ifindex, new Uint8Array(Uint32Array.of(ifindex).buffer))
+    this.#map.set(keyOf(ifindex), keyOf(ifindex), `interface ${ifindex}`)
   }
 
   remove(ifindex: number): void {
-    this.#map.delete(ifindex)
+    this.#map.delete(keyOf(ifindex))
   }
 
   /** ifindexes, in no order. */
   list(): number[] {
-    return this.#map.keys()
+    return this.#map.keys().map((key) => new Uint32Array(key.buffer)[0] ?? 0)
   }
 }
 
@@ -33,7 +38,7 @@ export class Links {
   readonly #map: PinnedHash
 
   constructor(dir: string) {
-    this.#map = new PinnedHash(join(dir, mapPin('lb_links')))
+    this.#map = new PinnedHash(join(dir, mapPin('lb_links')), 4)
   }
 
   /** Notes what an interface is; one of no note is taken out. NATIVE: E2BIG if there are too many. */
@@ -45,10 +50,10 @@ export class Links {
     const link = new LbLinkArray(new ArrayBuffer(LbLinkArray.size))
     link.setFlags(0, LbLinkFlag.LINK_PEER)
     link.setMac(0, mac)
-    this.#map.set(ifindex, link.u8)
+    this.#map.set(keyOf(ifindex), link.u8, `interface ${ifindex}`)
   }
 
   forget(ifindex: number): void {
-    this.#map.delete(ifindex)
+    this.#map.delete(keyOf(ifindex))
   }
 }

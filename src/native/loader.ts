@@ -119,7 +119,7 @@ function make(dir: string, { sizes, policy = defaultPolicy }: LoadOptions): Tabl
   const object = loadNew(path, { ...defaultSizes, ...sizes })
   try {
     makeDirectory(dir)
-    for (const [name, fd] of object.maps) pin(fd, join(dir, mapPin(name)))
+    for (const name of keptMaps) pin(mapOf(object, name), join(dir, mapPin(name)))
     pinPrograms(object, dir)
     const table = new PinnedTable(dir)
     try {
@@ -207,7 +207,7 @@ export function upgradePrograms(): boolean {
     try {
       const object = loadOnto(path, pinned)
       try {
-        for (const [name, fd] of object.maps) if (!pinned.has(name)) pin(fd, join(dir, mapPin(name)))
+        for (const name of keptMaps) if (!pinned.has(name)) pin(mapOf(object, name), join(dir, mapPin(name)))
         pinPrograms(object, dir)
         startSweeper(object)
         new Attachments(dir).replacePrograms()
@@ -222,14 +222,22 @@ export function upgradePrograms(): boolean {
   })
 }
 
+/** What outlives the programs: the table, and the constants that it was made with. All else is of one run, or found anew. */
+const keptMaps: readonly string[] = [...Object.keys(maps), ...opaqueMaps, '.rodata']
+
+function mapOf(object: LoadedObject, name: string): Fd {
+  const fd = object.maps.get(name)
+  if (fd === undefined) throw new LbError('LAYOUT', `no map ${name}`)
+  return fd
+}
+
 /** Descriptors of the pinned maps, by their names in the object. */
 function openMapPins(dir: string): Map<string, Fd> {
   const pinned = new Map<string, Fd>()
-  for (const name of [...Object.keys(maps), ...opaqueMaps, '.rodata', '.bss', '.data']) {
+  for (const name of keptMaps) {
     try {
       pinned.set(name, openPin(join(dir, mapPin(name))))
     } catch (error) {
-      if (error instanceof LbError && error.detail.errno === errno.ENOENT && name.startsWith('.')) continue
       for (const fd of pinned.values()) closeFd(fd)
       throw error
     }

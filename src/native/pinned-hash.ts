@@ -1,57 +1,64 @@
-/** A pinned hash map keyed by an interface's index: what user space tells the datapath of interfaces. */
+/** A pinned hash map: what user space tells the datapath of interfaces and addresses. */
 import { LbError } from '../model/errors.ts'
 import { bind, check, errno, type Signature } from './library.ts'
 import { closeFd, type Fd, openPin } from './shim.ts'
 
 interface Functions {
-  bpf_map_update_elem(map: Fd, key: Uint32Array, value: Uint8Array, flags: number): number
-  bpf_map_delete_elem(map: Fd, key: Uint32Array): number
-  bpf_map_get_next_key(map: Fd, key: Uint32Array | null, next: Uint32Array): number
+  bpf_map_update_elem(map: Fd, key: Uint8Array, value: Uint8Array, flags: number): number
+  bpf_map_delete_elem(map: Fd, key: Uint8Array): number
+  bpf_map_lookup_elem(map: Fd, key: Uint8Array, value: Uint8Array): number
+  bpf_map_get_next_key(map: Fd, key: Uint8Array | null, next: Uint8Array): number
 }
 const c = bind<Functions>({
   bpf_map_update_elem: ['int', 'int', 'void *', 'void *', 'uint64'],
   bpf_map_delete_elem: ['int', 'int', 'void *'],
+  bpf_map_lookup_elem: ['int', 'int', 'void *', 'void *'],
   bpf_map_get_next_key: ['int', 'int', 'void *', 'void *'],
 } satisfies Record<keyof Functions, Signature>)
 
 /** The map is opened for each call: they are rare. */
 export class PinnedHash {
   readonly #path: string
+  readonly #keyBytes: number
 
-  constructor(path: string) {
+  constructor(path: string, keyBytes: number) {
     this.#path = path
+    this.#keyBytes = keyBytes
   }
 
-  /** NATIVE: E2BIG if the map is full; ENODEV if it wants a device that is not there. */
-  set(ifindex: number, value: Uint8Array): void {
-    this.#use((map) =>
-      check(
-        c.bpf_map_update_elem(map, Uint32Array.of(ifindex), value, 0),
-        'BPF_MAP_UPDATE_ELEM',
-        `interface ${ifindex}`,
-      ),
-    )
+  /** NATIVE: E2BIG if the map is full; ENODEV if it wants a device that is not there. `what` names the entry. */
+  set(key: Uint8Array, value: Uint8Array, what: string): void {
+    this.#use((map) => check(c.bpf_map_update_elem(map, key, value, 0), 'BPF_MAP_UPDATE_ELEM', what))
+  }
+
+  /** Reads an entry into `value`; false: there is none. NATIVE. */
+  get(key: Uint8Array, value: Uint8Array): boolean {
+    return this.#use((map) => {
+      const result = c.bpf_map_lookup_elem(map, key, value)
+      if (result !== -errno.ENOENT) check(result, 'BPF_MAP_LOOKUP_ELEM', this.#path)
+      return result === 0
+    })
   }
 
   /** That there is no entry, or that the table was never whole, is no error. */
-  delete(ifindex: number): void {
+  delete(key: Uint8Array): void {
     try {
-      this.#use((map) => check(c.bpf_map_delete_elem(map, Uint32Array.of(ifindex)), 'BPF_MAP_DELETE_ELEM', this.#path))
+      this.#use((map) => check(c.bpf_map_delete_elem(map, key), 'BPF_MAP_DELETE_ELEM', this.#path))
     } catch (error) {
       if (!isMissing(error)) throw error
     }
   }
 
-  /** ifindexes, in no order. */
-  keys(): number[] {
+  /** In no order. */
+  keys(): Uint8Array[] {
     return this.#use((map) => {
-      const keys: number[] = []
-      const next = new Uint32Array(1)
-      for (let key: Uint32Array | null = null; ; key = Uint32Array.of(keys.at(-1) ?? 0)) {
-        const result = c.bpf_map_get_next_key(map, key, next)
+      const keys: Uint8Array[] = []
+      for (;;) {
+        const next = new Uint8Array(this.#keyBytes)
+        const result = c.bpf_map_get_next_key(map, keys.at(-1) ?? null, next)
         if (result === -errno.ENOENT) return keys
         check(result, 'BPF_MAP_GET_NEXT_KEY', this.#path)
-        keys.push(next[0] ?? 0)
+        keys.push(next)
       }
     })
   }

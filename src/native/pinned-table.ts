@@ -22,6 +22,7 @@ import {
   openPin,
   unlock,
 } from './shim.ts'
+import { Sources, type TunnelEnd } from './sources.ts'
 import { type Mark, steer } from './steering.ts'
 
 const EMPTY_PACKET = new Uint8Array(64)
@@ -137,6 +138,16 @@ export class PinnedTable implements TableHandles {
   steer(marks: readonly Mark[]): void {
     withNamespace(`/proc/self/fd/${this.#namespace}`, () => {
       steer(this.dir, marks)
+    })
+  }
+
+  tellSources(ends: readonly TunnelEnd[], only: boolean): void {
+    this.#run('lb_read_clock')
+    if (this.#clock.sourcesWanted(0) === 0) return
+    withNamespace(`/proc/self/fd/${this.#namespace}`, () => {
+      const sources = new Sources(this.dir)
+      if (only) sources.tellOnly(ends)
+      else sources.tell(ends)
     })
   }
 

@@ -1,6 +1,5 @@
 /** BPF_PROG_RUN: a program run on a packet of ours. */
-import koffi from 'koffi'
-import { bind, check, type Signature } from './library.ts'
+import { bind, check, ffi, type Signature } from './library.ts'
 import type { Fd } from './shim.ts'
 
 export interface RunInput {
@@ -34,12 +33,12 @@ export function runProgram(program: Fd, input: RunInput): RunResult {
   const run = new Uint8Array(64) /* struct bpvs_run */
   const wide = new BigUint64Array(run.buffer)
   const words = new Uint32Array(run.buffer)
-  wide[0] = koffi.address(input.packet)
-  wide[1] = koffi.address(packet)
+  wide[0] = ffi().address(input.packet)
+  wide[1] = ffi().address(packet)
   words.set([input.packet.length, packet.length, context.length, context.length, input.repeat ?? 1], 8)
   if (input.context !== undefined) {
-    wide[2] = koffi.address(input.context)
-    wide[3] = koffi.address(context)
+    wide[2] = ffi().address(input.context)
+    wide[3] = ffi().address(context)
   }
   check(c.bpvs_prog_run(program, run), 'BPF_PROG_RUN')
   const [, size = 0, , contextSize = 0, , result = 0, durationNs = 0] = words.subarray(8)

@@ -4,17 +4,18 @@
  * asynchronous fs) stay behind, therefore code in a worker uses numeric addresses and synchronous file access.
  */
 import { closeSync, openSync } from 'node:fs'
-import koffi from 'koffi'
 import { LbError } from '../model/errors.ts'
+import { ffi } from './library.ts'
 
 const CLONE_NEWNET = 0x40000000
 
-const libc = koffi.load(null)
-const setns = libc.func('int setns(int fd, int type)') as (fd: number, type: number) => number
+type Setns = (fd: number, type: number) => number
+let setns: Setns | undefined
 
 function enter(fd: number, path: string): void {
+  setns ??= ffi().load(null).func('int setns(int fd, int type)') as Setns
   if (setns(fd, CLONE_NEWNET) === 0) return
-  const errno = koffi.errno()
+  const errno = ffi().errno()
   throw new LbError('NATIVE', `setns: cannot enter the network namespace ${path} (errno ${errno})`, {
     call: 'setns',
     errno,

@@ -1,8 +1,7 @@
 /** Bindings of native/sync.c: multicast sockets on an interface, the scan of the connection table, locks that don't wait. */
-import koffi from 'koffi'
 import { littleEndian } from '../abi/codec.ts'
 import type { Family } from '../model/types.ts'
-import { bind, check, errno, type Signature } from './library.ts'
+import { bind, check, errno, ffi, type Signature } from './library.ts'
 import type { Fd } from './shim.ts'
 
 /** A multicast group as an interface reaches it; the address is 16 bytes, as in lb_addr. */
@@ -101,7 +100,7 @@ export class SyncScan {
     this.#told = new Uint8Array(input.entries * TOLD)
     this.#due = new Uint32Array(room)
     const addresses = new BigUint64Array(this.#scan.buffer, 0, 3)
-    addresses.set([koffi.address(input.conns), koffi.address(input.config), koffi.address(this.#told)])
+    addresses.set([ffi().address(input.conns), ffi().address(input.config), ffi().address(this.#told)])
     this.#words[SCAN.hz] = input.hz
     this.#words[SCAN.tickShift] = input.tickShift
     this.#words[SCAN.refresh] = input.refreshS

@@ -4,6 +4,10 @@ import { Daemon, type SourceCallbacks } from '../../src/daemon/daemon.ts'
 import type { DesiredService } from '../../src/engine/table.ts'
 import type { KubeEndpointSlice, KubeService } from '../../src/kube/objects.ts'
 import type { ManifestState } from '../../src/manifests/store.ts'
+import { ProxyHealth } from '../../src/daemon/health.ts'
+import { ProxyStatus } from '../../src/daemon/status.ts'
+import type { HealthCheck } from '../../src/kube/observed.ts'
+import { ProxyMetrics } from '../../src/observe/proxy-metrics.ts'
 import { FakeHost, FakeLog, FakeTimers } from './fake-host.ts'
 
 /** A service `name` at 10.96.0.`n`, port 80, with servers 10.0.`n`.1 and so on. */
@@ -64,6 +68,9 @@ export class Scene {
   readonly host = new FakeHost()
   readonly timers = new FakeTimers()
   readonly log = new FakeLog()
+  readonly health = new ProxyHealth(false)
+  readonly metrics = new ProxyMetrics(0)
+  healthChecks: readonly HealthCheck[] = []
   readonly daemon: Daemon
   callbacks: SourceCallbacks | undefined
   reloads = 0
@@ -80,6 +87,10 @@ export class Scene {
       host: this.host,
       log: this.log,
       timers: this.timers,
+      status: new ProxyStatus(this.health, this.metrics, () => this.timers.now()),
+      onHealthChecks: (checks) => {
+        this.healthChecks = checks
+      },
       makeSource: (callbacks) => {
         this.callbacks = callbacks
         return {

@@ -87,6 +87,10 @@ export class Daemon {
     })
   }
 
+  get pid(): number {
+    return this.#process.pid ?? 0
+  }
+
   get lines(): LogLine[] {
     const whole = this.#text.slice(0, this.#text.lastIndexOf('\n') + 1)
     return whole.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line) as LogLine]))

@@ -64,6 +64,13 @@ export class FakeTable implements ManagedTable {
     return result
   }
 
+  /** How often it was asked to look at the host's addresses. */
+  refreshed = 0
+
+  refreshSources(): void {
+    this.refreshed++
+  }
+
   changeSettings(change: SettingsChange): void {
     this.changes.push(change)
   }

@@ -8,6 +8,7 @@ import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
 import { formatAddress } from '../../src/model/address.ts'
 import type { RouteType } from '../../src/model/server-address.ts'
 import type { TableConstants, TableHandles } from '../../src/native/handles.ts'
+import type { TunnelEnd } from '../../src/native/sources.ts'
 import type { Mark } from '../../src/native/steering.ts'
 
 /** How much the table holds. Powers of two where the kernel's are. */
@@ -42,6 +43,8 @@ export class MemoryHandles implements TableHandles {
   /** Marks whose packets come to the programs. */
   steered: readonly Mark[] = []
   readonly localAddresses = new Set<string>()
+  /** Servers in tunnels that the programs were told of. */
+  readonly tunnelEnds = new Set<string>()
 
   constructor(sizes: Partial<MemorySizes> = {}) {
     const all = { ...defaults, ...sizes }
@@ -131,6 +134,11 @@ export class MemoryHandles implements TableHandles {
 
   routeType(family: 4 | 6, address: Uint8Array): RouteType {
     return this.localAddresses.has(formatAddress(address, 0, family)) ? 'local' : 'unicast'
+  }
+
+  tellSources(ends: readonly TunnelEnd[], only: boolean): void {
+    if (only) this.tunnelEnds.clear()
+    for (const { family, address } of ends) this.tunnelEnds.add(formatAddress(address, 0, family))
   }
 
   steer(marks: readonly Mark[]): void {

@@ -78,6 +78,10 @@ export class ModelTable implements Table {
     return [...this.#services]
   }
 
+  eachService(visit: (service: ServiceView) => void): void {
+    for (const service of this.#services) visit(service)
+  }
+
   service(key: ServiceKey): ServiceView | undefined {
     return this.#services.find((service) => sameService(service.key, key))
   }

@@ -138,6 +138,7 @@ export async function testRows(t: Test, datapath: Datapath, rows: readonly Row[]
       for (const step of row.steps) {
         step.before?.(datapath)
         const input = typeof step.packet === 'function' ? step.packet(previous) : step.packet
+        datapath.settleHops()
         const verdicts = datapath.verdicts()
         const output = datapath.run({ ...step, packet: input })
         t.same(added(verdicts, datapath.verdicts()), step.expect.verdicts ?? {}, 'verdicts')

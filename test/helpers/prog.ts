@@ -9,7 +9,13 @@
  * director's own stack has no address, and 10.10.0.0/16 and fd00:10::/64, which are all local to it.
  */
 import { join } from 'node:path'
-import { type LbConnArray, LbConnLineArray, type MapName, maps as mapTable } from '../../src/abi/generated.ts'
+import {
+  type LbConnArray,
+  LbConnLineArray,
+  LbNextHopArray,
+  type MapName,
+  maps as mapTable,
+} from '../../src/abi/generated.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
 import { must } from '../../src/lab/command.ts'
 import { sweepRuns } from '../../src/lab/namespaces.ts'
@@ -190,6 +196,15 @@ export class Datapath {
     for (const name of ['lb_conns', 'lb_conn_index', 'lb_conn_pools', 'lb_server_states'] as const) {
       this.#bytes(name).fill(0)
     }
+  }
+
+  /**
+   * As if every known neighbour had just been seen to: about once a second the kernel's own code sends a packet there, whose
+   * MAC addresses are not written yet. That must not be the packet of a test that was kept waiting.
+   */
+  settleHops(): void {
+    const hops = new LbNextHopArray(this.handles.buffer('lb_next_hops'))
+    for (let i = 0; i < hops.length; i++) if (hops.generation(i) !== 0) hops.setKicked(i, this.tick())
   }
 
   /** Verdicts that were counted, by name. */

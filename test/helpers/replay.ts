@@ -110,7 +110,7 @@ function comparable(args: string, out: string): string {
   }
   const timeless = args.includes('--rate') ? text.replace(/( {8,}| +\d+){5}$/gm, ' rates') : text
   return timeless
-    .split(/\n(?=TCP|UDP|FWM)/)
+    .split(/\n(?=TCP|UDP|SCTP|FWM)/)
     .sort()
     .join('\n')
 }
@@ -119,7 +119,7 @@ function comparable(args: string, out: string): string {
 function withoutEngines(text: string): string {
   const isEngines = (block: string) => /^(-[Aa] -u|UDP ) *\S+:(5060|5061|sip|sip-tls)\b/.test(block)
   return text
-    .split(/\n(?=TCP|UDP|FWM|-[Aa])/)
+    .split(/\n(?=TCP|UDP|SCTP|FWM|-[Aa])/)
     .filter((block) => !isEngines(block))
     .join('\n')
 }

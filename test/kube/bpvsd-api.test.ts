@@ -1,10 +1,13 @@
 /** bpvsd as a process, with the kernel's table, in a namespace of its own, behind an API server. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { openKernelTable } from '../../src/engine/open.ts'
+import { projectFile } from '../../src/lab/project.ts'
 import { Topology } from '../../src/lab/topology.ts'
+import type { Timeouts } from '../../src/model/types.ts'
 import { type ApiObject, TestApiServer } from '../helpers/api-server.ts'
 import { Daemon } from '../helpers/daemon.ts'
 import { needsRoot, waitFor } from '../helpers/topology.ts'
@@ -50,8 +53,14 @@ class Scene {
   }
 
   start(): Daemon {
-    const source = ['--kubeconfig', this.kubeconfig, '--hostname-override', 'here']
+    const source = ['--kubeconfig', this.kubeconfig, '--hostname-override', 'here', '--oom-score-adj', '500']
     return new Daemon(this.topology, source, '--max-servers', '1024', '--max-services', '1024')
+  }
+
+  /** Status and body of what a server in the namespace answers. */
+  fetch(url: string): Promise<string> {
+    const script = `const r = await fetch(process.argv[1]); process.stdout.write(r.status + ' ' + (await r.text()))`
+    return this.topology.must('director', process.execPath, ['--input-type=module', '-e', script, url])
   }
 
   /** The table as `ipvsadm -S -n`, sorted. */
@@ -61,6 +70,15 @@ class Scene {
       const views = table?.services() ?? []
       table?.close()
       return saveFormat(views.map((view) => ({ service: view, servers: view.servers.toReversed() }))).sort()
+    })
+  }
+
+  timeouts(): Timeouts | undefined {
+    return this.topology.within('director', () => {
+      const table = openKernelTable({ create: false })
+      const timeouts = table?.timeouts()
+      table?.close()
+      return timeouts
     })
   }
 
@@ -91,12 +109,17 @@ t.test(
   { skip: needsRoot },
   async (t) => {
     const scene = await Scene.make(t)
+    scene.server.set('Node', { metadata: { name: 'here' } })
     scene.server.set('Service', service('web', '10.96.0.1'))
     scene.server.set('EndpointSlice', slice('web', '10.0.0.1', '10.0.0.2'))
     const first = scene.start()
     await first.logged('ready')
     const web = [line('10.96.0.1'), server('10.96.0.1', 1), server('10.96.0.1', 2)]
     t.same(scene.lines(), web.toSorted())
+    t.equal(readFileSync(`/proc/${first.pid}/oom_score_adj`, 'utf8'), '500\n')
+    t.match(await scene.fetch('http://127.0.0.1:10256/healthz'), /^200 .*"nodeEligible":true,"healthy":true/)
+    t.equal(await scene.fetch('http://127.0.0.1:10249/proxyMode'), '200 iptables')
+    t.match(await scene.fetch('http://127.0.0.1:10249/metrics'), /^bpvs_real_servers 2$/m)
 
     scene.server.set('Service', service('db', '10.96.0.2'))
     scene.server.set('EndpointSlice', slice('web', '10.0.0.2', '10.0.0.3'))
@@ -115,5 +138,39 @@ t.test(
     await second.logged('ready')
     await scene.until('what there is now', later.slice(0, 3))
     t.equal(await second.end('SIGTERM'), 0)
+  },
+)
+
+t.test(
+  "in kube-proxy's place: its name, its command line, its file; it ends when that changes",
+  { skip: needsRoot },
+  async (t) => {
+    const scene = await Scene.make(t)
+    const directory = mkdtempSync(join(tmpdir(), 'bpvs-kube-proxy-'))
+    t.teardown(() => rmSync(directory, { recursive: true }))
+    const program = join(directory, 'kube-proxy')
+    symlinkSync(projectFile('bin/bpvsd'), program)
+    const config = (scheduler: string): string =>
+      JSON.stringify({
+        apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+        kind: 'KubeProxyConfiguration',
+        clientConnection: { kubeconfig: scene.kubeconfig },
+        mode: 'ipvs',
+        ipvs: { scheduler, tcpTimeout: '100s' },
+        metricsBindAddress: '127.0.0.1:20249',
+      })
+    const file = join(directory, 'config.conf')
+    writeFileSync(file, config('wlc'))
+    scene.server.set('Service', service('web', '10.96.0.1'))
+    const kubeProxy = scene.topology.spawn('director', program, [`--config=${file}`, '--hostname-override=here'], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
+    const ended = once(kubeProxy, 'exit')
+    await scene.until('the service', ['-A -t 10.96.0.1:80 -s wlc'])
+    t.equal(await scene.fetch('http://127.0.0.1:20249/proxyMode'), '200 ipvs')
+    t.match(await scene.fetch('http://127.0.0.1:20249/configz'), /"scheduler":"wlc".*"tcpTimeout":"1m40s"/)
+    t.match(scene.timeouts(), { tcpS: 100 })
+    writeFileSync(file, config('rr'))
+    t.same(await ended, [1, null])
   },
 )

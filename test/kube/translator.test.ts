@@ -116,7 +116,7 @@ t.test('after any changes, in any order, it is what all objects at once come to'
       options,
     )
     const { desired, notices } = translator.take()
-    const text = (lists: typeof whole): string =>
+    const text = (lists: Pick<typeof whole, 'desired' | 'notices'>): string =>
       [...saveFormat(lists.desired), ...lists.notices.map(({ object, reason }) => object + reason)].sort().join('\n')
     if (text({ desired, notices }) !== text(whole)) {
       t.equal(text({ desired, notices }), text(whole), `step ${step}`)

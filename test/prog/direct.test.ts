@@ -153,6 +153,22 @@ function lives(f: Family): Row[] {
       connections: states.map((state) => `${state} ${f.client} ${f.virtual} ${f.server}`),
     },
   })
+  /** A server's segment under the virtual address: XDP and tcx ingress leave it to the stack, which lets it out. */
+  const replies = (flags: string, before: string, after: string): Step[] => {
+    const o = { from: f.virtual, to: f.client, flags }
+    const own = (state: string) => [`${state} ${f.client} ${f.virtual} ${f.server}`]
+    const packet = segment({ leg: 'from server', ...o })
+    return [
+      { at: 'xdp', side: 'servers', packet, expect: { action: 'pass', connections: own(before) } },
+      { at: 'ingress', side: 'servers', packet, expect: { action: 'pass', connections: own(before) } },
+      {
+        at: 'egress',
+        side: 'clients',
+        packet: segment({ leg: 'to client', ...o, ttl: 63 }),
+        expect: { action: 'pass', connections: own(after) },
+      },
+    ]
+  }
   return [
     {
       name: `${f.name}: states follow the client alone`,
@@ -162,6 +178,17 @@ function lives(f: Family): Row[] {
         sends('A', 'ESTABLISHED 899'),
         sends('FA', 'FIN_WAIT 119'),
         sends('R', 'CLOSE 9'),
+      ],
+    },
+    {
+      name: `${f.name}: a reply that passes the director counts, and from then on states follow both directions`,
+      services: [{ at, servers: [`${f.server} 1 droute`] }],
+      steps: [
+        sends('S', 'SYN_RECV 59'),
+        ...replies('SA', 'SYN_RECV 59', 'SYN_RECV 59'),
+        sends('A', 'ESTABLISHED 899'),
+        ...replies('FA', 'ESTABLISHED 899', 'FIN_WAIT 119'),
+        sends('FA', 'TIME_WAIT 119'),
       ],
     },
     {
@@ -224,12 +251,22 @@ function refused(f: Family): Row[] {
     },
   ]
   const open: Step = { at: 'ingress', side: 'clients', packet: asks(f), expect: { action: 'send', packet: arrives(f) } }
+  const fragmentable = (f: Family): Row => {
+    const loose = { ...big, ipv4: { df: false } }
+    const answer = answers(f, f.errors.tooBig, asks(f, { ...loose, ttl: 63 }))
+    return {
+      name: `${f.name}: so is one that might be cut on its way`,
+      services: service(f.narrow),
+      steps: [open, ...step(asks(f, loose), answer, 'REFUSE_TOO_BIG')],
+    }
+  }
   return [
     {
       name: `${f.name}: a packet that the way to the server does not take is answered with what it takes`,
       services: service(f.narrow),
       steps: [open, ...step(asks(f, big), answers(f, f.errors.tooBig, asks(f, { ...big, ttl: 63 })), 'REFUSE_TOO_BIG')],
     },
+    ...(f.name === 'IPv4' ? [fragmentable(f)] : []),
     {
       name: `${f.name}: a packet at the end of its life is answered, and counts`,
       services: service(f.server),

@@ -120,13 +120,14 @@ class Player {
 
   /** The recorder's listings took long enough for connections in CLOSE to end, and for the association to be asked for again. */
   #meanwhile(args: string): void {
-    if (args === '-L --persistent-conn') this.#replay.host.age(6)
+    this.#replay.host.age({ '-L --persistent-conn': 2, '-S': 4 }[args] ?? 0)
     if (args === '-Ln --stats --sctp-service 10.9.0.1:80') this.found.add(this.#replay.associate())
   }
 
   #flow(step: FlowStep): void {
     this.#wire.take()
     this.found.add(this.#replay.flow(step))
+    if (step.error === 'timeout') this.#replay.host.age(0.7)
     /* Of the recorded servers, these answer datagrams. */
     if (step.do === 'send' && step.dst === '10.9.0.2:80') this.#replay.answer(step)
     if (step.error === 'EHOSTUNREACH' && step.dst.startsWith('10.9.7.7')) this.#circle(step)

@@ -108,6 +108,16 @@ t.test('of a line with a wrong setting nothing is set, and what is wrong is told
   t.equal((await runCommand(['--sysctl', 'sloppy_tcp'], { operations })).out, 'net.ipv4.vs.sloppy_tcp = 0\n')
 })
 
+t.test('what IPVS has and bpvs does not is refused with the reason, shown or set', async (t) => {
+  const operations = modelOperations()
+  for (const [name, reason] of Object.entries(foreignTunables)) {
+    for (const word of [name, `net.ipv4.vs.${name}=1`]) {
+      const outcome = await runCommand(['--sysctl', word], { operations })
+      t.same(outcome, { rc: 255, out: '', err: `net.ipv4.vs.${name} does not apply: ${reason}\n` }, word)
+    }
+  }
+})
+
 t.test('whether connections bypass the stack is shown and set', async (t) => {
   const operations = modelOperations()
   const run = (line: string) => runCommand(line.split(' '), { operations })
@@ -159,7 +169,7 @@ t.test('where the service is missing and the wish is wrong, the missing service 
 t.test('an error that is no LbError is not hidden, and the table is closed', async (t) => {
   let closed = 0
   class BrokenTable extends ModelTable {
-    override services(): never {
+    override eachService(): never {
       throw new RangeError('a bug')
     }
 

@@ -191,6 +191,15 @@ t.test('an apply that fails as a whole is reported and tried again', async (t) =
   t.equal(scene.log.of('no longer failing').length, 1)
 })
 
+t.test('the addresses that tunnels begin at are looked at with every beat', async (t) => {
+  const scene = new Scene()
+  scene.first = Scene.stateOf(web(1))
+  scene.daemon.start()
+  t.equal(scene.table.refreshed, 0)
+  scene.timers.pass(3000)
+  t.equal(scene.table.refreshed, 3)
+})
+
 t.test('a table that somebody unloads is made anew, with everything', async (t) => {
   const scene = new Scene()
   scene.first = Scene.stateOf(web(1))

@@ -125,6 +125,22 @@ t.test("a service of TCP at FTP's port is announced to packets, of UDP it is not
   t.equal(maps.config.features(0), 0)
 })
 
+t.test('servers in tunnels are told of before packets find them, and no others', async (t) => {
+  const { table, handles } = memoryTable()
+  const tunnel = { method: 'tunnel', tunnel: { type: 'ipip', port: 0, checksum: 'none' } } as const
+  table.addService(serviceOf(1))
+  table.addServer(keyOf(1), serverOf(1))
+  t.equal(handles.tunnelEnds.size, 0)
+  table.addServer(keyOf(1), { ...serverOf(2), ...tunnel })
+  t.same([...handles.tunnelEnds], [serverOf(2).address])
+  table.addServer(keyOf(1), { ...serverOf(3), ...tunnel })
+  const both = [serverOf(2).address, serverOf(3).address]
+  t.same([...handles.tunnelEnds], both)
+  handles.tunnelEnds.add('10.99.99.99')
+  table.refreshSources()
+  t.same([...handles.tunnelEnds], both, 'those that are needed')
+})
+
 t.test('each refusal has its code and changes nothing', async (t) => {
   const { table, handles } = memoryTable()
   table.addService(serviceOf(1))

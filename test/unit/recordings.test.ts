@@ -1,5 +1,5 @@
 /** The count of replayed recordings, and the differences by intent that it knows. */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import t from 'tap'
 import {
   formatRecordings,
@@ -60,6 +60,16 @@ t.test('docs/differences.md tells of every recorded answer that differs, and of 
   const section = text.split(/^##+ /m).find((part) => part.startsWith('Recorded answers that differ'))
   const told = [...(section ?? '').matchAll(/^\| `([\w-]+)` \|/gm)].map(([, name]) => name)
   t.same(told.sort(), [...new Set(differences.map(({ name }) => name))].sort())
+})
+
+t.test('docs/differences.md names tests that there are', async (t) => {
+  const text = readFileSync(new URL('../../docs/differences.md', import.meta.url), 'utf8')
+  const named = [...text.matchAll(/`((?:prog|net|unit|cli|kube)\/[\w-]+)`/g)].map(([, name = '']) => name)
+  t.ok(named.length > 40, `${named.length} are named`)
+  t.same(
+    named.filter((name) => !existsSync(new URL(`../${name}.test.ts`, import.meta.url))),
+    [],
+  )
 })
 
 t.test('every difference is one of a scenario that is recorded', async (t) => {

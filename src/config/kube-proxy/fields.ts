@@ -26,6 +26,8 @@ export interface FieldSpec {
   readonly flag?: string
   /** Why bpvs does nothing with a value other than the default; absent: it does. */
   readonly ignored?: string
+  /** A duration that may be a number, too: of nanoseconds. kubeadm writes such a 0. */
+  readonly numeric?: true
   /** Left out of the output while it is empty. */
   readonly optional?: true
 }
@@ -35,7 +37,6 @@ const noRules = 'there are no rules to write'
 const noWindows = 'this is not Windows'
 const fewRequests = 'a handful of requests needs no limit'
 const ownLog = 'bpvsd logs lines of JSON on standard output, each at once'
-const notYet = 'not done yet'
 const noMasquerade = 'packets are not masqueraded yet'
 
 export const fields = {
@@ -57,7 +58,13 @@ export const fields = {
   'clientConnection.qps': { type: 'float32', default: 5, flag: 'kube-api-qps', ignored: fewRequests },
   'clientConnection.burst': { type: 'int32', default: 10, flag: 'kube-api-burst', ignored: fewRequests },
   'logging.format': { type: 'string', default: 'text', flag: 'logging-format', ignored: ownLog },
-  'logging.flushFrequency': { type: 'duration', default: 5 * s, flag: 'log-flush-frequency', ignored: ownLog },
+  'logging.flushFrequency': {
+    type: 'duration',
+    default: 5 * s,
+    flag: 'log-flush-frequency',
+    ignored: ownLog,
+    numeric: true,
+  },
   'logging.verbosity': { type: 'uint32', default: 0, flag: 'v' },
   'logging.vmodule': { type: 'strings', default: null, flag: 'vmodule', ignored: ownLog, optional: true },
   'logging.options.text.splitStream': {
@@ -88,9 +95,9 @@ export const fields = {
   },
   hostnameOverride: { type: 'string', default: '', flag: 'hostname-override' },
   bindAddress: { type: 'string', default: '0.0.0.0', flag: 'bind-address' },
-  healthzBindAddress: { type: 'string', default: '0.0.0.0:10256', flag: 'healthz-bind-address', ignored: notYet },
-  metricsBindAddress: { type: 'string', default: '127.0.0.1:10249', flag: 'metrics-bind-address', ignored: notYet },
-  bindAddressHardFail: { type: 'bool', default: false, flag: 'bind-address-hard-fail', ignored: notYet },
+  healthzBindAddress: { type: 'string', default: '0.0.0.0:10256', flag: 'healthz-bind-address' },
+  metricsBindAddress: { type: 'string', default: '127.0.0.1:10249', flag: 'metrics-bind-address' },
+  bindAddressHardFail: { type: 'bool', default: false, flag: 'bind-address-hard-fail' },
   enableProfiling: { type: 'bool', default: false, flag: 'profiling', ignored: 'profiles of Go have no meaning here' },
   showHiddenMetricsForVersion: {
     type: 'string',
@@ -156,24 +163,22 @@ export const fields = {
   },
   clusterCIDR: { type: 'string', default: '', flag: 'cluster-cidr', ignored: noMasquerade },
   nodePortAddresses: { type: 'strings', default: null, flag: 'nodeport-addresses' },
-  oomScoreAdj: { type: 'int32', default: -999, flag: 'oom-score-adj', ignored: notYet },
-  'conntrack.maxPerCore': { type: 'int32', default: 32768, flag: 'conntrack-max-per-core', ignored: notYet },
-  'conntrack.min': { type: 'int32', default: 131072, flag: 'conntrack-min', ignored: notYet },
+  oomScoreAdj: { type: 'int32', default: -999, flag: 'oom-score-adj' },
+  'conntrack.maxPerCore': { type: 'int32', default: 32768, flag: 'conntrack-max-per-core' },
+  'conntrack.min': { type: 'int32', default: 131072, flag: 'conntrack-min' },
   'conntrack.tcpEstablishedTimeout': {
     type: 'duration',
     default: 24 * 3600 * s,
     flag: 'conntrack-tcp-timeout-established',
-    ignored: notYet,
   },
   'conntrack.tcpCloseWaitTimeout': {
     type: 'duration',
     default: 3600 * s,
     flag: 'conntrack-tcp-timeout-close-wait',
-    ignored: notYet,
   },
-  'conntrack.tcpBeLiberal': { type: 'bool', default: false, flag: 'conntrack-tcp-be-liberal', ignored: notYet },
-  'conntrack.udpTimeout': { type: 'duration', default: 0, flag: 'conntrack-udp-timeout', ignored: notYet },
-  'conntrack.udpStreamTimeout': { type: 'duration', default: 0, flag: 'conntrack-udp-timeout-stream', ignored: notYet },
+  'conntrack.tcpBeLiberal': { type: 'bool', default: false, flag: 'conntrack-tcp-be-liberal' },
+  'conntrack.udpTimeout': { type: 'duration', default: 0, flag: 'conntrack-udp-timeout' },
+  'conntrack.udpStreamTimeout': { type: 'duration', default: 0, flag: 'conntrack-udp-timeout-stream' },
   configSyncPeriod: {
     type: 'duration',
     default: 15 * 60 * s,

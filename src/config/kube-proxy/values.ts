@@ -33,6 +33,7 @@ export function valueOfYaml(spec: FieldSpec, value: unknown, where: string): Val
       throw wrong()
     case 'duration':
       if (typeof value === 'string') return parseDuration(value)
+      if (spec.numeric === true && typeof value === 'number') return value
       throw wrong()
     case 'bool':
       if (typeof value === 'boolean') return value

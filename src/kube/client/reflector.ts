@@ -240,7 +240,8 @@ export class Reflector {
   }
 
   #trouble(error: unknown): void {
-    if (error === undefined && !this.#troubled) return
+    // What is closed breaks off whatever it is doing: no trouble.
+    if (this.#stop.signal.aborted || (error === undefined && !this.#troubled)) return
     this.#troubled = error !== undefined
     this.#options.onTrouble(error)
   }

@@ -1,0 +1,155 @@
+/** kube-proxy's metrics, by its names, types and labels, as far as they say something of bpvsd; and bpvsd's own. */
+import { readFileSync } from 'node:fs'
+import { Counter, Gauge, Histogram, Registry } from './metrics.ts'
+
+const families = ['IPv4', 'IPv6'] as const
+export type FamilyLabel = (typeof families)[number]
+
+const steps = (from: number, to: number, by: number): number[] => {
+  return Array.from({ length: (to - from) / by + 1 }, (_, i) => from + i * by)
+}
+const syncBounds = Array.from({ length: 15 }, (_, i) => 2 ** i / 1000)
+const programmingBounds = [0, 0.25, 0.5, ...steps(1, 59, 1), ...steps(60, 115, 5), ...steps(120, 300, 30)]
+
+/** Services that a traffic policy leaves without endpoints on this node, though there are some. */
+export interface NoLocalEndpoints {
+  readonly internal: number
+  readonly external: number
+}
+
+/** What a table is made of. */
+export interface TableSize {
+  readonly services: number
+  readonly servers: number
+  readonly failed: number
+}
+
+export class ProxyMetrics {
+  readonly registry = new Registry()
+  readonly #sync = this.#histogram('sync_proxy_rules_duration_seconds', 'SyncProxyRules latency in seconds', syncBounds)
+  readonly #programming = this.#histogram(
+    'network_programming_duration_seconds',
+    'In Cluster Network Programming Latency in seconds',
+    programmingBounds,
+  )
+  readonly #queued = this.#gauge(
+    'sync_proxy_rules_last_queued_timestamp_seconds',
+    'The last time a sync of proxy rules was queued',
+  )
+  readonly #synced = this.#gauge(
+    'sync_proxy_rules_last_timestamp_seconds',
+    'The last time proxy rules were successfully synced',
+  )
+  readonly #serviceChanges = this.#counter(
+    'sync_proxy_rules_service_changes_total',
+    'Cumulative proxy rules Service changes',
+  )
+  readonly #endpointChanges = this.#counter(
+    'sync_proxy_rules_endpoint_changes_total',
+    'Cumulative proxy rules Endpoint changes',
+  )
+  readonly #servicesPending = this.#gauge(
+    'sync_proxy_rules_service_changes_pending',
+    'Pending proxy rules Service changes',
+  )
+  readonly #endpointsPending = this.#gauge(
+    'sync_proxy_rules_endpoint_changes_pending',
+    'Pending proxy rules Endpoint changes',
+  )
+  readonly #noLocal = this.#gauge(
+    'sync_proxy_rules_no_local_endpoints_total',
+    'Number of services with a Local traffic policy and no endpoints',
+  )
+  readonly #healthz = this.#counter('proxy_healthz_total', 'Cumulative proxy healthz HTTP status')
+  readonly #livez = this.#counter('proxy_livez_total', 'Cumulative proxy livez HTTP status')
+  readonly #services = this.registry.register(new Gauge('bpvs_virtual_services', 'Virtual services that are wanted'))
+  readonly #servers = this.registry.register(new Gauge('bpvs_real_servers', 'Real servers that are wanted'))
+  readonly #failed = this.registry.register(
+    new Gauge('bpvs_virtual_services_failed', 'Virtual services that could not be programmed'),
+  )
+  #pending = { services: 0, endpoints: 0 }
+
+  constructor(startMs: number) {
+    const { registry } = this
+    const start = registry.register(
+      new Gauge('process_start_time_seconds', 'Start time of the process since unix epoch in seconds.'),
+    )
+    const cpu = registry.register(
+      new Counter('process_cpu_seconds_total', 'Total user and system CPU time spent in seconds.'),
+    )
+    const memory = registry.register(new Gauge('process_resident_memory_bytes', 'Resident memory size in bytes.'))
+    start.set(startMs / 1000)
+    this.#count(0, 0)
+    let counted = 0
+    registry.onRead(() => {
+      const { user, system } = process.cpuUsage()
+      const seconds = (user + system) / 1e6
+      cpu.add(seconds - counted)
+      counted = seconds
+      memory.set(residentBytes())
+    })
+  }
+
+  /** Changes that wait to be applied. */
+  queued(services: number, endpoints: number, nowMs: number): void {
+    this.#count(services, endpoints)
+    for (const family of families) this.#queued.set(nowMs / 1000, { ip_family: family })
+  }
+
+  /** All that waited is applied. */
+  applied(tookMs: number, nowMs: number, { services, servers, failed }: TableSize): void {
+    this.#pending = { services: 0, endpoints: 0 }
+    this.#count(0, 0)
+    this.#services.set(services)
+    this.#servers.set(servers)
+    this.#failed.set(failed)
+    for (const family of families) {
+      this.#sync.observe(tookMs / 1000, { ip_family: family })
+      this.#synced.set(nowMs / 1000, { ip_family: family })
+    }
+  }
+
+  /** From the change of a pod to that of the table. */
+  programmed(tookMs: number, family: FamilyLabel): void {
+    this.#programming.observe(tookMs / 1000, { ip_family: family })
+  }
+
+  noLocalEndpoints(family: FamilyLabel, { internal, external }: NoLocalEndpoints): void {
+    this.#noLocal.set(internal, { ip_family: family, traffic_policy: 'internal' })
+    this.#noLocal.set(external, { ip_family: family, traffic_policy: 'external' })
+  }
+
+  asked(what: 'healthz' | 'livez', status: number): void {
+    const counter = what === 'healthz' ? this.#healthz : this.#livez
+    counter.add(1, { code: String(status) })
+  }
+
+  #count(services: number, endpoints: number): void {
+    this.#serviceChanges.add(services)
+    this.#endpointChanges.add(endpoints)
+    this.#pending = {
+      services: this.#pending.services + services,
+      endpoints: this.#pending.endpoints + endpoints,
+    }
+    this.#servicesPending.set(this.#pending.services)
+    this.#endpointsPending.set(this.#pending.endpoints)
+  }
+
+  #histogram(name: string, help: string, bounds: readonly number[]): Histogram {
+    return this.registry.register(new Histogram(`kubeproxy_${name}`, `[ALPHA] ${help}`, bounds))
+  }
+
+  #gauge(name: string, help: string): Gauge {
+    return this.registry.register(new Gauge(`kubeproxy_${name}`, `[ALPHA] ${help}`))
+  }
+
+  #counter(name: string, help: string): Counter {
+    return this.registry.register(new Counter(`kubeproxy_${name}`, `[ALPHA] ${help}`))
+  }
+}
+
+/** As the kernel counts them: files and maps that are in memory too. */
+function residentBytes(): number {
+  const [, kilobytes = '0'] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? []
+  return Number(kilobytes) * 1024
+}
