@@ -86,11 +86,10 @@ enum lb_conn_flag {
 	LB_CONN_BYPASS = 2,   /* neither direction goes through the host's stack */
 	LB_CONN_NOOUTPUT = 4, /* replies are not seen: direct routing, tunnel */
 	LB_CONN_SPILLED = 8,  /* found by its pairs of ends; its client's line was full */
-	LB_CONN_ASSURED =
-		16, /* of a template: it had an established connection; of a connection: its template knows */
-	LB_CONN_VOID =
-		32, /* a template that no longer counts: its server was gone; listed with ports 65535 */
-	LB_CONN_SYNC = 64, /* as another director told it; no packet has been here since */
+	LB_CONN_ASSURED = 16, /* a connection of it, or it itself, was established or answered */
+	LB_CONN_VOID = 32,    /* a template whose server was gone: no longer counts */
+	LB_CONN_SYNC = 64,    /* as another director told it; no packet has been here since */
+	LB_CONN_SOCKET = 128, /* a socket's, while open: no packet finds it, time ends it not */
 };
 
 enum lb_server_flag {

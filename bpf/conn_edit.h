@@ -178,7 +178,9 @@ struct new_conn {
 	__u8 hook;             /* where the packet is, enum lb_hook */
 	__u8 once;             /* enum once */
 	__u8 odd;              /* as of struct packet */
-	__u8 icmp;             /* it is begun by an ICMP error about it */
+	__u8 scratch;          /* which of a CPU's records it is: scratch.h */
+	__u32 icmp;            /* it is begun by an ICMP error about it */
+	__u32 pad;
 	__u64 client, service; /* hashes of the two ends */
 };
 

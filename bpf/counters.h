@@ -3,9 +3,14 @@
 #pragma once
 #include "packet.h"
 
+/* Nothing interrupts a packet's program on its CPU to count there. What does get interrupted defines this otherwise. */
+#ifndef COUNTS_INTERRUPTED
+#define COUNTS_INTERRUPTED 0
+#endif
+
 static __always_inline void count_add(__u64 *counter, __u64 n)
 {
-	if (lb_lanes_shared)
+	if (COUNTS_INTERRUPTED || lb_lanes_shared)
 		__sync_fetch_and_add(counter, n);
 	else
 		*counter += n;

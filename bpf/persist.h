@@ -61,13 +61,13 @@ static __always_inline bool template_usable(const struct lb_conn *c)
  * it is described (NEW_TEMPLATE), but for its server; or -verdict. */
 __noinline int template_find(__u32 service, struct new_conn *n)
 {
-	struct new_conn *t = new_conn_get(NEW_TEMPLATE);
+	struct new_conn *t = n ? new_template_get(n) : NULL;
 	struct lb_service *svc = service_at(service);
 	struct lb_conn_line *line;
 	struct lb_conn *c;
 	int there;
 
-	if (!n || !t || !svc)
+	if (!t || !svc)
 		return -LB_DROP_TABLE_FULL;
 	template_describe(t, n, svc);
 	n->own_port = n->t.dport != svc->vport;
@@ -87,9 +87,10 @@ __noinline int template_find(__u32 service, struct new_conn *n)
 }
 
 /* Makes the template that template_find() described, for the server that was picked. As that, but never 0. */
-static __always_inline int template_make(const struct lb_server *srv, __u32 id)
+static __always_inline int template_make(const struct new_conn *n, const struct lb_server *srv,
+					 __u32 id)
 {
-	struct new_conn *t = new_conn_get(NEW_TEMPLATE);
+	struct new_conn *t = new_template_get(n);
 
 	if (!t)
 		return -LB_DROP_TABLE_FULL;

@@ -7,10 +7,10 @@ enum { PICK_TRIES = 4 };
 
 enum { NEW_CONN, NEW_TEMPLATE };
 
-/* Where a new connection, and its template, are described: the stack has no room for it. For each CPU; not for user space. */
+/* Where a new connection, and its template, are described: the stack has no room for it. Not for user space. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2);
+	__uint(type, SCRATCH_MAP);
+	__uint(max_entries, 2 * SCRATCH_SLOTS);
 	__type(key, __u32);
 	__type(value, struct new_conn);
 } lb_new_conns SEC(".maps");
@@ -20,14 +20,27 @@ static __always_inline struct new_conn *new_conn_get(__u32 which)
 	return bpf_map_lookup_elem(&lb_new_conns, &which);
 }
 
+/* Where the template of a new connection is described. */
+static __always_inline struct new_conn *new_template_get(const struct new_conn *n)
+{
+	return new_conn_get(2 * n->scratch + NEW_TEMPLATE);
+}
+
+static __always_inline struct walk *walk_get(const struct new_conn *n)
+{
+	__u32 slot = n->scratch;
+
+	return bpf_map_lookup_elem(&lb_walks, &slot);
+}
+
 /* The scheduler's choice among the list in force, for the flow of `n`; 0: no usable server. */
 __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 {
 	struct lb_service *svc = service_at(service);
-	__u32 zero = 0, id = 0;
-	struct walk *w = bpf_map_lookup_elem(&lb_walks, &zero);
+	struct walk *w = n ? walk_get(n) : NULL;
+	__u32 id = 0;
 
-	if (!n || !w)
+	if (!w)
 		return 0;
 	w->service = service;
 	w->flow = n->t;

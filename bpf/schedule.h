@@ -80,7 +80,7 @@ static __always_inline int new_conn_pick(struct new_conn *n, __u32 service)
 			return 0;
 		if (likely(!persistent))
 			return id;
-		n->control = template_make(srv, id);
+		n->control = template_make(n, srv, id);
 	}
 	if ((int)n->control < 0) {
 		id = n->control;

@@ -36,7 +36,8 @@ static long sweep_step(__u32 i, void *ctx)
 
 	if (!c || !c->af)
 		return 0;
-	if (tick_past(s->now, c->expires) || (unlikely(s->nodest) && server_gone(c)))
+	if (!(c->flags & LB_CONN_SOCKET) &&
+	    (tick_past(s->now, c->expires) || (unlikely(s->nodest) && server_gone(c))))
 		conn_end(s->at + i, c->expires, s->now);
 	else
 		s->used++;

@@ -20,7 +20,7 @@ static __always_inline bool conn_is_template(const struct lb_conn *c)
 /* Must the entry stay, whatever its time? */
 static __always_inline bool conn_held(const struct lb_conn *c)
 {
-	return conn_is_template(c) && READ_ONCE(c->control);
+	return c->flags & LB_CONN_SOCKET || (conn_is_template(c) && READ_ONCE(c->control));
 }
 
 /* Is its time over, and nobody may use it any more? */

@@ -202,7 +202,8 @@ uint32_t bpvs_sync_scan(struct bpvs_sync_scan *scan, uint32_t *due, uint32_t roo
 		const volatile struct lb_conn *c = &scan->conns[scan->at];
 		struct bpvs_told *told = &scan->told[scan->at], now = { 0 };
 
-		if (!c->af || c->flags & (LB_CONN_SYNC | LB_CONN_VOID) || !conn_settled(c)) {
+		if (!c->af || c->flags & (LB_CONN_SYNC | LB_CONN_VOID | LB_CONN_SOCKET) ||
+		    !conn_settled(c)) {
 			told->mark = 0;
 			continue;
 		}

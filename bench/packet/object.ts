@@ -1,8 +1,7 @@
 /** The programs of bpf/bench/packet.bpf.c, loaded on the maps of a table. */
 import { layout } from '../../src/abi/generated.ts'
 import { LbError } from '../../src/model/errors.ts'
-import { Btf } from '../../src/native/btf.ts'
-import { compareLayouts, describeObject, type StructLayout } from '../../src/native/layout.ts'
+import type { StructLayout } from '../../src/native/layout.ts'
 import {
   type BpfMap,
   type BpfObject,
@@ -10,7 +9,6 @@ import {
   closeObject,
   loadObject,
   mapFd,
-  objectBtf,
   objectMaps,
   objectPrograms,
   openObject,
@@ -20,6 +18,7 @@ import {
 import { bind, buildPath, check, type Signature } from '../../src/native/library.ts'
 import { loadError } from '../../src/native/load-error.ts'
 import { mapPin } from '../../src/native/pins.ts'
+import { checkShare } from '../../src/native/programs.ts'
 import { closeFd, type Fd, openPin, takeLog } from '../../src/native/shim.ts'
 
 interface Functions {
@@ -38,17 +37,10 @@ export interface BenchObject {
   close(): void
 }
 
-/** Refuses an object whose share of the table is laid out otherwise than the table; what else it has, and its constants, are its business. */
+/** Refuses an object that is laid out otherwise than the table, or has no plan. */
 function readPlanLayout(object: BpfObject, path: string): StructLayout {
-  const described = describeObject(Btf.parse(objectBtf(object)))
-  const differences = compareLayouts(layout, described).filter(
-    (line) => !/^struct lb_rodata| is (?:new|missing)$/.test(line),
-  )
-  const plan = described.structs.bench_plan
-  if (differences.length > 0 || plan === undefined) {
-    const what = differences.length > 0 ? differences.slice(0, 5).join('; ') : 'no struct bench_plan'
-    throw new LbError('LAYOUT', `${path}: ${what}`, { path, differences })
-  }
+  const plan = checkShare(object, path).structs.bench_plan
+  if (plan === undefined) throw new LbError('LAYOUT', `${path}: no struct bench_plan`, { path })
   return plan
 }
 

@@ -2,6 +2,7 @@
 /* What schedulers walk: the servers of one list, in the order of the kernel's list. */
 #pragma once
 #include "../conn_edit.h"
+#include "../scratch.h"
 
 enum { WALK_ON = 0, WALK_END = 1 };
 
@@ -45,10 +46,10 @@ static __always_inline struct walk *walk_of(void *ctx)
 	return *(struct walk **)ctx;
 }
 
-/* Where a walk is described: the stack has no room for it. One entry a CPU; not for user space. */
+/* Where a walk is described: the stack has no room for it. Not for user space. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(type, SCRATCH_MAP);
+	__uint(max_entries, SCRATCH_SLOTS);
 	__type(key, __u32);
 	__type(value, struct walk);
 } lb_walks SEC(".maps");

@@ -38,6 +38,7 @@ export const LbConnFlag = {
   CONN_ASSURED: 16,
   CONN_VOID: 32,
   CONN_SYNC: 64,
+  CONN_SOCKET: 128,
 } as const
 export type LbConnFlag = (typeof LbConnFlag)[keyof typeof LbConnFlag]
 
@@ -2838,6 +2839,7 @@ export const layout = {
       LB_CONN_ASSURED: 16,
       LB_CONN_VOID: 32,
       LB_CONN_SYNC: 64,
+      LB_CONN_SOCKET: 128,
     },
     lb_feature: {
       LB_FEATURE_FWMARK: 1,

@@ -1,6 +1,6 @@
 /** The table of the calling thread's network namespace, and what else its clients ask of the kernel. */
 import type { AttachPolicy } from '../native/attachments.ts'
-import { openExistingTable, openTable, tableAttachments } from '../native/loader.ts'
+import { openExistingTable, openTable, socketHooks, tableAttachments } from '../native/loader.ts'
 import type { TableSizes } from '../native/sizes.ts'
 import { readVerdicts } from '../maps/verdicts.ts'
 import { checkTable } from './check.ts'
@@ -25,11 +25,12 @@ export function openKernelTable({ create, ...options }: OpenOptions): Reconcilin
   return handles === undefined ? undefined : new KernelTable(handles)
 }
 
-/** What is attached where, by interface; empty without a table. */
+/** What is attached where: by interface, then to a control group (index 0). Empty without a table. */
 export function hooks(): { ifindex: number; interface: string; hook: string; mode: string }[] {
   const attachments = tableAttachments()
   if (attachments === undefined) return []
-  return attachments.list().map(({ kind, ...attachment }) => ({ ...attachment, mode: kind }))
+  const sockets = socketHooks().map((hook) => ({ ifindex: 0, interface: '-', hook, mode: 'cgroup' }))
+  return [...attachments.list().map(({ kind, ...attachment }) => ({ ...attachment, mode: kind })), ...sockets]
 }
 
 /** Packets refused, dropped or otherwise noted, by name; empty without a table. */

@@ -14,7 +14,7 @@ const VOID_PORT = 65535
 
 /**
  * Connections, and persistence templates, that have not expired, in table order. One that ends or begins meanwhile may be
- * there or not.
+ * there or not. A socket's has its whole time, as long as the socket is open.
  */
 export function* readConnections(maps: TableMaps): Generator<ConnectionView> {
   const { conns, connPools } = maps
@@ -42,7 +42,8 @@ function readConnection(maps: TableMaps, i: number, tick: number, copy: LbConnAr
   for (let w = 0; w < WORDS; w++) copy.u32[w] = conns.u32[at + w] ?? 0
   const left = (copy.expires(0) - tick) | 0
   const server = copy.server(0)
-  if (left <= 0 || server === 0 || server >= servers.length) return undefined
+  const socket = (copy.flags(0) & LbConnFlag.CONN_SOCKET) !== 0
+  if ((left <= 0 && !socket) || server === 0 || server >= servers.length) return undefined
   for (let w = 0; w < KEY_WORDS; w++) if (copy.u32[w] !== conns.u32[at + w]) return undefined
   const family = familyOf(copy.af(0))
   const serverFamily = familyOf(servers.af(server))
@@ -51,7 +52,7 @@ function readConnection(maps: TableMaps, i: number, tick: number, copy: LbConnAr
     family,
     protocol: protocolName(copy.proto(0)),
     state: stateName(copy),
-    expiresS: secondsLeft(maps, left, timeoutOf(maps, copy)),
+    expiresS: socket ? timeoutOf(maps, copy) : secondsLeft(maps, left, timeoutOf(maps, copy)),
     client: { address: formatAddress(copy.u8, offsets.caddr, family), port: copy.cport(0) },
     virtual: { address: formatAddress(copy.u8, offsets.vaddr, family), port: gone ? VOID_PORT : copy.vport(0) },
     server: {

@@ -28,6 +28,7 @@ import { type LoadedObject, loadNew, loadOnto } from './programs.ts'
 import { runProgram } from './run.ts'
 import { closeFd, type Fd, openPin, pin } from './shim.ts'
 import { defaultSizes, type TableSizes } from './sizes.ts'
+import { type SocketHook, SocketHooks, type SocketPolicy } from './socket-hooks.ts'
 import { removeStaleTables } from './stale.ts'
 import { unsteer } from './steering.ts'
 
@@ -272,4 +273,24 @@ export function tableAttachments(): Attachments | undefined {
   if (tablesDir === undefined) return undefined
   const dir = join(tablesDir, tableName())
   return inspect(dir).kind === 'absent' ? undefined : new Attachments(dir)
+}
+
+/**
+ * Makes the programs for sockets of this namespace's table what the policy wants, of the present build. Returns whether anything
+ * changed; false if there is no table. LAYOUT, VERIFIER, UNSUPPORTED, PERMISSION, NATIVE.
+ */
+export function syncSockets(policy: SocketPolicy): boolean {
+  const tablesDir = findTablesDir()
+  if (tablesDir === undefined) return false
+  const dir = join(tablesDir, tableName())
+  if (inspect(dir).kind === 'absent') return false
+  return withDirectoryLock(tablesDir, () => inspect(dir).kind === 'ready' && new SocketHooks(dir).sync(policy))
+}
+
+/** The hooks of control groups that the programs for sockets are attached to; empty without a table. */
+export function socketHooks(): SocketHook[] {
+  const tablesDir = findTablesDir()
+  if (tablesDir === undefined) return []
+  const dir = join(tablesDir, tableName())
+  return inspect(dir).kind === 'absent' ? [] : new SocketHooks(dir).list()
 }

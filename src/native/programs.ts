@@ -4,7 +4,7 @@ import { LbRodataArray, layout } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
 import { Btf } from './btf.ts'
 import { type ClockSample, hzFromSample, hzFromSamples, tickShift } from './hz.ts'
-import { compareLayouts, describeObject } from './layout.ts'
+import { compareLayouts, describeObject, type ObjectLayout } from './layout.ts'
 import {
   type BpfMap,
   type BpfObject,
@@ -51,8 +51,8 @@ export interface LoadedObject {
   close(): void
 }
 
-/** Opens an object file, prepares it, loads it. What `prepare` throws closes it again. */
-function load(path: string, prepare: (object: BpfObject, maps: Map<string, BpfMap>) => void): LoadedObject {
+/** Opens an object file, prepares it, loads it. What `prepare` throws closes it again. VERIFIER, PERMISSION, NATIVE. */
+export function load(path: string, prepare: (object: BpfObject, maps: Map<string, BpfMap>) => void): LoadedObject {
   takeLog()
   const object = openObject(path)
   try {
@@ -81,6 +81,21 @@ function checkLayout(object: BpfObject, path: string): void {
   if (missing.length > 0) throw new LbError('LAYOUT', `${path}: no program ${missing.join(', ')}`, { path, missing })
 }
 
+/**
+ * Refuses an object whose share of the table is laid out otherwise than the table. What else it has, and its constants, are
+ * its own business: the layouts are returned. LAYOUT.
+ */
+export function checkShare(object: BpfObject, path: string): ObjectLayout {
+  const described = describeObject(Btf.parse(objectBtf(object)))
+  const differences = compareLayouts(layout, described).filter(
+    (line) => !/^struct lb_rodata| is (?:new|missing)$/.test(line),
+  )
+  if (differences.length > 0) {
+    throw new LbError('LAYOUT', `${path}: ${differences.slice(0, 5).join('; ')}`, { path, differences })
+  }
+  return described
+}
+
 function sampleClock(program: Fd): ClockSample {
   const { packet } = runProgram(program, { packet: EMPTY_PACKET })
   const [jiffies = 0n, ktimeNs = 0n] = new BigUint64Array(packet.slice(0, 16).buffer)
@@ -104,7 +119,8 @@ export function detectHz(): number {
   }
 }
 
-function section(maps: Map<string, BpfMap>, name: string, path: string): BpfMap {
+/** A map that the object must have. LAYOUT. */
+export function section(maps: Map<string, BpfMap>, name: string, path: string): BpfMap {
   const map = maps.get(name)
   if (map === undefined) throw new LbError('LAYOUT', `${path}: no map ${name}`, { path })
   return map

@@ -9,7 +9,7 @@ export type Hook = 'ingress' | 'egress' | 'xdp'
 
 /** What a link of the kernel says of itself. */
 export interface LinkInfo {
-  /** 0: the interface is gone. */
+  /** Of a link on a control group, the low half of the group's id. 0: what it was attached to is gone. */
   readonly ifindex: number
   readonly programId: number
 }
@@ -143,6 +143,11 @@ export function createLink(program: Fd, ifindex: number, hook: Hook, flags = 0):
     'BPF_LINK_CREATE',
     `interface ${ifindex}, ${hook}`,
   ) as Fd
+}
+
+/** Attaches a program to a control group, beside whatever others have there. `type`: enum bpf_attach_type. */
+export function createGroupLink(program: Fd, group: Fd, type: number): Fd {
+  return check(c.bpvs_link_create(program, group, type, 0), 'BPF_LINK_CREATE', 'control group') as Fd
 }
 
 /** Puts another program in a link's place, atomically. */

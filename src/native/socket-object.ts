@@ -1,0 +1,79 @@
+/** Loading the object of programs for sockets onto a table. */
+import { layout } from '../abi/generated.ts'
+import { LbError } from '../model/errors.ts'
+import type { ObjectLayout } from './layout.ts'
+import { type BpfMap, initialValue, reuseMap } from './libbpf.ts'
+import { mapPin } from './pins.ts'
+import { checkShare, load, type LoadedObject, section } from './programs.ts'
+import { closeFd, OpenMaps, openPin } from './shim.ts'
+
+/** Constants of its own, by their names in C. */
+export interface SocketConstants {
+  readonly lb_sock_home: bigint
+  readonly lb_sock_everywhere: bigint
+  readonly lb_sock_tcp_only: bigint
+}
+
+const WIDTHS: Readonly<Record<string, number>> = { __u32: 4, __u64: 8 }
+
+/** Bytes of a constant by its type in C: "__u64[8]". LAYOUT for types that no constant has. */
+function sizeOf(type: string): number {
+  const [, name = '', count = '1'] = /^(\w+)(?:\[(\d+)\])?$/.exec(type) ?? []
+  const width = WIDTHS[name]
+  if (width === undefined) throw new LbError('LAYOUT', `a constant of type ${type}`)
+  return width * Number(count)
+}
+
+/** Gives the object the table's constants, and its own. */
+function setConstants(rodata: Uint8Array, table: Uint8Array, own: SocketConstants, described: ObjectLayout): void {
+  const known = new Map(layout.structs.lb_rodata.fields.map((field) => [field.name as string, field]))
+  for (const { name, offset, type } of described.structs.lb_rodata?.fields ?? []) {
+    const source = known.get(name)
+    const size = sizeOf(type)
+    if (source !== undefined) {
+      rodata.set(table.subarray(source.offset, source.offset + size), offset)
+      continue
+    }
+    const value = Object.entries(own).find(([key]) => key === name)?.[1]
+    if (value === undefined) throw new LbError('LAYOUT', `the programs for sockets have a constant ${name}`)
+    rodata.set(new Uint8Array(BigUint64Array.of(value).buffer).subarray(0, size), offset)
+  }
+}
+
+/** Has the object use what is pinned in `dir`: the table's maps that both have, and its own of an earlier load. */
+function reusePins(maps: ReadonlyMap<string, BpfMap>, pins: ReadonlyMap<string, string>): void {
+  for (const [name, path] of pins) {
+    const map = maps.get(name)
+    if (map === undefined) continue
+    const fd = openPin(path)
+    try {
+      reuseMap(map, fd)
+    } finally {
+      closeFd(fd)
+    }
+  }
+}
+
+/**
+ * Loads the programs onto the table in `dir`. `kept`: pins of maps of the object's own that an earlier load has left, by name.
+ * LAYOUT, VERIFIER, UNSUPPORTED, PERMISSION, NATIVE.
+ */
+export function loadSockets(
+  path: string,
+  dir: string,
+  constants: SocketConstants,
+  kept: ReadonlyMap<string, string>,
+): LoadedObject {
+  const table = new OpenMaps(dir, ['lb_rodata'])
+  try {
+    return load(path, (object, maps) => {
+      const described = checkShare(object, path)
+      const rodata = new Uint8Array(initialValue(section(maps, '.rodata', path)))
+      setConstants(rodata, new Uint8Array(table.buffer('lb_rodata')), constants, described)
+      const shared = Object.keys(layout.maps).map((name) => [name, `${dir}/${mapPin(name)}`] as const)
+      reusePins(maps, new Map([...shared, ...kept]))
+    })
+  } finally {
+    table.close()
+  }
+}
