@@ -329,6 +329,8 @@ struct lb_config {
 	__u32 amemthresh;  /* memory is low with less than this left, in pages: see lb_defence */
 	__u32 run_estimation;
 	__u32 mark_rules; /* the list in force: its first record in lb_mark_rules << 16 | how many */
+	__u32 schedule_icmp; /* an ICMP error about no connection begins one */
+	__u32 nat_icmp_send; /* a server's packet of no connection is answered */
 };
 
 /* What gives packets a firewall mark, where nobody did before. */

@@ -10,6 +10,7 @@
 #include "fragment.h"
 #include "icmp.h"
 #include "mark.h"
+#include "stray.h"
 
 /* Gives a translated request to the stack. */
 static __always_inline int act_stack(const struct packet *p, enum lb_hook hook)
@@ -248,6 +249,8 @@ static __always_inline int schedule(void *ctx, bool xdp, struct new_conn *n)
 		return PACKET_NEXT;
 	if (xdp)
 		return XDP_PASS;
+	if (unlikely(n->icmp))
+		return act_drop(HOOK_INGRESS, v); /* an error is not answered by another */
 	if (v == LB_REFUSE_NO_SERVER && unlikely(ftp_data(n)))
 		return act_pass(HOOK_INGRESS);
 	return v == LB_REFUSE_NO_SERVER ? refuse_unreachable(ctx, n->hook, n->af)
@@ -328,6 +331,11 @@ static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enu
 	FORGET(p->tcp_flags);
 	FORGET(p->gso);
 	p->now = clock_tick();
+	if (opening && hook == HOOK_INGRESS && from_server && unlikely(stray_wanted())) {
+		act = stray_refuse(p, af);
+		if (act)
+			return act;
+	}
 	if (opening)
 		return to_service ? request_new(p, hook, af) : NOT_OURS;
 	act = to_service ? request_in(p, hook, af) : NOT_OURS;
@@ -336,6 +344,8 @@ static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enu
 		back = reply_back(p, hook, af);
 		if (back != NOT_OURS)
 			return back;
+		if (hook == HOOK_INGRESS && unlikely(stray_wanted()))
+			return OPEN_NEXT;
 	}
 	return act == OPEN_NEXT ? request_begin(p, hook, af) : act;
 }

@@ -179,6 +179,8 @@ struct new_conn {
 	__u8 once;             /* enum once */
 	__u8 odd;              /* as of struct packet */
 	__u8 scratch;          /* which of a CPU's records it is: scratch.h */
+	__u32 icmp;            /* it is begun by an ICMP error about it */
+	__u32 pad;
 	__u64 client, service; /* hashes of the two ends */
 };
 

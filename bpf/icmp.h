@@ -4,6 +4,7 @@
  * (ip_vs_in_icmp(), ip_vs_out_icmp()), so that path MTU discovery and refusals reach the right end.
  */
 #pragma once
+#include "defence.h"
 #include "headers.h"
 #include "refuse.h"
 
@@ -258,6 +259,36 @@ static __always_inline int icmp_transmit(const struct packet *q, const struct co
 	return transmit_later(q, af, ref->index + 1, ref->server, ref->c->fwd, true);
 }
 
+/* With schedule_icmp, an error from a client's side about no connection begins one, as ip_vs_in_icmp() does, so that where
+ * directors share the traffic each finds the same server; a server that is picked by the client's address, that is. The error
+ * then comes here again. SCHEDULE_NEXT, or what becomes of it. */
+static __always_inline int icmp_schedule(const struct packet *q, const struct icmp_parts *m,
+					 enum lb_af af)
+{
+	struct new_conn *n = new_conn_get(NEW_CONN);
+	struct lb_config *cfg = config_get();
+	struct lb_service *svc;
+	__u32 service;
+
+	if (!n || !cfg || !cfg->schedule_icmp || !filter_to_service(q))
+		return NOT_OURS;
+	service = service_find(q, af);
+	svc = service ? service_at(service) : NULL;
+	if (!svc || svc->flags & LB_SERVICE_ONEPACKET)
+		return NOT_OURS;
+	if (!icmp_sound(q->ctx, m, af))
+		return act_drop(HOOK_INGRESS, LB_DROP_MALFORMED);
+	if (unlikely(defence_drops()))
+		return act_drop(HOOK_INGRESS, LB_DROP_DEFENCE);
+	new_conn_describe(n, q, af);
+	n->virtual_service = service;
+	n->hook = HOOK_INGRESS;
+	n->once = ONCE_NO;
+	n->odd = 0;
+	n->icmp = 1;
+	return SCHEDULE_NEXT;
+}
+
 /* Notes what changes, and what to. */
 static __always_inline void icmp_plan(struct icmp_rewrite *w, const struct icmp_parts *m,
 				      const struct packet *q, const struct conn_ref *ref,
@@ -286,6 +317,8 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct icmp_parts *m, bo
 	if (!quote_read(&q, m, af))
 		return NOT_OURS;
 	ref = icmp_conn(&q, egress, af, &w.to_client);
+	if (!ref.c && !egress)
+		return icmp_schedule(&q, m, af);
 	srv = ref.c ? server_at(ref.server) : NULL;
 	if (!srv)
 		return NOT_OURS;

@@ -202,6 +202,8 @@ static __always_inline __u32 part_of_scheduled(const struct new_conn *n)
 {
 	bool four = n->af == LB_AF_INET;
 
+	if (n->icmp)
+		return four ? PART_ICMP4 : PART_ICMP6;
 	if (n->once)
 		return n->odd ? (four ? PART_ODD_OPEN4 : PART_ODD_OPEN6)
 			      : (four ? PART_OPEN4 : PART_OPEN6);

@@ -128,6 +128,22 @@ static __always_inline bool refusal_of(struct __sk_buff *skb, enum lb_af af, str
 	return true;
 }
 
+/* An answer to who did not ask this host comes from the address that the host has towards him, where that is known. */
+static __noinline int refusal_own_source(struct __sk_buff *skb, struct refusal *r, enum lb_af af)
+{
+	struct bpf_fib_lookup f = {};
+	union lb_addr *src = (union lb_addr *)f.ipv6_src;
+
+	f.family = af == LB_AF_INET ? AF_INET_ : AF_INET6_;
+	f.tot_len = 1;
+	__builtin_memcpy(f.ipv6_dst, &r->saddr, 16);
+	fib_output(skb, &f, skb->ifindex);
+	source_fill(&f, &r->saddr);
+	if (src->w[0] || src->d[1])
+		addr_copy(&r->daddr, src, af);
+	return 0;
+}
+
 /* Answers a request by an ICMP error: `says` is ICMP_SAYS() and the verdict, `rest` its second word. The tcx action. */
 __noinline int refuse(struct __sk_buff *skb, __u32 hook, enum lb_af af, __u32 says, __u32 rest)
 {
@@ -137,6 +153,8 @@ __noinline int refuse(struct __sk_buff *skb, __u32 hook, enum lb_af af, __u32 sa
 
 	if (!r || !refusal_of(skb, af, r))
 		goto failed;
+	if ((says & 0xff) == LB_REFUSE_STRAY)
+		refusal_own_source(skb, r, af);
 	r->head = says & 0xffff0000;
 	r->rest = rest;
 	if (r->quote > most)

@@ -30,6 +30,7 @@ static __always_inline void new_conn_describe(struct new_conn *n, const struct p
 	n->control = 0;
 	n->own_port = 0;
 	n->timeout = 0;
+	n->icmp = 0;
 }
 
 /* The port that a server is asked at: its own, if it has one and clients are not sent to it by a template for more ports than
@@ -39,6 +40,9 @@ static __always_inline __be16 new_conn_port(const struct new_conn *n, const stru
 	return srv->port && !n->own_port ? srv->port : n->t.dport;
 }
 
+/* How long a connection lasts of which there was nothing yet but an ICMP error: ip_vs_conn_new(). */
+enum { ICMP_CONN_S = 3 };
+
 /* Notes what becomes of it: server, state, and how packets get there. */
 static __always_inline void new_conn_assign(struct new_conn *n, __u32 id,
 					    const struct lb_server *srv)
@@ -46,9 +50,9 @@ static __always_inline void new_conn_assign(struct new_conn *n, __u32 id,
 	n->server = id;
 	n->dport = new_conn_port(n, srv);
 	n->fwd = srv->fwd;
-	n->state = state_first(n->t.proto, n->event);
+	n->state = n->icmp ? state_none(n->t.proto) : state_first(n->t.proto, n->event);
 	n->flags = state_active(n->state) ? 0 : LB_CONN_INACTIVE;
-	n->expires = n->now + state_timeout_ticks(n->state);
+	n->expires = n->now + (n->icmp ? seconds_ticks(ICMP_CONN_S) : state_timeout_ticks(n->state));
 	if (n->fwd != LB_FWD_MASQ)
 		n->flags |= LB_CONN_NOOUTPUT;
 }

@@ -199,11 +199,17 @@ static __always_inline __u8 state_step(__u8 proto, __u8 state, enum lb_dir dir, 
 	return proto == IPPROTO_TCP ? tcp_step(state, dir, event) : sctp_step(state, dir, event);
 }
 
+/* The state of a connection that no packet was seen of. */
+static __always_inline __u8 state_none(__u8 proto)
+{
+	if (proto == IPPROTO_TCP)
+		return LB_TCP_NONE;
+	return proto == IPPROTO_UDP ? LB_UDP_NORMAL : LB_SCTP_NONE;
+}
+
 /* The state of a connection that a packet opens, before the packet takes its step: one of TCP from here changes nothing
  * twice, but a first INIT is not a second. */
 static __always_inline __u8 state_first(__u8 proto, __u8 event)
 {
-	if (proto == IPPROTO_TCP)
-		return tcp_step(LB_TCP_NONE, DIR_IN, event);
-	return proto == IPPROTO_UDP ? LB_UDP_NORMAL : LB_SCTP_NONE;
+	return proto == IPPROTO_TCP ? tcp_step(LB_TCP_NONE, DIR_IN, event) : state_none(proto);
 }

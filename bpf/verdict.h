@@ -26,5 +26,6 @@ enum lb_verdict {
 	LB_DROP_DEFENCE,    /* a new connection was not made: the tunable drop_packet */
 	LB_EXPIRED_EARLY,   /* a connection was ended before its time: the tunable drop_entry */
 	LB_DROP_FRAGMENT, /* a fragment for a service that its first one does not tell of, or that overlaps it */
+	LB_REFUSE_STRAY, /* a server's packet of no connection: port unreachable (the tunable nat_icmp_send) */
 	LB_VERDICT_MAX,
 };

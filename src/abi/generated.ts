@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = 'b3a4e444bb9a'
+export const layoutVersion = '6ccb55539d0f'
 
 /** enum lb_af */
 export const LbAf = {
@@ -271,7 +271,8 @@ export const LbVerdict = {
   DROP_DEFENCE: 19,
   EXPIRED_EARLY: 20,
   DROP_FRAGMENT: 21,
-  VERDICT_MAX: 22,
+  REFUSE_STRAY: 22,
+  VERDICT_MAX: 23,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -298,6 +299,7 @@ export const lbVerdictNames: readonly string[] = [
   'DROP_DEFENCE',
   'EXPIRED_EARLY',
   'DROP_FRAGMENT',
+  'REFUSE_STRAY',
 ]
 
 /** Array of lb_book. */
@@ -655,7 +657,7 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 176
+  static readonly size = 184
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
@@ -676,6 +678,8 @@ export class LbConfigArray extends StructArray {
     amemthresh: 164,
     runEstimation: 168,
     markRules: 172,
+    scheduleIcmp: 176,
+    natIcmpSend: 180,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -683,147 +687,163 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 176, littleEndian)
+    return this.view.getBigUint64(i * 184, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 176, value, littleEndian)
+    this.view.setBigUint64(i * 184, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 176 + 8, littleEndian)
+    return this.view.getUint32(i * 184 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 8, value, littleEndian)
+    this.view.setUint32(i * 184 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 176 + 12, littleEndian)
+    return this.view.getUint32(i * 184 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 12, value, littleEndian)
+    this.view.setUint32(i * 184 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 176 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 184 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 176 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 184 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 176 + 120, littleEndian)
+    return this.view.getUint32(i * 184 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 120, value, littleEndian)
+    this.view.setUint32(i * 184 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 176 + 124, littleEndian)
+    return this.view.getUint32(i * 184 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 124, value, littleEndian)
+    this.view.setUint32(i * 184 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 176 + 128, littleEndian)
+    return this.view.getUint32(i * 184 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 128, value, littleEndian)
+    this.view.setUint32(i * 184 + 128, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 176 + 132, littleEndian)
+    return this.view.getUint32(i * 184 + 132, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 132, value, littleEndian)
+    this.view.setUint32(i * 184 + 132, value, littleEndian)
   }
 
   expireQuiescentTemplate(i: number): number {
-    return this.view.getUint32(i * 176 + 136, littleEndian)
+    return this.view.getUint32(i * 184 + 136, littleEndian)
   }
 
   setExpireQuiescentTemplate(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 136, value, littleEndian)
+    this.view.setUint32(i * 184 + 136, value, littleEndian)
   }
 
   lblcExpiration(i: number): number {
-    return this.view.getUint32(i * 176 + 140, littleEndian)
+    return this.view.getUint32(i * 184 + 140, littleEndian)
   }
 
   setLblcExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 140, value, littleEndian)
+    this.view.setUint32(i * 184 + 140, value, littleEndian)
   }
 
   lblcrExpiration(i: number): number {
-    return this.view.getUint32(i * 176 + 144, littleEndian)
+    return this.view.getUint32(i * 184 + 144, littleEndian)
   }
 
   setLblcrExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 144, value, littleEndian)
+    this.view.setUint32(i * 184 + 144, value, littleEndian)
   }
 
   dropEntry(i: number): number {
-    return this.view.getUint32(i * 176 + 148, littleEndian)
+    return this.view.getUint32(i * 184 + 148, littleEndian)
   }
 
   setDropEntry(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 148, value, littleEndian)
+    this.view.setUint32(i * 184 + 148, value, littleEndian)
   }
 
   dropPacket(i: number): number {
-    return this.view.getUint32(i * 176 + 152, littleEndian)
+    return this.view.getUint32(i * 184 + 152, littleEndian)
   }
 
   setDropPacket(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 152, value, littleEndian)
+    this.view.setUint32(i * 184 + 152, value, littleEndian)
   }
 
   secureTcp(i: number): number {
-    return this.view.getUint32(i * 176 + 156, littleEndian)
+    return this.view.getUint32(i * 184 + 156, littleEndian)
   }
 
   setSecureTcp(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 156, value, littleEndian)
+    this.view.setUint32(i * 184 + 156, value, littleEndian)
   }
 
   amDroprate(i: number): number {
-    return this.view.getUint32(i * 176 + 160, littleEndian)
+    return this.view.getUint32(i * 184 + 160, littleEndian)
   }
 
   setAmDroprate(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 160, value, littleEndian)
+    this.view.setUint32(i * 184 + 160, value, littleEndian)
   }
 
   amemthresh(i: number): number {
-    return this.view.getUint32(i * 176 + 164, littleEndian)
+    return this.view.getUint32(i * 184 + 164, littleEndian)
   }
 
   setAmemthresh(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 164, value, littleEndian)
+    this.view.setUint32(i * 184 + 164, value, littleEndian)
   }
 
   runEstimation(i: number): number {
-    return this.view.getUint32(i * 176 + 168, littleEndian)
+    return this.view.getUint32(i * 184 + 168, littleEndian)
   }
 
   setRunEstimation(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 168, value, littleEndian)
+    this.view.setUint32(i * 184 + 168, value, littleEndian)
   }
 
   markRules(i: number): number {
-    return this.view.getUint32(i * 176 + 172, littleEndian)
+    return this.view.getUint32(i * 184 + 172, littleEndian)
   }
 
   setMarkRules(i: number, value: number): void {
-    this.view.setUint32(i * 176 + 172, value, littleEndian)
+    this.view.setUint32(i * 184 + 172, value, littleEndian)
+  }
+
+  scheduleIcmp(i: number): number {
+    return this.view.getUint32(i * 184 + 176, littleEndian)
+  }
+
+  setScheduleIcmp(i: number, value: number): void {
+    this.view.setUint32(i * 184 + 176, value, littleEndian)
+  }
+
+  natIcmpSend(i: number): number {
+    return this.view.getUint32(i * 184 + 180, littleEndian)
+  }
+
+  setNatIcmpSend(i: number, value: number): void {
+    this.view.setUint32(i * 184 + 180, value, littleEndian)
   }
 }
 
@@ -2432,7 +2452,7 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 24 },
-  lb_config: { struct: 'lb_config', valueSize: 176 },
+  lb_config: { struct: 'lb_config', valueSize: 184 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -2511,7 +2531,7 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 176,
+      size: 184,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
@@ -2531,6 +2551,8 @@ export const layout = {
         { name: 'amemthresh', offset: 164, type: '__u32' },
         { name: 'run_estimation', offset: 168, type: '__u32' },
         { name: 'mark_rules', offset: 172, type: '__u32' },
+        { name: 'schedule_icmp', offset: 176, type: '__u32' },
+        { name: 'nat_icmp_send', offset: 180, type: '__u32' },
       ],
     },
     lb_conn: {
@@ -2925,14 +2947,15 @@ export const layout = {
       LB_DROP_DEFENCE: 19,
       LB_EXPIRED_EARLY: 20,
       LB_DROP_FRAGMENT: 21,
-      LB_VERDICT_MAX: 22,
+      LB_REFUSE_STRAY: 22,
+      LB_VERDICT_MAX: 23,
     },
   },
   maps: {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 24 },
-    lb_config: { struct: 'lb_config', valueSize: 176 },
+    lb_config: { struct: 'lb_config', valueSize: 184 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },
