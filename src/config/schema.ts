@@ -61,6 +61,34 @@ export const configSchema = {
       description:
         "Whether connections bypass the host's stack: where netfilter has no hooks (auto), never, always. Unset: left as it is.",
     },
+    socket: {
+      type: 'string',
+      enum: ['off', 'host', 'all'],
+      flag: 'SCOPE',
+      default: 'off',
+      description:
+        "Sockets that are balanced as they call a service: none, those of the host's network namespace, those of pods too.",
+    },
+    socketProtocols: {
+      type: 'string',
+      enum: ['all', 'tcp'],
+      flag: 'PROTOCOLS',
+      default: 'all',
+      description: 'Whether sockets of UDP are balanced too, or left to their packets.',
+    },
+    socketGroup: {
+      type: 'string',
+      minLength: 1,
+      flag: 'GROUP',
+      description:
+        'Control group (cgroup v2) whose sockets are balanced, as in /proc/PID/cgroup. Unset: the root of all groups.',
+    },
+    socketLeave: {
+      type: 'array',
+      flag: 'GROUP,...',
+      default: [],
+      description: 'Control groups whose sockets, and those of groups in them, are left alone.',
+    },
     sysctls: {
       type: 'array',
       flag: 'NAME=VALUE,...',

@@ -23,8 +23,9 @@ import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
 import { InterfaceKeeper } from './interfaces.ts'
 import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from './ports.ts'
-import type { ProxyStatus } from './status.ts'
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts'
+import { SocketKeeper, socketPolicy } from './sockets.ts'
+import type { ProxyStatus } from './status.ts'
 
 /** Where desired state comes from, as far as the daemon handles it. */
 export interface ServiceSource {
@@ -67,6 +68,7 @@ export class Daemon {
   readonly #notices = new News<{ readonly object: string; readonly reason: string }>()
   readonly #trouble = new News<unknown>()
   readonly #interfaces: InterfaceKeeper
+  readonly #sockets: SocketKeeper
   readonly #sourceName: Source
   readonly #source: ServiceSource
   readonly #timers: Timers
@@ -95,6 +97,7 @@ export class Daemon {
     this.#room = { services: config.maxServices, servers: config.maxServers, connections: config.maxConnections }
     this.#policy = { include: config.interfaces, exclude: config.excludeInterfaces, xdp: config.xdp }
     this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers })
+    this.#sockets = new SocketKeeper(host, socketPolicy(config), log)
     this.#sourceName = config.manifests === undefined ? 'kubernetes' : 'manifest'
     const { configuration } = kubeProxy
     this.#context = new NodeContext({
@@ -123,6 +126,7 @@ export class Daemon {
     const onApplied: ReconcilerOptions['onApplied'] = (ms, size) => this.#parts.status.applied(ms, size)
     this.#reconciler = new Reconciler({ source, table: this.#table, log: this.#log, timers: this.#timers, onApplied })
     this.#interfaces.start()
+    this.#sockets.start()
     this.#readAddresses()
     this.#source.start()
     this.#check = this.#timers.every(this.#config.repairIntervalMs, () => this.#lookAround())
@@ -252,6 +256,7 @@ export class Daemon {
     try {
       if (!this.#host.tableIsCurrent()) this.#remakeTable()
       if (this.#readAddresses() && this.#ready) this.#submit(this.#complete)
+      this.#sockets.look()
       this.#reconciler?.check()
       this.#table?.refreshSources()
       this.#trouble.update([])
@@ -268,6 +273,7 @@ export class Daemon {
     this.#table = table
     this.#reconciler?.replaceTable(table)
     this.#interfaces.attach()
+    this.#sockets.start()
   }
 }
 

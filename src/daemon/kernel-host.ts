@@ -8,7 +8,7 @@ import { LbError } from '../model/errors.ts'
 import { findTablesDir, tableName } from '../native/bpffs.ts'
 import { watchInterfaces } from '../native/interfaces.ts'
 import { markVeth } from '../native/mark-veth.ts'
-import { tableAttachments, unloadTable, upgradePrograms } from '../native/loader.ts'
+import { syncSockets, tableAttachments, unloadTable, upgradePrograms } from '../native/loader.ts'
 import { defaultSizes } from '../native/sizes.ts'
 import type { Host } from './ports.ts'
 
@@ -30,6 +30,7 @@ export function kernelHost(): Host {
       if (attachments === undefined) throw new LbError('NATIVE', 'there is no table to attach')
       return attachments.sync(policy)
     },
+    balanceSockets: syncSockets,
     localAddresses,
     onLinkChange: watchInterfaces,
     unload: unloadTable,

@@ -9,6 +9,15 @@ export interface AttachPolicy {
   readonly xdp: 'auto' | 'native' | 'generic' | 'off'
 }
 
+/** Whose sockets are balanced. Control groups are named as in /proc/PID/cgroup. */
+export interface SocketPolicy {
+  readonly scope: 'off' | 'host' | 'all'
+  readonly protocols: 'all' | 'tcp'
+  /** Left out: the root of all groups. */
+  readonly group?: string
+  readonly leave: readonly string[]
+}
+
 /** What a pass over the interfaces did. */
 export interface AttachChanges {
   readonly attached: readonly { readonly interface: string; readonly hook: string; readonly kind: string }[]
@@ -37,6 +46,8 @@ export interface Host {
   tableIsCurrent(): boolean
   /** Makes the attachments what the policy wants; idempotent. One bad interface does not stop the rest. */
   attachInterfaces(policy: AttachPolicy): AttachChanges
+  /** Makes the programs for sockets what the policy wants; idempotent. Returns whether anything changed. */
+  balanceSockets(policy: SocketPolicy): boolean
   /** Addresses of the interfaces that are up, bpvs's own left out. */
   localAddresses(): readonly IpAddress[]
   /** Calls back soon after interfaces came, went or changed; many changes may make one call. */

@@ -29,9 +29,9 @@ export interface SocketPolicy {
   /** `host`: those of the table's network namespace. `all`: those of pods too. */
   readonly scope: 'off' | 'host' | 'all'
   readonly protocols: 'all' | 'tcp'
-  /** Directory of the control group. Left out: the root of all groups. */
+  /** The control group, named as in /proc/PID/cgroup. Left out: the root of all groups. */
   readonly group?: string
-  /** Directories of groups whose sockets, and those of groups in them, are left alone; those that are missing don't matter. */
+  /** Groups whose sockets, and those of groups in them, are left alone; those that are missing don't matter. */
   readonly leave?: readonly string[]
 }
 
@@ -80,14 +80,14 @@ export class SocketHooks {
    */
   sync(policy: SocketPolicy): boolean {
     if (policy.scope === 'off') return this.remove()
-    const loaded = this.#load(policy)
-    const left = (policy.leave ?? []).flatMap((dir) => groupId(dir) ?? [])
+    const root = groupRoot()
+    const loaded = this.#load(policy, join(root, policy.group ?? ''))
+    const left = (policy.leave ?? []).flatMap((group) => groupId(join(root, group)) ?? [])
     return replaceGroups(join(this.#dir, `sock-map-${LEFT}`), new Set(left)) || loaded
   }
 
   /** True: it was not what the policy wants. */
-  #load(policy: SocketPolicy): boolean {
-    const group = policy.group ?? groupRoot()
+  #load(policy: SocketPolicy, group: string): boolean {
     const path = buildPath('bpf/sock.bpf.o')
     const mark = this.#markOf(path, policy, group)
     if (this.#names(MARK).includes(mark) && this.list().length === hookNames.length) return false
@@ -133,7 +133,7 @@ export class SocketHooks {
   #markOf(path: string, { scope, protocols }: SocketPolicy, group: string): string {
     const id = groupId(group)
     if (id === undefined) throw new LbError('NATIVE', `${group}: no such control group`, { group })
-    const text = [createHash('sha256').update(readFileSync(path)).digest('hex'), scope, protocols, id].join(' ')
+    const text = [buildOf(path), scope, protocols, id].join(' ')
     return `${MARK}${createHash('sha256').update(text).digest('hex').slice(0, 16)}`
   }
 
@@ -179,6 +179,14 @@ export class SocketHooks {
     pin(fd, join(this.#dir, `sock-new-${name}`))
     renameSync(join(this.#dir, `sock-new-${name}`), join(this.#dir, name))
   }
+}
+
+let build: string | undefined
+
+/** Identifies the object file, which is looked at once. */
+function buildOf(path: string): string {
+  build ??= createHash('sha256').update(readFileSync(path)).digest('hex')
+  return build
 }
 
 function linkPin(hook: SocketHook): string {

@@ -1,5 +1,5 @@
 /** A daemon's surroundings without a kernel: a table in memory, interfaces by name, time that passes when told to. */
-import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from '../../src/daemon/ports.ts'
+import type { AttachPolicy, Host, ManagedTable, SocketPolicy, TableRoom, Timers } from '../../src/daemon/ports.ts'
 import type { ApplyResult, DesiredService } from '../../src/engine/table.ts'
 import type { IpAddress } from '../../src/kube/address.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
@@ -160,6 +160,18 @@ export class FakeHost implements Host {
       detached: gone.map((_, i) => i + 1),
       failed,
     }
+  }
+
+  sockets: SocketPolicy = { scope: 'off', protocols: 'all', leave: [] }
+  socketError: Error | undefined
+  socketPasses = 0
+
+  balanceSockets(policy: SocketPolicy): boolean {
+    this.socketPasses++
+    if (this.socketError !== undefined) throw this.socketError
+    const changed = JSON.stringify(policy) !== JSON.stringify(this.sockets)
+    this.sockets = policy
+    return changed
   }
 
   localAddresses(): readonly IpAddress[] {

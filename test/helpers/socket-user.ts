@@ -39,14 +39,15 @@ interface Teardown {
 
 let groups = 0
 
-/** Makes a control group below the root, or below another, and removes it with the test. */
-export function makeGroup(t: Teardown, parent: string = groupRoot()): string {
+/** Makes a control group, in the root of all or in another, and removes it with the test. Named as in /proc/PID/cgroup. */
+export function makeGroup(t: Teardown, parent = '/'): string {
   groups += 1
-  const dir = join(parent, `bpvs-test-${process.pid}-${groups}`)
+  const group = join(parent, `bpvs-test-${process.pid}-${groups}`)
+  const dir = join(groupRoot(), group)
   mkdirSync(dir)
   // A group is busy until the last of its processes was reaped.
   t.teardown(() => waitFor(`${dir} to be removed`, () => removed(dir)).then(() => {}))
-  return dir
+  return group
 }
 
 function removed(dir: string): boolean {
@@ -83,7 +84,7 @@ export class SocketUser {
       await user.kill()
     })
     await once(child, 'spawn')
-    writeFileSync(join(group, 'cgroup.procs'), String(child.pid))
+    writeFileSync(join(groupRoot(), group, 'cgroup.procs'), String(child.pid))
     return user
   }
 

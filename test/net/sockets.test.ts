@@ -2,8 +2,9 @@
 import t from 'tap'
 import { endpoint, virtual } from '../helpers/director.ts'
 import { families, type FamilyName, SocketScene, vips } from '../helpers/socket-scene.ts'
-import { makeGroup } from '../helpers/socket-user.ts'
-import { needsRoot, ports } from '../helpers/topology.ts'
+import { Daemon, Manifests } from '../helpers/daemon.ts'
+import { makeGroup, SocketUser } from '../helpers/socket-user.ts'
+import { needsRoot, ports, topology } from '../helpers/topology.ts'
 
 t.setTimeout(400_000)
 
@@ -223,4 +224,32 @@ t.test('what is changed or taken away leaves open sockets as they are', root, as
   t.match((await scene.called(vips.ipv4, 80)).name, /^server\d$/, 'and back')
   await director.must('--unload')
   t.not(director.pins()?.present, true, 'unloaded with the table')
+})
+
+t.test('bpvsd balances sockets where that is asked for, and the next one takes it back', root, async (t) => {
+  const group = makeGroup(t)
+  const net = await topology(t, { serve: ['echo'] })
+  const manifests = new Manifests(t)
+  const servers = net.servers.map(({ ipv4 }) => ipv4)
+  manifests.write({ name: 'web', address: vips.ipv4, port: 80, targetPort: ports.echo, servers })
+  const first = new Daemon(
+    net.topology,
+    manifests,
+    '--socket',
+    'host',
+    '--socket-group',
+    group,
+    '--socket-leave',
+    'left',
+  )
+  await first.logged('ready')
+  t.match(await first.logged('sockets'), { scope: 'host', protocols: 'all', group })
+  const user = await SocketUser.start(t, net.topology, 'director', group)
+  t.equal((await user.stream(vips.ipv4, 80)).remote, vip('ipv4'))
+  await first.end('SIGTERM')
+  t.equal((await user.stream(vips.ipv4, 80)).remote, vip('ipv4'), 'with no bpvsd too')
+  const second = new Daemon(net.topology, manifests)
+  await second.logged('sockets', (line) => line.scope === 'off')
+  t.equal((await user.stream(vips.ipv4, 80)).error, 'ENETUNREACH')
+  t.equal(await second.end('SIGTERM'), 0)
 })

@@ -1,4 +1,5 @@
 /** What the loader computes without a kernel: sizes, jiffies, addresses, interface patterns, errors. */
+import { groupMount } from '../../src/native/cgroup.ts'
 import t from 'tap'
 import { maps } from '../../src/abi/generated.ts'
 import { wanted } from '../../src/native/attachments.ts'
@@ -145,4 +146,11 @@ t.test('a helper that the kernel lacks is named; a plain refusal is a lack of pe
     code: 'NATIVE',
     message: /ENOMEM.*create map/s,
   })
+})
+
+t.test('cgroup v2 is found where it is mounted', async (t) => {
+  const v1 = 'cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0'
+  t.equal(groupMount(`${v1}\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n`), '/sys/fs/cgroup/unified')
+  t.equal(groupMount('none /run/my\\040groups cgroup2 rw 0 0\n'), '/run/my groups')
+  t.equal(groupMount(v1), undefined)
 })
