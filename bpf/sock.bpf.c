@@ -9,7 +9,7 @@
 #define SCRATCH_SLOTS      128
 #define COUNTS_INTERRUPTED 1
 
-#include "sock_peers.h"
+#include "sock_stuck.h"
 
 char _license[] SEC("license")
 = "Dual BSD/GPL";
@@ -213,5 +213,37 @@ int lb_sock_abandon(struct __sk_buff *skb __attribute__((unused)))
 	if (first)
 		bpf_loop(first->high < lb_conn_max ? first->high : lb_conn_max, sock_abandon_step,
 			 NULL, 0);
+	return 0;
+}
+
+/* Counts what the iterators below are for. */
+SEC("tc")
+int lb_sock_count_stuck(struct __sk_buff *skb __attribute__((unused)))
+{
+	return sock_stuck_count();
+}
+
+SEC("iter/tcp")
+int lb_sock_end_tcp(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *sk = ctx->sk_common;
+	struct sock_peer *peer = sk ? bpf_sk_storage_get(&lb_sock_connected, sk, NULL, 0) : NULL;
+
+	if (sock_stuck(peer))
+		sock_destroy(ctx->meta, sk, peer);
+	return 0;
+}
+
+SEC("iter/udp")
+int lb_sock_end_udp(struct bpf_iter__udp *ctx)
+{
+	struct udp_sock *sk = ctx->udp_sk;
+	struct sock_peers *sent = sk ? bpf_sk_storage_get(&lb_sock_sent, sk, NULL, 0) : NULL;
+	struct sock_peer *peer = sk ? bpf_sk_storage_get(&lb_sock_connected, sk, NULL, 0) : NULL;
+
+	if (sent)
+		sock_sent_forget(sent);
+	if (sock_stuck(peer))
+		sock_destroy(ctx->meta, (struct sock_common *)sk, peer);
 	return 0;
 }
