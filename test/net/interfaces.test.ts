@@ -67,7 +67,8 @@ t.test('an interface is attached when it comes and forgotten when it goes', { sk
     t.same(director.hooks(), hooks, 'the others stay attached')
   }
   t.equal(daemon.lines.filter(({ msg, interface: name }) => msg === 'attached' && name === 'pod0').length, 4)
-  t.equal(daemon.lines.filter(({ msg, ifindex }) => msg === 'detached' && ifindex === index).length, 2)
+  const detached = () => daemon.lines.filter(({ msg, ifindex }) => msg === 'detached' && ifindex === index).length
+  await waitFor('both to be told of', () => detached() === 2)
   const report = await first.call('stopLoad', steady)
   t.match(report, { failed: 0, errors: {}, sent: report.answered }, 'traffic through the other interfaces saw nothing')
   t.ok(report.answered > 0)
