@@ -253,3 +253,37 @@ t.test('bpvsd balances sockets where that is asked for, and the next one takes i
   t.equal((await user.stream(vips.ipv4, 80)).error, 'ENETUNREACH')
   t.equal(await second.end('SIGTERM'), 0)
 })
+
+t.test('many processes at once, with edits between, leave nothing behind', root, async (t) => {
+  const scene = await SocketScene.start(t)
+  const { director } = scene
+  const persistence = { timeoutS: 300, mask: '255.255.255.255' }
+  const keys = [virtual(vips.ipv4, 80), virtual(vips.ipv4, 81), virtual(vips.ipv4, 82)] as const
+  const servers = scene.servers('ipv4')
+  const [first] = servers
+  if (first === undefined) throw new Error('no server')
+  scene.serve(keys[0], servers, 'wlc')
+  scene.serve(keys[1], servers, 'lblcr')
+  scene.serve(keys[2], servers, 'rr', { persistence })
+  const users = await Promise.all([0, 1, 2, 3].map(() => scene.another('director')))
+  const storms = users.flatMap((user) => [80, 81, 82].map((port) => user.storm(vips.ipv4, port, 150)))
+  let done = false
+  const answered = Promise.all(storms).finally(() => (done = true))
+  for (let weight = 1; !done; weight = (weight % 5) + 1) {
+    director.table((table) => {
+      for (const key of keys) table.editServer(key, { ...first, weight })
+    })
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  t.same(new Set(await answered), new Set([150]), 'each connection came about')
+  for (const key of keys) {
+    t.same(scene.loads(key, 'ipv4'), ['0 0', '0 0', '0 0'])
+    const made = director.service(key).servers.reduce((sum, { counters }) => sum + counters.conns, 0n)
+    t.equal(made, 600n)
+  }
+  t.same(
+    (await scene.connections()).filter((line) => !line.includes(' ASSURED ')),
+    [],
+  )
+  t.same(director.check(), [])
+})
