@@ -180,6 +180,21 @@ int lb_sock_getpeername6(struct bpf_sock_addr *ctx)
 	return sock_getpeername(ctx, LB_AF_INET6);
 }
 
+/* The first segment of a connection is about to go out. (The answer to what else the kernel asks here is others'.) */
+SEC("sockops")
+int lb_sock_ops(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct sock_peer *peer;
+
+	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !sk)
+		return SOCK_ALLOW;
+	peer = bpf_sk_storage_get(&lb_sock_connected, sk, NULL, 0);
+	if (peer)
+		sock_rename(ctx, peer);
+	return SOCK_ALLOW;
+}
+
 /* close(): nobody has the socket any more. */
 SEC("cgroup/sock_release")
 int lb_sock_release(struct bpf_sock *sk)

@@ -41,6 +41,7 @@ export const defaultSocketPolicy: SocketPolicy = { scope: 'off', protocols: 'all
 const HOOKS = {
   connect4: ['lb_sock_connect4', 10],
   connect6: ['lb_sock_connect6', 11],
+  sock_ops: ['lb_sock_ops', 3],
   sendmsg4: ['lb_sock_sendmsg4', 14],
   sendmsg6: ['lb_sock_sendmsg6', 15],
   recvmsg4: ['lb_sock_recvmsg4', 19],
