@@ -9,7 +9,7 @@
 #define SCRATCH_SLOTS      128
 #define COUNTS_INTERRUPTED 1
 
-#include "sock_peers.h"
+#include "sock_stuck.h"
 
 char _license[] SEC("license")
 = "Dual BSD/GPL";
@@ -180,6 +180,21 @@ int lb_sock_getpeername6(struct bpf_sock_addr *ctx)
 	return sock_getpeername(ctx, LB_AF_INET6);
 }
 
+/* The first segment of a connection is about to go out. (The answer to what else the kernel asks here is others'.) */
+SEC("sockops")
+int lb_sock_ops(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct sock_peer *peer;
+
+	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !sk)
+		return SOCK_ALLOW;
+	peer = bpf_sk_storage_get(&lb_sock_connected, sk, NULL, 0);
+	if (peer)
+		sock_rename(ctx, peer);
+	return SOCK_ALLOW;
+}
+
 /* close(): nobody has the socket any more. */
 SEC("cgroup/sock_release")
 int lb_sock_release(struct bpf_sock *sk)
@@ -213,5 +228,37 @@ int lb_sock_abandon(struct __sk_buff *skb __attribute__((unused)))
 	if (first)
 		bpf_loop(first->high < lb_conn_max ? first->high : lb_conn_max, sock_abandon_step,
 			 NULL, 0);
+	return 0;
+}
+
+/* Counts what the iterators below are for. */
+SEC("tc")
+int lb_sock_count_stuck(struct __sk_buff *skb __attribute__((unused)))
+{
+	return sock_stuck_count();
+}
+
+SEC("iter/tcp")
+int lb_sock_end_tcp(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *sk = ctx->sk_common;
+	struct sock_peer *peer = sk ? bpf_sk_storage_get(&lb_sock_connected, sk, NULL, 0) : NULL;
+
+	if (sock_stuck(peer))
+		sock_destroy(ctx->meta, sk, peer);
+	return 0;
+}
+
+SEC("iter/udp")
+int lb_sock_end_udp(struct bpf_iter__udp *ctx)
+{
+	struct udp_sock *sk = ctx->udp_sk;
+	struct sock_peers *sent = sk ? bpf_sk_storage_get(&lb_sock_sent, sk, NULL, 0) : NULL;
+	struct sock_peer *peer = sk ? bpf_sk_storage_get(&lb_sock_connected, sk, NULL, 0) : NULL;
+
+	if (sent)
+		sock_sent_forget(sent);
+	if (sock_stuck(peer))
+		sock_destroy(ctx->meta, (struct sock_common *)sk, peer);
 	return 0;
 }

@@ -45,7 +45,7 @@ enum bpvs_hook {
 }; /* enum bpf_attach_type */
 
 /* Attaches; returns the link's descriptor. `flags`: XDP_FLAGS_* with BPVS_XDP, else 0. For a hook of control groups `ifindex`
- * is the descriptor of a group's directory. */
+ * is the descriptor of a group's directory, for an iterator 0. */
 int bpvs_link_create(int prog_fd, int ifindex, uint32_t hook, uint32_t flags);
 int bpvs_link_update(int link_fd, int prog_fd);
 int bpvs_pin(int fd, const char *path);

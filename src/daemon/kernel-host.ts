@@ -10,11 +10,13 @@ import { watchInterfaces } from '../native/interfaces.ts'
 import { markVeth } from '../native/mark-veth.ts'
 import { syncSockets, tableAttachments, unloadTable, upgradePrograms } from '../native/loader.ts'
 import { defaultSizes } from '../native/sizes.ts'
+import { endStuckSockets } from '../native/stuck-sockets.ts'
 import type { Host } from './ports.ts'
 
 /** The kernel as a Host. Nothing happens before its first call. */
 export function kernelHost(): Host {
   let opened: string | undefined
+  let stuck = 0
   return {
     openTable: ({ services, servers, connections }, policy) => {
       upgradePrograms()
@@ -31,6 +33,11 @@ export function kernelHost(): Host {
       return attachments.sync(policy)
     },
     balanceSockets: syncSockets,
+    endStuckSockets: ({ scope }) => {
+      const { ended, left } = endStuckSockets(scope === 'all', stuck)
+      stuck = left
+      return ended
+    },
     localAddresses,
     onLinkChange: watchInterfaces,
     unload: unloadTable,

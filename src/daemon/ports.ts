@@ -48,6 +48,8 @@ export interface Host {
   attachInterfaces(policy: AttachPolicy): AttachChanges
   /** Makes the programs for sockets what the policy wants; idempotent. Returns whether anything changed. */
   balanceSockets(policy: SocketPolicy): boolean
+  /** Ends sockets that are connected to a server that was removed; returns how many. Before Linux 6.5 none is. */
+  endStuckSockets(policy: SocketPolicy): number
   /** Addresses of the interfaces that are up, bpvs's own left out. */
   localAddresses(): readonly IpAddress[]
   /** Calls back soon after interfaces came, went or changed; many changes may make one call. */

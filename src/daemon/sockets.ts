@@ -24,19 +24,28 @@ export class SocketKeeper {
 
   /** Of a new table: takes away what an earlier bpvsd has left, if nothing is wanted. */
   start(): void {
-    this.#sync()
+    this.#try(() => this.#sync())
   }
 
-  /** The slow beat: groups come and go. */
+  /** The slow beat: groups come and go, and servers. */
   look(): void {
-    if (this.#policy.scope !== 'off') this.#sync()
+    if (this.#policy.scope === 'off') return
+    this.#try(() => {
+      this.#sync()
+      const sockets = this.#host.endStuckSockets(this.#policy)
+      if (sockets > 0) this.#log.warn({ sockets }, 'sockets ended, as their servers are gone')
+    })
+  }
+
+  #sync(): void {
+    if (this.#host.balanceSockets(this.#policy)) this.#log.info(this.#policy, 'sockets')
   }
 
   /** What fails is said once, and tried again with the next beat: packets are balanced all the same. */
-  #sync(): void {
+  #try(work: () => void): void {
     const failures: [string, unknown][] = []
     try {
-      if (this.#host.balanceSockets(this.#policy)) this.#log.info(this.#policy, 'sockets')
+      work()
     } catch (err) {
       failures.push([err instanceof Error ? err.message : String(err), err])
     }

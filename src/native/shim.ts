@@ -145,9 +145,12 @@ export function createLink(program: Fd, ifindex: number, hook: Hook, flags = 0):
   ) as Fd
 }
 
-/** Attaches a program to a control group, beside whatever others have there. `type`: enum bpf_attach_type. */
-export function createGroupLink(program: Fd, group: Fd, type: number): Fd {
-  return check(c.bpvs_link_create(program, group, type, 0), 'BPF_LINK_CREATE', 'control group') as Fd
+/**
+ * Attaches a program to what is no interface: a control group, beside whatever others have there; or, with `target` 0, an
+ * iterator. `type`: enum bpf_attach_type.
+ */
+export function createLinkOn(program: Fd, target: Fd, type: number): Fd {
+  return check(c.bpvs_link_create(program, target, type, 0), 'BPF_LINK_CREATE', `attach type ${type}`) as Fd
 }
 
 /** Puts another program in a link's place, atomically. */

@@ -1,6 +1,6 @@
 /**
  * Where a table's programs for sockets are attached: to a control group, whose processes' sockets they balance. Pinned beside the
- * table's: sock-link-<hook>, sock-map-<name>, sock-prog-<name>; the mark sock-on-<what> says which build it is, and how it was set.
+ * table's: sock-link-<hook>, sock-iter-<protocol>, sock-map-<name>, sock-prog-<name>; the mark sock-on-<what> says which build it is, and how it was set.
  */
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs'
@@ -13,7 +13,7 @@ import type { LoadedObject } from './programs.ts'
 import { runProgram } from './run.ts'
 import {
   closeFd,
-  createGroupLink,
+  createLinkOn,
   type Fd,
   linkInfo,
   netnsCookie,
@@ -41,6 +41,7 @@ export const defaultSocketPolicy: SocketPolicy = { scope: 'off', protocols: 'all
 const HOOKS = {
   connect4: ['lb_sock_connect4', 10],
   connect6: ['lb_sock_connect6', 11],
+  sock_ops: ['lb_sock_ops', 3],
   sendmsg4: ['lb_sock_sendmsg4', 14],
   sendmsg6: ['lb_sock_sendmsg6', 15],
   recvmsg4: ['lb_sock_recvmsg4', 19],
@@ -57,6 +58,10 @@ const LEFT = 'lb_sock_left'
 const KEPT_MAPS = ['lb_sock_connected', 'lb_sock_sent', LEFT] as const
 const MARK = 'sock-on-'
 const ABANDON = 'lb_sock_abandon'
+const COUNT_STUCK = 'lb_sock_count_stuck'
+/** Iterators over the sockets of the namespace of whoever reads them, which end those that are stuck: program by pin. */
+const ITERATORS = { 'sock-iter-tcp': 'lb_sock_end_tcp', 'sock-iter-udp': 'lb_sock_end_udp' } as const
+const BPF_TRACE_ITER = 28
 
 function using<T>(fd: Fd, fn: (fd: Fd) => T): T {
   try {
@@ -95,7 +100,10 @@ export class SocketHooks {
     try {
       for (const name of this.#names(MARK)) rmdirSync(join(this.#dir, name))
       this.#pinMaps(object)
-      this.#pinAs(`sock-prog-${ABANDON}`, programOf(object, ABANDON))
+      for (const name of [ABANDON, COUNT_STUCK]) this.#pinAs(`sock-prog-${name}`, programOf(object, name))
+      for (const [name, program] of Object.entries(ITERATORS)) {
+        using(createLinkOn(programOf(object, program), 0 as Fd, BPF_TRACE_ITER), (link) => this.#pinAs(name, link))
+      }
       using(openDirectory(group), (fd) => {
         for (const hook of hookNames) this.#attach(hook, object, fd, groupId(group) ?? 0n)
       })
@@ -118,12 +126,29 @@ export class SocketHooks {
     if (names.length === 0) return false
     for (const name of this.#names(MARK)) rmdirSync(join(this.#dir, name))
     for (const name of this.#names('sock-link-')) rmSync(join(this.#dir, name), { force: true })
-    if (names.includes(`sock-prog-${ABANDON}`)) {
-      const program = openPin(join(this.#dir, `sock-prog-${ABANDON}`))
-      using(program, () => runProgram(program, { packet: new Uint8Array(64) }))
-    }
+    if (names.includes(`sock-prog-${ABANDON}`)) this.#run(ABANDON)
     for (const name of this.#names('sock-')) rmSync(join(this.#dir, name), { force: true })
     return true
+  }
+
+  /** How many connections of sockets have a server that was removed; 0 where no sockets are balanced. */
+  stuck(): number {
+    return this.#names(MARK).length === 0 ? 0 : this.#run(COUNT_STUCK)
+  }
+
+  /**
+   * Ends the sockets of this thread's namespace that are connected to a server that was removed, and has those that are not connected
+   * forget such a server; returns how many were ended. Before Linux 6.5 none is.
+   */
+  endStuck(): number {
+    const files = Object.keys(ITERATORS).map((name) => readFileSync(join(this.#dir, name)))
+    return files.reduce((sum, { length }) => sum + length, 0)
+  }
+
+  /** Runs a pinned program that needs no packet. */
+  #run(name: string): number {
+    const program = openPin(join(this.#dir, `sock-prog-${name}`))
+    return using(program, () => runProgram(program, { packet: new Uint8Array(64) }).result)
   }
 
   #names(prefix: string): string[] {
@@ -154,7 +179,7 @@ export class SocketHooks {
       }
       rmSync(path, { force: true })
     }
-    using(createGroupLink(program, group, type), (link) => pin(link, path))
+    using(createLinkOn(program, group, type), (link) => pin(link, path))
   }
 
   #keptMaps(): Map<string, string> {

@@ -39,10 +39,14 @@ function mountedNamespaces(): string[] {
     })
 }
 
+/** Paths of all namespaces that somebody holds and we can see; of one there may be several. */
+export function namespacePaths(): string[] {
+  return [...namespacesOfThreads().values(), ...mountedNamespaces()]
+}
+
 /** Cookies of all namespaces that somebody holds and we can see. */
 function liveCookies(): Set<string> {
-  const paths = [...namespacesOfThreads().values(), ...mountedNamespaces()]
-  return new Set(netnsCookies(paths).map(String))
+  return new Set(netnsCookies(namespacePaths()).map(String))
 }
 
 /** Whether only sync daemons are left in the calling thread's network namespace, and no mount keeps it. */

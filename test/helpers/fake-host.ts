@@ -174,6 +174,14 @@ export class FakeHost implements Host {
     return changed
   }
 
+  stuckSockets = 0
+
+  endStuckSockets(): number {
+    const ended = this.stuckSockets
+    this.stuckSockets = 0
+    return ended
+  }
+
   localAddresses(): readonly IpAddress[] {
     return this.addresses
   }

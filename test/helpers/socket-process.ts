@@ -125,6 +125,32 @@ function close(id: number): Promise<void> {
   })
 }
 
+/** One connection: true once the server said a word, false if it failed. It is closed by then. */
+function visit(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    let answered = false
+    const socket = connect({ host, port })
+    socket.once('data', () => {
+      answered = true
+      socket.destroy()
+    })
+    socket.on('error', () => {})
+    socket.once('close', () => resolve(answered))
+  })
+}
+
+const STORM_WIDTH = 16
+
+async function storm({ address = '', port = 0, count = 0 }: SocketCall): Promise<number> {
+  let left = count
+  let answered = 0
+  const visitor = async (): Promise<void> => {
+    while (left-- > 0) if (await visit(address, port)) answered++
+  }
+  await Promise.all(Array.from({ length: STORM_WIDTH }, visitor))
+  return answered
+}
+
 async function answer(call: SocketCall): Promise<SocketView | undefined> {
   const { what, id = 0 } = call
   switch (what) {
@@ -138,6 +164,8 @@ async function answer(call: SocketCall): Promise<SocketView | undefined> {
     case 'send':
       await send(call)
       return view(id)
+    case 'storm':
+      return { id: await storm(call), error: undefined, remote: '', local: '', received: [] }
     case 'look':
       return view(id)
     case 'close':

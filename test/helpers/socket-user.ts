@@ -20,13 +20,14 @@ export interface SocketView {
 
 export interface SocketCall {
   readonly call: number
-  readonly what: 'stream' | 'datagrams' | 'connect' | 'send' | 'look' | 'close'
+  readonly what: 'stream' | 'datagrams' | 'connect' | 'send' | 'look' | 'close' | 'storm'
   readonly id?: number
   readonly family?: 4 | 6
   readonly address?: string
   readonly localAddress?: string
   readonly port?: number
   readonly text?: string
+  readonly count?: number
 }
 
 export type SocketReply =
@@ -129,6 +130,11 @@ export class SocketUser {
       const socket = await this.look(id)
       return socket.received.length >= count && socket
     })
+  }
+
+  /** Opens so many TCP connections, some at a time, and closes each once its server said a word. How many were answered. */
+  async storm(address: string, port: number, count: number): Promise<number> {
+    return (await this.#one({ what: 'storm', address, port, count })).id
   }
 
   async close(id: number): Promise<void> {

@@ -1,14 +1,19 @@
 /** Processes that call services over UDP, from sockets that are connected and from sockets that send to whom they like. */
+import { release } from 'node:os'
 import t from 'tap'
 import { endpoint, virtual } from '../helpers/director.ts'
+import { endStuckSockets } from '../../src/native/stuck-sockets.ts'
 import { families, SocketScene, vips } from '../helpers/socket-scene.ts'
-import { needsRoot, ports } from '../helpers/topology.ts'
+import { needsRoot, ports, waitFor } from '../helpers/topology.ts'
 
 t.setTimeout(400_000)
 
 const root = { skip: needsRoot }
 const service = { ipv4: virtual(vips.ipv4, 53, 'udp'), ipv6: virtual(vips.ipv6, 53, 'udp') } as const
 const idle = ['0 0', '0 0', '0 0']
+/** Since Linux 6.5 the kernel ends a socket for a program. */
+const [major = 0, minor = 0] = release().split('.').map(Number)
+const endsSockets = major > 6 || (major === 6 && minor >= 5)
 
 t.test('a connected socket has one server, whose answers come from the service', root, async (t) => {
   const scene = await SocketScene.start(t)
@@ -124,4 +129,48 @@ t.test('UDP is left to packets where only TCP is wanted', root, async (t) => {
   await scene.user.send(id, 'x', vips.ipv4, 53)
   t.same(scene.loads(service.ipv4, 'ipv4'), idle)
   t.match((await scene.called(vips.ipv4, 80)).name, /^server\d$/)
+})
+
+t.test('sockets that are connected to a server that is gone are ended, others forget it', root, async (t) => {
+  const scene = await SocketScene.start(t, { scope: 'all' })
+  const { director, user } = scene
+  const elsewhere = await scene.another('client0')
+  const end = (everywhere: boolean, known = 0) => director.within(() => endStuckSockets(everywhere, known))
+  for (const family of families) {
+    const tcp = virtual(vips[family], 80)
+    const number = family === 'ipv4' ? 4 : 6
+    const [first, second] = scene.servers(family)
+    if (first === undefined || second === undefined) throw new Error('no servers')
+    for (const key of [tcp, service[family]]) scene.serve(key, [first])
+    const stream = await user.stream(vips[family], 80)
+    const far = await elsewhere.stream(vips[family], 80)
+    const connected = await user.datagrams(number)
+    await user.connect(connected.id, vips[family], 53)
+    const free = await user.datagrams(number)
+    t.match(await scene.asked(free.id, vips[family], 53), { name: 'server0' })
+    t.same(end(true), { ended: 0, left: 0 }, 'none is stuck')
+    for (const key of [tcp, service[family]]) {
+      director.table((table) => {
+        table.addServer(key, second)
+        table.deleteServer(key, first)
+      })
+    }
+    if (endsSockets) {
+      t.same(end(false), { ended: 2, left: 1 }, 'a stream, and connected datagrams, of this namespace')
+      await waitFor('the stream to end', async () => (await user.look(stream.id)).error === 'ECONNABORTED')
+      await waitFor('the datagrams to end', async () => (await user.look(connected.id)).error !== undefined)
+      t.equal((await elsewhere.look(far.id)).error, undefined)
+      t.same(end(true, 1), { ended: 0, left: 1 }, 'as many as were left last')
+      t.same(end(true), { ended: 1, left: 0 }, 'and in all namespaces')
+      await waitFor('the far stream to end', async () => (await elsewhere.look(far.id)).error === 'ECONNABORTED')
+    } else {
+      t.same(end(true), { ended: 0, left: 3 })
+    }
+    t.match(await scene.asked(free.id, vips[family], 53), { name: 'server1' })
+    t.equal((await scene.connections()).length, endsSockets ? 1 : 4)
+    await elsewhere.close(far.id)
+    for (const { id } of [stream, connected, free]) await user.close(id)
+    t.same(await scene.connections(), [])
+  }
+  t.same(director.check(), [])
 })

@@ -20,6 +20,7 @@ t.test('sockets go to the servers in turn, and count as active until they are cl
     scene.serve(key, scene.servers(family))
     const sockets = []
     const names = new Set<string>()
+    const locals = new Set<string>()
     for (let i = 0; i < 3; i++) {
       const { id, name } = await scene.called(vips[family], 80)
       const { remote, local } = await user.look(id)
@@ -27,6 +28,7 @@ t.test('sockets go to the servers in turn, and count as active until they are cl
       t.notMatch(local, vips[family])
       names.add(name)
       sockets.push(id)
+      locals.add(local)
     }
     t.same(names, new Set(net.servers.map(({ name }) => name)), `${family}: each server once`)
     t.same(scene.loads(key, family), ['1 0', '1 0', '1 0'], `${family}: active as long as they are open`)
@@ -34,6 +36,7 @@ t.test('sockets go to the servers in turn, and count as active until they are cl
     t.equal(lines.length, 3)
     for (const line of lines)
       t.match(line, new RegExp(`^TCP 15:00 ESTABLISHED \\S+ ${vip(family).replace(/[[\].]/g, '.')} `))
+    t.same(new Set(lines.map((line) => line.split(' ')[3])), locals, `${family}: clients are listed by their addresses`)
     for (const id of sockets) await user.close(id)
     t.same(scene.loads(key, family), ['0 0', '0 0', '0 0'], `${family}: closed`)
     t.same(await scene.connections(), [])
@@ -169,9 +172,9 @@ t.test('sockets of other namespaces are left to their packets, unless all are wa
     const { id, name } = await scene.called(vips[family], 81, client)
     t.match(name, /^server\d$/)
     t.equal((await client.look(id)).remote, endpoint({ address: vips[family], port: 81 }))
-    t.equal((await scene.connections()).filter((line) => line.includes(ofClient)).length, 1, `${family}: by its socket`)
+    t.equal((await scene.connections()).filter((line) => line.includes(ofClient)).length, 2)
     await client.close(id)
-    t.same(scene.loads(key, family), ['0 0', '0 0', '0 0'])
+    t.same(scene.loads(key, family), ['0 0', '0 0', '0 0'], `${family}: by its socket, with which it ends`)
   }
 })
 
@@ -198,6 +201,7 @@ t.test('what is changed or taken away leaves open sockets as they are', root, as
   const hooks = [
     'connect4',
     'connect6',
+    'sock_ops',
     'sendmsg4',
     'sendmsg6',
     'recvmsg4',
@@ -252,4 +256,38 @@ t.test('bpvsd balances sockets where that is asked for, and the next one takes i
   await second.logged('sockets', (line) => line.scope === 'off')
   t.equal((await user.stream(vips.ipv4, 80)).error, 'ENETUNREACH')
   t.equal(await second.end('SIGTERM'), 0)
+})
+
+t.test('many processes at once, with edits between, leave nothing behind', root, async (t) => {
+  const scene = await SocketScene.start(t)
+  const { director } = scene
+  const persistence = { timeoutS: 300, mask: '255.255.255.255' }
+  const keys = [virtual(vips.ipv4, 80), virtual(vips.ipv4, 81), virtual(vips.ipv4, 82)] as const
+  const servers = scene.servers('ipv4')
+  const [first] = servers
+  if (first === undefined) throw new Error('no server')
+  scene.serve(keys[0], servers, 'wlc')
+  scene.serve(keys[1], servers, 'lblcr')
+  scene.serve(keys[2], servers, 'rr', { persistence })
+  const users = await Promise.all([0, 1, 2, 3].map(() => scene.another('director')))
+  const storms = users.flatMap((user) => [80, 81, 82].map((port) => user.storm(vips.ipv4, port, 150)))
+  let done = false
+  const answered = Promise.all(storms).finally(() => (done = true))
+  for (let weight = 1; !done; weight = (weight % 5) + 1) {
+    director.table((table) => {
+      for (const key of keys) table.editServer(key, { ...first, weight })
+    })
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  t.same(new Set(await answered), new Set([150]), 'each connection came about')
+  for (const key of keys) {
+    t.same(scene.loads(key, 'ipv4'), ['0 0', '0 0', '0 0'])
+    const made = director.service(key).servers.reduce((sum, { counters }) => sum + counters.conns, 0n)
+    t.equal(made, 600n)
+  }
+  t.same(
+    (await scene.connections()).filter((line) => !line.includes(' ASSURED ')),
+    [],
+  )
+  t.same(director.check(), [])
 })

@@ -41,3 +41,11 @@ t.test('a table that is made anew has its sockets balanced again', async (t) => 
   scene.timers.pass(1000)
   t.equal(scene.host.sockets.scope, 'host')
 })
+
+t.test('sockets whose servers are gone are ended with the next beat', async (t) => {
+  const scene = new Scene(['--socket=host'])
+  scene.daemon.start()
+  scene.host.stuckSockets = 3
+  scene.timers.pass(5000)
+  t.same(scene.log.of('sockets ended, as their servers are gone'), [{ sockets: 3 }])
+})
