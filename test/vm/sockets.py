@@ -13,31 +13,17 @@ import sys
 import tempfile
 import threading
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BPVSD = os.environ.get('BPVSD', os.path.join(ROOT, 'bin/bpvsd'))
-BPVSADM = os.environ.get('BPVSADM', os.path.join(ROOT, 'bin/bpvsadm'))
+from scene import BPVSADM, CHECKOUT, check, failures, sh
+
+BPVSD = os.environ.get('BPVSD', os.path.join(CHECKOUT, 'bin/bpvsd'))
 SERVERS = {'s0': 11, 's1': 12}
 VIPS = {4: '10.9.0.1', 6: 'fd00:9::1'}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 MARK = 7
-failures = []
-
-
-def sh(command):
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f'{command}: {done.stdout}{done.stderr}')
-    return done.stdout
 
 
 def adm(line):
     return sh(f'{BPVSADM} {line}')
-
-
-def check(good, what):
-    print(('ok   ' if good else 'FAIL ') + what, flush=True)
-    if not good:
-        failures.append(what)
 
 
 SERVER = '''
