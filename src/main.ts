@@ -3,7 +3,10 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename } from 'node:path'
 import { HealthCheckPorts } from './api/health-check-ports.ts'
+import type { AdminTarget } from './api/admin/routes.ts'
+import { adminServer } from './api/admin/server.ts'
 import { startServers } from './api/servers.ts'
+import { serveUnix } from './api/unix-socket.ts'
 import { helpText } from './config/help.ts'
 import { toObject } from './config/kube-proxy/render.ts'
 import { gatherMs, type KubeProxySettings, nodeName } from './config/kube-proxy/settings.ts'
@@ -24,6 +27,7 @@ import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { ProxyMetrics } from './observe/proxy-metrics.ts'
+import { syncDaemons } from './sync/control.ts'
 
 const program = basename(process.env.BPVS_ARGV0 ?? 'bpvsd')
 
@@ -89,17 +93,20 @@ function startStatus({ config, kubeProxy: { configuration, given } }: Serving, l
 function serve(serving: Serving, log: Log): void {
   const { config, kubeProxy } = serving
   const { status, onHealthChecks, start } = startStatus(serving, log)
+  const host = kernelHost()
   const daemon = new Daemon({
     config,
     kubeProxy,
-    host: kernelHost(),
+    host,
     log,
     timers: realTimers,
     makeSource: (callbacks) => makeSource(serving, callbacks),
     status,
     onHealthChecks,
   })
+  let admin: { close(): void } | undefined
   const end = (code: number): never => {
+    admin?.close()
     daemon.stop()
     process.exit(code)
   }
@@ -120,8 +127,17 @@ function serve(serving: Serving, log: Log): void {
     end(1)
   })
   start()
+  admin = startAdmin(config.adminSocket, { table: host.currentTable, ownerOf: (key) => daemon.ownerOf(key) }, log)
   if (config.manifests === undefined) prepareHost(kubeProxy, log)
   daemon.start()
+}
+
+/** The admin API, if it is wanted. */
+function startAdmin(path: string, from: Omit<AdminTarget, 'syncs'>, log: Log): { close(): void } | undefined {
+  if (path === '') return undefined
+  const target = { ...from, syncs: () => syncDaemons.list().length > 0 }
+  const make = (): ReturnType<typeof adminServer> => adminServer({ target, log, version: version() })
+  return serveUnix(make, path, { name: 'admin', log, after: realTimers.after })
 }
 
 /** What kube-proxy does to its host: its place when memory is short, and connection tracking. */

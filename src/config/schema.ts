@@ -95,6 +95,12 @@ export const configSchema = {
       default: [],
       description: 'Tunables of IPVS (docs/bpvsadm.md lists them) to set at the start; others are left as they are.',
     },
+    adminSocket: {
+      type: 'string',
+      flag: 'PATH',
+      default: '/run/bpvs/admin.sock',
+      description: 'Unix socket of the admin API (docs/admin-api.md); root alone may use it. Empty: no admin API.',
+    },
     logLevel: {
       type: 'string',
       enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],

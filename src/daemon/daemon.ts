@@ -18,7 +18,7 @@ import { Translator } from '../kube/translator.ts'
 import { formatProblem } from '../manifests/problem.ts'
 import type { ManifestState, ProblemChanges } from '../manifests/store.ts'
 import { parseTunable } from '../model/settings.ts'
-import type { ServiceView, Source } from '../model/types.ts'
+import type { ServiceKey, ServiceView, Source } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
 import { InterfaceKeeper } from './interfaces.ts'
@@ -137,6 +137,11 @@ export class Daemon {
     this.#log.info({}, 'reading everything anew')
     this.#notices.forget()
     this.#source.reload()
+  }
+
+  /** The namespace and name of the Service that a virtual service is kept as. */
+  ownerOf(key: ServiceKey): string | undefined {
+    return this.#translator.ownerOf(key)
   }
 
   /** Lets go of everything and leaves the kernel's table as it is. */

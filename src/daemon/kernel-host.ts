@@ -3,6 +3,7 @@ import { statSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { openKernelTable } from '../engine/open.ts'
+import type { ReconcilingTable } from '../engine/table.ts'
 import { type IpAddress, parseIp } from '../kube/address.ts'
 import { LbError } from '../model/errors.ts'
 import { findTablesDir, tableName } from '../native/bpffs.ts'
@@ -13,9 +14,17 @@ import { defaultSizes } from '../native/sizes.ts'
 import { endStuckSockets } from '../native/stuck-sockets.ts'
 import type { Host } from './ports.ts'
 
-/** The kernel as a Host. Nothing happens before its first call. */
-export function kernelHost(): Host {
+/** The kernel as a Host, which others may ask for the table too. */
+export interface KernelHost extends Host {
+  /** The table opened last, as long as it is the namespace's. */
+  currentTable(): ReconcilingTable | undefined
+}
+
+/** Nothing happens before its first call. */
+export function kernelHost(): KernelHost {
   let opened: string | undefined
+  let current: ReconcilingTable | undefined
+  const tableIsCurrent = (): boolean => opened !== undefined && tableIdentity() === opened
   let stuck = 0
   return {
     openTable: ({ services, servers, connections }, policy) => {
@@ -24,9 +33,11 @@ export function kernelHost(): Host {
       const table = openKernelTable({ create: true, sizes: { services, servers, cells, connections }, policy })
       if (table === undefined) throw new LbError('NATIVE', 'the table was unloaded while it was opened')
       opened = tableIdentity()
+      current = table
       return table
     },
-    tableIsCurrent: () => opened !== undefined && tableIdentity() === opened,
+    tableIsCurrent,
+    currentTable: () => (tableIsCurrent() ? current : undefined),
     attachInterfaces: (policy) => {
       const attachments = tableAttachments()
       if (attachments === undefined) throw new LbError('NATIVE', 'there is no table to attach')

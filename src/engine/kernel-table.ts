@@ -74,11 +74,11 @@ export class KernelTable implements ReconcilingTable {
     return services
   }
 
-  eachService(visit: (service: ServiceView) => void): void {
+  eachService(visit: (service: ServiceView) => unknown, after = 0): void {
     this.#handles.sweep()
     this.#handles.withLock(() => {
       const reader = new ViewReader(this.#maps)
-      for (const id of liveServices(this.#maps)) visit(reader.service(id))
+      for (const id of liveServices(this.#maps, after)) if (visit(reader.service(id)) === false) return
     })
   }
 
@@ -118,6 +118,10 @@ export class KernelTable implements ReconcilingTable {
 
   settings(): Settings {
     return readSettings(this.#maps)
+  }
+
+  exclusively<T>(work: () => T): T {
+    return this.#handles.withLock(work)
   }
 
   addService(spec: ServiceSpec, source: Source = 'command'): void {

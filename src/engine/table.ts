@@ -35,10 +35,10 @@ export interface Table {
   /** All services, in the order of their ids. */
   services(): ServiceView[]
   /**
-   * Passes each of them on, one after the other, for tables so large that all at once are too many. `visit` must not call
-   * the table.
+   * Passes each of them on, one after the other, for tables so large that all at once are too many, until `visit` answers
+   * false. `after`: those of greater ids. `visit` must not call the table.
    */
-  eachService(visit: (service: ServiceView) => void): void
+  eachService(visit: (service: ServiceView) => unknown, after?: number): void
   /** One service, or undefined. */
   service(key: ServiceKey): ServiceView | undefined
   /** What everything together counted, services that are gone included. */
@@ -49,6 +49,8 @@ export interface Table {
   connections(): Iterable<ConnectionView>
   timeouts(): Timeouts
   settings(): Settings
+  /** Does several things as one: nobody else edits in between. NATIVE. */
+  exclusively<T>(work: () => T): T
 
   /** SERVICE_EXISTS, NO_SCHEDULER, INVALID, TABLE_FULL. */
   addService(spec: ServiceSpec, source?: Source): void

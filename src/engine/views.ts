@@ -22,9 +22,9 @@ export function sourceName(number: number): Source {
   return sources.find((name) => name === text) ?? 'command'
 }
 
-/** Ids of the services that packets find. */
-export function* liveServices(maps: TableMaps): Generator<number> {
-  for (let id = 1; id < maps.book.serviceHigh(0); id++) if (maps.services.list(id) !== 0) yield id
+/** Ids of the services that packets find, of those above `after`. */
+export function* liveServices(maps: TableMaps, after = 0): Generator<number> {
+  for (let id = after + 1; id < maps.book.serviceHigh(0); id++) if (maps.services.list(id) !== 0) yield id
 }
 
 /** Views of services, of tables of any size: sums are added up in place, and most counters are the same zeros. */

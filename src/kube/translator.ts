@@ -2,7 +2,7 @@
  * Services and EndpointSlices, as they come, change and go, and the virtual services that serve them. A change costs what
  * it concerns: of a Service that no change touched, the same objects are given again. Pure but for its own state.
  */
-import type { Family } from '../model/types.ts'
+import type { Family, ServiceKey } from '../model/types.ts'
 import type { KubeEndpointSlice, KubeObject, KubeObjects, KubeService } from './objects.ts'
 import { objectId } from './objects.ts'
 import { type HealthCheck, healthChecksOf, type NoLocal, noLocalOf, noneMissing, sumNoLocal } from './observed.ts'
@@ -195,6 +195,13 @@ export class Translator {
       others.map(({ entry }) => ({ object: idOf(entry), reason })),
     )
     return winner?.want
+  }
+
+  /** The namespace and name of the Service that a virtual service is of. */
+  ownerOf(key: ServiceKey): string | undefined {
+    const claims = this.#claims.get(serviceText(key)) ?? []
+    const [winner] = claims.toSorted((a, b) => compare(a.entry, b.entry))
+    return winner === undefined ? undefined : `${winner.entry.namespace}/${winner.entry.name}`
   }
 
   #note(key: string, notices: readonly Notice[]): void {

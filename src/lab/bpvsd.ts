@@ -52,7 +52,7 @@ export class Bpvsd {
   isReady = false
 
   constructor(topology: Topology, manifests: string, onLine: (line: LogLine) => void = () => {}) {
-    const args = ['--manifests', manifests]
+    const args = ['--manifests', manifests, '--admin-socket=']
     this.#child = topology.spawn('director', projectFile('bin/bpvsd'), args, { stdio: ['ignore', 'pipe', 'pipe'] })
     this.ended = new Promise((resolve) => {
       this.#child.once('error', ({ message }) => resolve(message))

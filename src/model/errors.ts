@@ -16,6 +16,8 @@ export const errorCodes = {
   VERIFIER: { exit: 255, http: 500, text: 'The kernel refused a program' },
   UNSUPPORTED: { exit: 255, http: 501, text: 'Not supported on this system' },
   PERMISSION: { exit: 2, http: 403, text: 'Permission denied (you must be root)' },
+  CHANGED: { exit: 255, http: 412, text: 'It has changed meanwhile' },
+  NO_TABLE: { exit: 255, http: 503, text: 'There is no table at present' },
   USAGE: { exit: 2, http: 400, text: 'Wrong usage' },
   MANIFEST: { exit: 1, http: 400, text: 'Bad manifest' },
   CONFIG: { exit: 1, http: 400, text: 'Bad configuration' },

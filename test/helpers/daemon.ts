@@ -77,7 +77,11 @@ export class Daemon {
 
   /** `source`: manifests, or the flags that name another source. */
   constructor(topology: Topology, source: Manifests | readonly string[], ...args: readonly string[]) {
-    const words = [...(source instanceof Manifests ? ['--manifests', source.directory] : source), ...args]
+    const words = [
+      ...(source instanceof Manifests ? ['--manifests', source.directory] : source),
+      '--admin-socket=',
+      ...args,
+    ]
     this.#process = topology.spawn('director', projectFile('bin/bpvsd'), words, {
       stdio: ['ignore', 'pipe', 'inherit'],
     })

@@ -78,8 +78,12 @@ export class ModelTable implements Table {
     return [...this.#services]
   }
 
-  eachService(visit: (service: ServiceView) => void): void {
-    for (const service of this.#services) visit(service)
+  eachService(visit: (service: ServiceView) => unknown, after = 0): void {
+    for (const service of this.#services) if (service.id > after && visit(service) === false) return
+  }
+
+  exclusively<T>(work: () => T): T {
+    return work()
   }
 
   service(key: ServiceKey): ServiceView | undefined {

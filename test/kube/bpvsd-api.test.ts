@@ -162,9 +162,14 @@ t.test(
     const file = join(directory, 'config.conf')
     writeFileSync(file, config('wlc'))
     scene.server.set('Service', service('web', '10.96.0.1'))
-    const kubeProxy = scene.topology.spawn('director', program, [`--config=${file}`, '--hostname-override=here'], {
-      stdio: ['ignore', 'ignore', 'inherit'],
-    })
+    const kubeProxy = scene.topology.spawn(
+      'director',
+      program,
+      [`--config=${file}`, '--hostname-override=here', '--admin-socket='],
+      {
+        stdio: ['ignore', 'ignore', 'inherit'],
+      },
+    )
     const ended = once(kubeProxy, 'exit')
     await scene.until('the service', ['-A -t 10.96.0.1:80 -s wlc'])
     t.equal(await scene.fetch('http://127.0.0.1:20249/proxyMode'), '200 ipvs')

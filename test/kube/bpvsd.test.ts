@@ -82,7 +82,14 @@ class Scene {
   }
 
   start(...args: readonly string[]): Bpvsd {
-    return new Bpvsd(this.topology, ['--manifests', this.directory, '--max-servers', '1024', ...args])
+    return new Bpvsd(this.topology, [
+      '--manifests',
+      this.directory,
+      '--max-servers',
+      '1024',
+      '--admin-socket=',
+      ...args,
+    ])
   }
 
   /** Puts a manifest in place in one step. */

@@ -25,7 +25,7 @@ const small = '{ sizes: { services: 64, servers: 64, cells: 256, connections: 64
 let names = 0
 
 /* Every table that is made passes through the verifier: seconds, on a busy machine. */
-t.setTimeout(240_000)
+t.setTimeout(500_000)
 
 interface Netns {
   readonly name: string

@@ -37,6 +37,7 @@ t.test('without more than the directory the defaults hold, and the result is fro
     socketProtocols: 'all',
     socketLeave: [],
     sysctls: [],
+    adminSocket: '/run/bpvs/admin.sock',
     logLevel: 'info',
     repairIntervalMs: 1000,
     rescanIntervalMs: 30000,

@@ -10,21 +10,18 @@
 Both have the same services. Connections are made through one; when the other knows them everybody's route is changed to
 the other, and they must go on there, at the same servers.
 """
-import ctypes
 import os
 import re
 import socket
-import subprocess
 import sys
 import threading
 import time
 
-libc = ctypes.CDLL(None)
-NAMESPACES = {'root': os.open('/proc/self/ns/net', os.O_RDONLY)}
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from scene import BPVSADM, In, check, failures, namespace, sh
+
 TOOLS = {
     'dk': os.environ.get('IPVSADM', '/usr/sbin/ipvsadm'),
-    'db': os.environ.get('BPVSADM', os.path.join(CHECKOUT, 'bin/bpvsadm')),
+    'db': BPVSADM,
 }
 GATEWAYS = {'dk': 1, 'db': 2}
 SERVICES = [
@@ -34,43 +31,15 @@ SERVICES = [
     '-A -t 10.9.0.1:81 -s rr -p 300',
 ]
 PATIENCE = 60
-failures = []
-
-
-def sh(command):
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f'{command}: {done.stdout}{done.stderr}')
-    return done.stdout
 
 
 def adm(director, line):
     return sh(f'ip netns exec {director} {TOOLS[director]} {line}')
 
 
-def check(good, what):
-    print(('ok   ' if good else 'FAIL ') + what, flush=True)
-    if not good:
-        failures.append(what)
-
-
-class In:
-    """The calling thread is in a namespace meanwhile."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __enter__(self):
-        libc.setns(NAMESPACES[self.name], 0x40000000)
-
-    def __exit__(self, *_):
-        libc.setns(NAMESPACES['root'], 0x40000000)
-
-
 def network():
     for name in ('sw', 'cl', 'dk', 'db', 's0', 's1'):
-        sh(f'ip netns add {name}')
-        NAMESPACES[name] = os.open(f'/run/netns/{name}', os.O_RDONLY)
+        namespace(name)
         forward = 1 if name in TOOLS else 0
         sh(f'ip netns exec {name} sysctl -qw net.ipv4.ip_forward={forward} net.ipv6.conf.all.forwarding={forward} '
            'net.ipv6.conf.default.accept_dad=0 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0')

@@ -5,7 +5,6 @@
 
 A tunnel's packets come from the director's address on the way to the server, also when that has changed.
 """
-import ctypes
 import os
 import socket
 import subprocess
@@ -14,51 +13,21 @@ import tempfile
 import threading
 import time
 
-libc = ctypes.CDLL(None)
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BPVSADM = os.environ.get('BPVSADM', os.path.join(CHECKOUT, 'bin/bpvsadm'))
+from scene import BPVSADM, CHECKOUT, In, check, failures, namespace, sh
+
 BPVSD = os.environ.get('BPVSD', os.path.join(CHECKOUT, 'bin/bpvsd'))
-NAMESPACES = {'root': os.open('/proc/self/ns/net', os.O_RDONLY)}
 VIPS = ('10.9.0.1', 'fd00:9::1')
 PATIENCE = 60
 ETH_P_ALL = 3
-failures = []
-
-
-def sh(command):
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f'{command}: {done.stdout}{done.stderr}')
-    return done.stdout
 
 
 def adm(line):
     return sh(f'ip netns exec director {BPVSADM} {line}')
 
 
-def check(good, what):
-    print(('ok   ' if good else 'FAIL ') + what, flush=True)
-    if not good:
-        failures.append(what)
-
-
-class In:
-    """The calling thread is in a namespace meanwhile."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __enter__(self):
-        libc.setns(NAMESPACES[self.name], 0x40000000)
-
-    def __exit__(self, *_):
-        libc.setns(NAMESPACES['root'], 0x40000000)
-
-
 def network():
     for name in ('client', 'director', 'server'):
-        sh(f'ip netns add {name}')
-        NAMESPACES[name] = os.open(f'/run/netns/{name}', os.O_RDONLY)
+        namespace(name)
         sh(f'ip netns exec {name} sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv4.conf.default.rp_filter=0')
         sh(f'ip -n {name} link set lo up')
     sh('ip netns exec director sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1')

@@ -8,56 +8,24 @@
 The director's programs are on the trunk and on both VLANs. Tags are kept beside the frame, as a card does that takes
 them off, and then inside it; packets go past the host's stack and through it.
 """
-import ctypes
-import os
 import re
 import socket
 import subprocess
 import sys
 import threading
 
-libc = ctypes.CDLL(None)
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BPVSADM = os.environ.get('BPVSADM', os.path.join(CHECKOUT, 'bin/bpvsadm'))
-NAMESPACES = {'root': os.open('/proc/self/ns/net', os.O_RDONLY)}
+from scene import BPVSADM, In, check, failures, namespace, sh
+
 BULK = 1 << 20
-failures = []
-
-
-def sh(command):
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f'{command}: {done.stdout}{done.stderr}')
-    return done.stdout
 
 
 def adm(line):
     return sh(f'ip netns exec director {BPVSADM} {line}')
 
 
-def check(good, what):
-    print(('ok   ' if good else 'FAIL ') + what, flush=True)
-    if not good:
-        failures.append(what)
-
-
-class In:
-    """The calling thread is in a namespace meanwhile."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __enter__(self):
-        libc.setns(NAMESPACES[self.name], 0x40000000)
-
-    def __exit__(self, *_):
-        libc.setns(NAMESPACES['root'], 0x40000000)
-
-
 def network():
     for name in ('trunk', 'client', 'director', 'server'):
-        sh(f'ip netns add {name}')
-        NAMESPACES[name] = os.open(f'/run/netns/{name}', os.O_RDONLY)
+        namespace(name)
         sh(f'ip netns exec {name} sysctl -qw net.ipv6.conf.default.accept_dad=0')
     sh('ip netns exec director sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1')
     sh('ip -n director link add d0 type veth peer name f0 netns trunk')

@@ -1,0 +1,288 @@
+/** The resources of the admin API, one record each: fastify's routes and the OpenAPI document are both made of these. */
+import type { Table } from '../../engine/table.ts'
+import { LbError } from '../../model/errors.ts'
+import type { ServerSpec, ServiceKey } from '../../model/types.ts'
+import {
+  changedServer,
+  changedService,
+  findServer,
+  findService,
+  type NewServer,
+  newServerSpec,
+  type NewService,
+  newServiceSpec,
+  type ServerChange,
+  type ServiceChange,
+} from './editor.ts'
+import { formatServerName, formatServiceName, parseServerName, parseServiceName } from './names.ts'
+import { components, pageQuery, type Schema } from './schemas.ts'
+import {
+  checkTag,
+  entityTag,
+  type OwnerOf,
+  type ShownServer,
+  type ShownService,
+  showServer,
+  showService,
+} from './views.ts'
+
+/** What the admin API acts on. */
+export interface AdminTarget {
+  /** The table of the namespace; undefined: there is none at present. */
+  readonly table: () => Table | undefined
+  readonly ownerOf: OwnerOf
+  /** Whether a sync daemon runs: its records have one family for both ends of a connection. */
+  readonly syncs: () => boolean
+}
+
+/** A request of which everything that has a schema was checked. */
+export interface AdminRequest {
+  readonly params: Readonly<Record<'service' | 'server', string>>
+  readonly query: Readonly<Record<string, number>>
+  readonly body: unknown
+  readonly ifMatch: string | undefined
+}
+
+export interface AdminAnswer {
+  readonly body?: object
+  readonly tag?: string
+  /** Path of what was made. */
+  readonly location?: string
+}
+
+export interface Route {
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE'
+  /** With parameters as `:service`. */
+  readonly url: string
+  readonly id: string
+  readonly summary: string
+  readonly query?: Schema
+  readonly body?: Schema
+  readonly status: 200 | 201 | 204
+  /** Absent: no body. */
+  readonly answer?: Schema
+  /** Statuses of problems, beside those that every request may have. */
+  readonly problems: readonly number[]
+  run(target: AdminTarget, request: AdminRequest): AdminAnswer
+}
+
+const services = '/v1/services'
+const service = `${services}/:service`
+const servers = `${service}/servers`
+const server = `${servers}/:server`
+
+export const routes: readonly Route[] = [
+  {
+    method: 'GET',
+    url: services,
+    id: 'listServices',
+    summary: 'Virtual services with their servers, in pages',
+    query: pageQuery,
+    status: 200,
+    answer: components.ServiceList,
+    problems: [],
+    run: listServices,
+  },
+  {
+    method: 'POST',
+    url: services,
+    id: 'createService',
+    summary: 'Adds a virtual service',
+    body: components.NewService,
+    status: 201,
+    answer: components.Service,
+    problems: [409, 507],
+    run: createService,
+  },
+  {
+    method: 'GET',
+    url: service,
+    id: 'getService',
+    summary: 'One virtual service with its servers',
+    status: 200,
+    answer: components.Service,
+    problems: [404],
+    run: (target, { params }) => tagged(shownService(target, tableOf(target), parseServiceName(params.service))),
+  },
+  {
+    method: 'PATCH',
+    url: service,
+    id: 'changeService',
+    summary: 'Changes a virtual service; what is left out stays, and persistence null ends persistence',
+    body: components.ServiceChange,
+    status: 200,
+    answer: components.Service,
+    problems: [404, 412],
+    run: changeService,
+  },
+  {
+    method: 'DELETE',
+    url: service,
+    id: 'deleteService',
+    summary: 'Removes a virtual service and its servers',
+    status: 204,
+    problems: [404, 412],
+    run: deleteService,
+  },
+  {
+    method: 'GET',
+    url: servers,
+    id: 'listServers',
+    summary: 'Servers of a virtual service',
+    status: 200,
+    answer: components.ServerList,
+    problems: [404],
+    run: (target, { params }) => {
+      const { servers } = shownService(target, tableOf(target), parseServiceName(params.service))
+      return { body: { servers } }
+    },
+  },
+  {
+    method: 'POST',
+    url: servers,
+    id: 'createServer',
+    summary: 'Adds a server to a virtual service',
+    body: components.NewServer,
+    status: 201,
+    answer: components.Server,
+    problems: [404, 409, 507],
+    run: createServer,
+  },
+  {
+    method: 'GET',
+    url: server,
+    id: 'getServer',
+    summary: 'One server',
+    status: 200,
+    answer: components.Server,
+    problems: [404],
+    run: (target, { params }) => tagged(shownServer(tableOf(target), params)),
+  },
+  {
+    method: 'PATCH',
+    url: server,
+    id: 'changeServer',
+    summary: 'Changes a server; what is left out stays',
+    body: components.ServerChange,
+    status: 200,
+    answer: components.Server,
+    problems: [404, 412],
+    run: changeServer,
+  },
+  {
+    method: 'DELETE',
+    url: server,
+    id: 'deleteServer',
+    summary: 'Removes a server; its connections end as with bpvsadm -d',
+    status: 204,
+    problems: [404, 412],
+    run: deleteServer,
+  },
+]
+
+/** NO_TABLE. */
+function tableOf({ table }: AdminTarget): Table {
+  const found = table()
+  if (found === undefined) throw new LbError('NO_TABLE')
+  return found
+}
+
+function shownService({ ownerOf }: AdminTarget, table: Table, key: ServiceKey): ShownService {
+  return showService(findService(table, key), ownerOf)
+}
+
+function shownServer(table: Table, params: AdminRequest['params']): ShownServer {
+  const owner = findService(table, parseServiceName(params.service))
+  return showServer(findServer(owner, parseServerName(params.server)))
+}
+
+function tagged(body: ShownService | ShownServer): AdminAnswer {
+  return { body, tag: entityTag(body) }
+}
+
+function listServices(target: AdminTarget, { query: { limit = 1000, after = 0 } }: AdminRequest): AdminAnswer {
+  const page: ShownService[] = []
+  let last = after
+  let more = false
+  tableOf(target).eachService((view) => {
+    more = page.length === limit
+    if (more) return false
+    page.push(showService(view, target.ownerOf))
+    last = view.id
+    return true
+  }, after)
+  return { body: { services: page, ...(more ? { next: last } : {}) } }
+}
+
+function createService(target: AdminTarget, { body }: AdminRequest): AdminAnswer {
+  const table = tableOf(target)
+  const spec = newServiceSpec(body as NewService)
+  return table.exclusively(() => {
+    table.addService(spec, 'command')
+    const location = `${services}/${formatServiceName(spec.key)}`
+    return { ...tagged(shownService(target, table, spec.key)), location }
+  })
+}
+
+function changeService(target: AdminTarget, { params, body, ifMatch }: AdminRequest): AdminAnswer {
+  const table = tableOf(target)
+  const key = parseServiceName(params.service)
+  return table.exclusively(() => {
+    const view = findService(table, key)
+    checkTag(ifMatch, showService(view, target.ownerOf))
+    table.editService(changedService(view, body as ServiceChange))
+    return tagged(shownService(target, table, key))
+  })
+}
+
+function deleteService(target: AdminTarget, { params, ifMatch }: AdminRequest): AdminAnswer {
+  const table = tableOf(target)
+  const key = parseServiceName(params.service)
+  return table.exclusively(() => {
+    checkTag(ifMatch, shownService(target, table, key))
+    table.deleteService(key)
+    return {}
+  })
+}
+
+function createServer(target: AdminTarget, { params, body }: AdminRequest): AdminAnswer {
+  const table = tableOf(target)
+  const key = parseServiceName(params.service)
+  const spec = newServerSpec(key, body as NewServer)
+  const name = formatServerName(spec)
+  findService(table, key)
+  checkFamilies(target, key, spec)
+  return table.exclusively(() => {
+    table.addServer(key, spec)
+    const location = `${services}/${formatServiceName(key)}/servers/${name}`
+    return { ...tagged(shownServer(table, { ...params, server: name })), location }
+  })
+}
+
+function changeServer(target: AdminTarget, { params, body, ifMatch }: AdminRequest): AdminAnswer {
+  const table = tableOf(target)
+  const key = parseServiceName(params.service)
+  return table.exclusively(() => {
+    const view = findServer(findService(table, key), parseServerName(params.server))
+    checkTag(ifMatch, showServer(view))
+    table.editServer(key, changedServer(view, body as ServerChange))
+    return tagged(shownServer(table, params))
+  })
+}
+
+function deleteServer(target: AdminTarget, { params, ifMatch }: AdminRequest): AdminAnswer {
+  const table = tableOf(target)
+  const key = parseServiceName(params.service)
+  return table.exclusively(() => {
+    const view = findServer(findService(table, key), parseServerName(params.server))
+    checkTag(ifMatch, showServer(view))
+    table.deleteServer(key, view)
+    return {}
+  })
+}
+
+/** INVALID: records of a sync daemon have one family for both ends. */
+function checkFamilies({ syncs }: AdminTarget, { family }: ServiceKey, server: ServerSpec): void {
+  if (server.family === family || !syncs()) return
+  throw new LbError('INVALID', "With a sync daemon a server is of its service's family", { address: server.address })
+}
