@@ -158,10 +158,16 @@ function startAdmin({ config, kubeProxy }: Serving, parts: AdminParts, log: Log)
 }
 
 /** What kube-proxy does to its host: its place when memory is short, and connection tracking. */
-function prepareHost({ configuration }: KubeProxySettings, log: Log): void {
-  const oomScore = { path: '/proc/self/oom_score_adj', value: configuration.oomScoreAdj }
-  const values = [oomScore, ...conntrackValues(configuration, availableParallelism())]
-  setKernelValues(values, { read: (path) => readFileSync(path, 'utf8'), write: writeFileSync }, log)
+function prepareHost(kubeProxy: KubeProxySettings, log: Log): void {
+  const oomScore = { path: '/proc/self/oom_score_adj', value: kubeProxy.configuration.oomScoreAdj }
+  setKernelValues([oomScore], kernelFiles, log)
+  setConntrack(kubeProxy, log)
+}
+
+const kernelFiles = { read: (path: string) => readFileSync(path, 'utf8'), write: writeFileSync }
+
+function setConntrack({ configuration }: KubeProxySettings, log: Log): void {
+  setKernelValues(conntrackValues(configuration, availableParallelism()), kernelFiles, log)
 }
 
 function cleanUp(log: Log): void {
@@ -169,8 +175,9 @@ function cleanUp(log: Log): void {
   log.info({ found }, found ? 'unloaded' : 'nothing to unload')
 }
 
-/** Makes the table and attaches, for a bpvsd with less privilege to find. */
-function initialise(config: Config, log: Log): void {
+/** Makes the table and attaches, and sets what only privilege may, for a bpvsd with less of it to find. */
+function initialise({ config, kubeProxy }: Serving, log: Log): void {
+  if (config.manifests === undefined) setConntrack(kubeProxy, log)
   const policy = { include: config.interfaces, exclude: config.excludeInterfaces, xdp: config.xdp }
   const { maxServices: services, maxServers: servers, maxConnections: connections } = config
   kernelHost().openTable({ services, servers, connections }, policy).close()
@@ -188,7 +195,7 @@ function main(): void {
     else {
       log = createLog('bpvsd', invocation.config.logLevel)
       if (invocation.run === 'cleanup') cleanUp(log)
-      else if (invocation.run === 'init') initialise(invocation.config, log)
+      else if (invocation.run === 'init') initialise(invocation, log)
       else serve(invocation, log)
     }
   } catch (error) {

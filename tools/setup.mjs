@@ -1,6 +1,7 @@
 /**
- * setup.mjs [start|test]: makes the checkout ready to run, doing only what is not done yet. Plain JavaScript without
- * dependencies, for Node 20: it runs before anything is installed. Exit status 1, and one clear line, if it can't.
+ * setup.mjs [start|test|build]: makes the checkout ready to run, doing only what is not done yet. `build` is for a machine
+ * that the result will not run on: it asks nothing of its kernel. Plain JavaScript without dependencies, for Node 20: it
+ * runs before anything is installed. Exit status 1, and one clear line, if it can't.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
@@ -10,22 +11,24 @@ import { isDone, perform } from './setup/stamp.mjs'
 import { stepGroups } from './setup/steps.mjs'
 import { checkSystem, installPackages, missingPackages } from './setup/system.mjs'
 
+/** @typedef {import('./setup/system.mjs').Target} Target */
+
 /**
- * @param {boolean} forTests
+ * @param {Target} target
  * @returns {boolean} whether nothing is to be done
  */
-function isReady(forTests) {
-  return missingPackages(forTests).length === 0 && stepGroups.every((group) => group().every(isDone))
+function isReady(target) {
+  return missingPackages(target).length === 0 && stepGroups(target).every((group) => group().every(isDone))
 }
 
 /**
  * Does what is to be done. Only one process at a time may.
- * @param {boolean} forTests
+ * @param {Target} target
  */
-function makeReady(forTests) {
-  const missing = missingPackages(forTests)
+function makeReady(target) {
+  const missing = missingPackages(target)
   if (missing.length > 0) installPackages(missing)
-  for (const group of stepGroups) {
+  for (const group of stepGroups(target)) {
     for (const step of group()) {
       if (isDone(step)) continue
       say(step.name)
@@ -53,13 +56,13 @@ function underLock(args) {
  */
 function main(args) {
   process.chdir(fileURLToPath(new URL('..', import.meta.url)))
-  const forTests = args.includes('test')
-  checkSystem()
+  const target = args.includes('test') ? 'test' : args.includes('build') ? 'build' : 'start'
+  checkSystem(target)
   if (args.includes('--locked')) {
-    makeReady(forTests)
+    makeReady(target)
     return 0
   }
-  return isReady(forTests) ? 0 : underLock(args)
+  return isReady(target) ? 0 : underLock(args)
 }
 
 try {

@@ -149,13 +149,16 @@ function javascript() {
 /**
  * The steps in their order, in groups: a group is made when the ones before it are done, for what they make can be
  * its input.
- * @type {readonly (() => Step[])[]}
+ * @param {import('./system.mjs').Target} target
+ * @returns {readonly (() => Step[])[]}
  */
-export const stepGroups = [
-  () => [npmPackages()],
-  () => [nodeLink()],
-  () => [kernelProbe()],
-  () => filesBelow('bpf', /\.bpf\.c$/).map(bpfObject),
-  () => [nativeLibrary()],
-  () => [javascript()],
-]
+export function stepGroups(target) {
+  return [
+    () => [npmPackages()],
+    () => [nodeLink()],
+    () => (target === 'build' ? [] : [kernelProbe()]),
+    () => filesBelow('bpf', /\.bpf\.c$/).map(bpfObject),
+    () => [nativeLibrary()],
+    () => [javascript()],
+  ]
+}

@@ -6,14 +6,21 @@ import { mustRun, run, SetupError, say } from './exec.mjs'
 /** The multiarch name of each processor that bpvs builds for: where Debian keeps its headers. */
 const multiarchNames = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }
 
+/**
+ * What the checkout is made ready for: to run, to run its tests, or neither.
+ * @typedef {'start' | 'test' | 'build'} Target
+ */
+
 /** What a package is needed for shows in what is looked for: a program on the path, or a file. */
-const packages = [
+const buildPackages = [
   { name: 'clang-19', program: 'clang-19' },
   { name: 'gcc', program: 'gcc' },
   { name: 'libc6-dev', file: '/usr/include/stdio.h' },
   { name: 'libbpf-dev', file: '/usr/include/bpf/libbpf.h' },
   { name: 'libelf-dev', file: '/usr/include/libelf.h' },
   { name: 'zlib1g-dev', file: '/usr/include/zlib.h' },
+]
+const runPackages = [
   { name: 'iproute2', program: 'ip' },
   { name: 'ethtool', program: 'ethtool' },
   { name: 'nftables', program: 'nft' },
@@ -63,9 +70,16 @@ function isPresent({ program, file }) {
   return program === undefined || searchPath().some((folder) => isExecutable(join(folder, program)))
 }
 
-/** Throws SetupError, with one line, unless this is root on a Linux that has what can be seen without trying. */
-export function checkSystem() {
+/**
+ * Throws SetupError, with one line, unless this is root on a Linux that has what can be seen without trying.
+ * @param {Target} target
+ */
+export function checkSystem(target) {
   if (process.platform !== 'linux') throw new SetupError(`bpvs needs Linux, this is ${process.platform}`)
+  if (target === 'build') {
+    multiarch()
+    return
+  }
   if (process.getuid?.() !== 0) throw new SetupError('must be run as root: it loads programs into the kernel')
   multiarch()
   if (!existsSync('/proc/sys/kernel/unprivileged_bpf_disabled')) {
@@ -76,14 +90,20 @@ export function checkSystem() {
   }
 }
 
+/** @type {Readonly<Record<Target, readonly { name: string, program?: string, file?: string }[]>>} */
+const wanted = {
+  build: buildPackages,
+  start: [...buildPackages, ...runPackages],
+  test: [...buildPackages, ...runPackages, ...testPackages],
+}
+
 /**
  * The Debian packages that have to be installed.
- * @param {boolean} forTests whether those that only tests need count
+ * @param {Target} target
  * @returns {string[]}
  */
-export function missingPackages(forTests) {
-  const wanted = forTests ? [...packages, ...testPackages] : packages
-  return wanted.filter((need) => !isPresent(need)).map((need) => need.name)
+export function missingPackages(target) {
+  return wanted[target].filter((need) => !isPresent(need)).map((need) => need.name)
 }
 
 /**
