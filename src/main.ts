@@ -153,8 +153,8 @@ function startAdmin({ config, kubeProxy }: Serving, parts: AdminParts, log: Log)
     configuration: { bpvs: config, kubeProxy: toObject(kubeProxy.configuration) },
     version: version(),
   }
-  const { after, now } = realTimers
-  return serveUnix(() => adminServer({ target, log, now }), config.adminSocket, { name: 'admin', log, after })
+  const { after, now, every } = realTimers
+  return serveUnix(() => adminServer({ target, log, now, every }), config.adminSocket, { name: 'admin', log, after })
 }
 
 /** What kube-proxy does to its host: its place when memory is short, and connection tracking. */

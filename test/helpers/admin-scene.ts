@@ -22,6 +22,7 @@ interface Teardown {
 export class AdminScene {
   readonly table = new ModelTable()
   readonly log = new FakeLog()
+  readonly timers = new FakeTimers()
   readonly directory = mkdtempSync(join(tmpdir(), 'bpvs-admin-'))
   readonly path = join(this.directory, 'run', 'admin.sock')
   hasTable = true
@@ -41,8 +42,10 @@ export class AdminScene {
       configuration: { bpvs: { scheduler: 'rr' }, kubeProxy: { mode: 'ipvs', ipvs: { strictARP: true } } },
       version: version(),
     }
-    const make = () => adminServer({ target, log: scene.log, now: () => scene.nowMs })
-    const { after } = new FakeTimers()
+    const { timers } = scene
+    const after = (ms: number, run: () => void) => timers.after(ms, run)
+    const every = (ms: number, run: () => void) => timers.every(ms, run)
+    const make = () => adminServer({ target, log: scene.log, now: () => scene.nowMs, every })
     const running = serveUnix(make, scene.path, { name: 'admin', log: scene.log, after })
     t.teardown(() => {
       running.close()

@@ -1,9 +1,11 @@
 /** The admin API over a real unix socket, before a table in memory: what is beside services. */
 import t from 'tap'
+import { ChangeFeed } from '../../src/api/admin/events.ts'
 import { RateLimit } from '../../src/api/admin/rate-limit.ts'
 import { version } from '../../src/config/version.ts'
 import { AdminScene, webPath } from '../helpers/admin-scene.ts'
-import type { HttpAnswer } from '../helpers/http-client.ts'
+import { type HttpAnswer, Listener } from '../helpers/http-client.ts'
+import { waitFor } from '../helpers/wait-for.ts'
 
 t.test('counters of a service and of everything are told as 64 bits in texts', async (t) => {
   const scene = await AdminScene.start(t)
@@ -106,4 +108,47 @@ t.test('more requests than bpvsd has time for are told to come later', async (t)
   t.match(refused, { status: 429, headers: { 'retry-after': '1' }, json: { code: 'TOO_MANY' } })
   scene.nowMs += 1000
   t.equal((await scene.ask('GET', '/v1/version')).status, 200)
+})
+
+t.test('edits by anybody are told to those who listen, and nobody looks while nobody listens', async (t) => {
+  const scene = await AdminScene.start(t)
+  let looks = 0
+  const { generation } = scene.table
+  scene.table.generation = () => {
+    looks++
+    return generation.call(scene.table)
+  }
+  scene.timers.pass(1000)
+  t.equal(looks, 0)
+  const listener = await Listener.start(scene.path)
+  t.equal(listener.type, 'text/event-stream')
+  await listener.until('event: table\nid: 0\ndata: {"generation":"0"}\n\n')
+  scene.table.setTimeouts({ tcpS: 0, tcpFinS: 0, udpS: 0 })
+  await scene.withServer()
+  scene.timers.pass(250)
+  await listener.until('event: table\nid: 2\ndata: {"generation":"2"}\n\n')
+  scene.timers.pass(1000)
+  scene.hasTable = false
+  scene.timers.pass(250)
+  await listener.until('event: no-table\ndata: {}\n\n')
+  scene.timers.pass(15_000)
+  await listener.until(':\n\n')
+  listener.end()
+  await waitFor('the end of looking', () => {
+    const before = looks
+    scene.hasTable = true
+    scene.timers.pass(250)
+    return looks === before
+  })
+})
+
+t.test('there are only so many listeners', async (t) => {
+  const feed = new ChangeFeed({ generation: () => 1n, every: () => ({ cancel: () => {} }) })
+  const listeners = Array.from({ length: 65 }, () => feed.listen(() => {}))
+  t.equal(listeners.indexOf(undefined), 64)
+  listeners[0]?.cancel()
+  t.ok(
+    feed.listen(() => {}),
+    'who goes makes room',
+  )
 })

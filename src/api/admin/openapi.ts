@@ -1,4 +1,5 @@
 /** The OpenAPI document of the admin API, from its routes and their schemas. Pure. */
+import { eventsOperation } from './events.ts'
 import { reasonOf } from './problem.ts'
 import type { Route } from './route.ts'
 import { components, type Schema } from './schemas.ts'
@@ -17,6 +18,7 @@ export function openApiDocument(routes: readonly Route[], version: string): obje
     const path = route.url.replaceAll(/:(\w+)/g, '{$1}')
     paths[path] = { ...paths[path], [route.method.toLowerCase()]: operation(route) }
   }
+  paths['/v1/events'] = { get: eventsOperation }
   const named = Object.entries(components).map(([name, schema]) => [name, refer(schema, name)])
   return {
     openapi: '3.1.0',

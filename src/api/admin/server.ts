@@ -1,6 +1,7 @@
 /** The admin API's server: routes with their schemas, problems, entity tags. Where it listens is another's affair. */
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Log } from '../../observe/log.ts'
+import { ChangeFeed, type FeedOptions, streamEvents } from './events.ts'
 import { openApiDocument } from './openapi.ts'
 import { problemOf, RequestError } from './problem.ts'
 import { RateLimit } from './rate-limit.ts'
@@ -14,6 +15,7 @@ export interface AdminOptions {
   readonly log: Log
   /** Milliseconds, monotonic. */
   readonly now: () => number
+  readonly every: FeedOptions['every']
 }
 
 /** Longest body of a request, in bytes. */
@@ -23,7 +25,7 @@ const limit = { perSecond: 500, burst: 1000 }
 const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
 /** The server, not listening yet. Every change is logged with what came of it. */
-export function adminServer({ target, log, now }: AdminOptions): FastifyInstance {
+export function adminServer({ target, log, now, every }: AdminOptions): FastifyInstance {
   const app = fastify({
     bodyLimit,
     requestTimeout: 10_000,
@@ -51,8 +53,11 @@ export function adminServer({ target, log, now }: AdminOptions): FastifyInstance
   })
   const document = openApiDocument(routes, target.version)
   app.get('/openapi.json', async () => document)
+  const feed = new ChangeFeed({ generation: () => target.table()?.generation(), every })
+  app.get('/v1/events', { exposeHeadRoute: false }, async (_request, reply) => streamEvents(feed, reply))
   for (const route of routes) addRoute(app, route, target)
-  for (const url of new Set(['/openapi.json', ...routes.map((route) => route.url)])) refuseOthers(app, url)
+  for (const url of new Set(['/openapi.json', '/v1/events', ...routes.map((route) => route.url)]))
+    refuseOthers(app, url)
   return app
 }
 
@@ -96,7 +101,7 @@ function refuseOthers(app: FastifyInstance, url: string): void {
     method: others,
     url,
     onRequest: async ({ method }, reply) => {
-      reply.header('allow', has.includes('GET') ? [...has, 'HEAD'].join(', ') : has.join(', '))
+      reply.header('allow', app.hasRoute({ method: 'HEAD', url }) ? [...has, 'HEAD'].join(', ') : has.join(', '))
       throw new RequestError(405, method)
     },
     handler: async () => undefined,
