@@ -3,9 +3,11 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename } from 'node:path'
 import { HealthCheckPorts } from './api/health-check-ports.ts'
+import { type AccessFiles, makeAccess } from './api/admin/access.ts'
 import type { AdminTarget } from './api/admin/route.ts'
 import { adminServer } from './api/admin/server.ts'
-import { startServers } from './api/servers.ts'
+import { serve as serveTcp } from './api/http.ts'
+import { endpointOf, startServers } from './api/servers.ts'
 import { serveUnix } from './api/unix-socket.ts'
 import { helpText } from './config/help.ts'
 import { toObject } from './config/kube-proxy/render.ts'
@@ -139,9 +141,8 @@ function serve(serving: Serving, log: Log): void {
   daemon.start()
 }
 
-/** The admin API, if it is wanted. */
+/** The admin API, where it is wanted. CONFIG: its certificates. */
 function startAdmin({ config, kubeProxy }: Serving, parts: AdminParts, log: Log): { close(): void } | undefined {
-  if (config.adminSocket === '') return undefined
   const { host, daemon, status } = parts
   const target: AdminTarget = {
     table: host.currentTable,
@@ -154,7 +155,19 @@ function startAdmin({ config, kubeProxy }: Serving, parts: AdminParts, log: Log)
     version: version(),
   }
   const { after, now, every } = realTimers
-  return serveUnix(() => adminServer({ target, log, now, every }), config.adminSocket, { name: 'admin', log, after })
+  const options = { target, log, now, every }
+  const endpoint = config.adminListen === undefined ? undefined : endpointOf(config.adminListen)
+  if (endpoint !== undefined) {
+    const access = makeAccess(accessFiles(config))
+    serveTcp(() => adminServer({ ...options, access }), endpoint, { name: 'admin', log, after })
+  }
+  if (config.adminSocket === '') return undefined
+  return serveUnix(() => adminServer(options), config.adminSocket, { name: 'admin', log, after })
+}
+
+function accessFiles({ adminCert: cert = '', adminKey: key = '', adminClientCa, adminTokenFile }: Config): AccessFiles {
+  const clientCa = adminClientCa === undefined ? {} : { clientCa: adminClientCa }
+  return { cert, key, ...clientCa, ...(adminTokenFile === undefined ? {} : { tokenFile: adminTokenFile }) }
 }
 
 /** What kube-proxy does to its host: its place when memory is short, and connection tracking. */

@@ -37,7 +37,8 @@ export function startServers(options: ServersOptions): { close(): Promise<void> 
   }
 }
 
-function endpointOf(address: string): Endpoint | undefined {
+/** Of `HOST:PORT`; undefined: the text is none. */
+export function endpointOf(address: string): Endpoint | undefined {
   const parts = splitHostPort(address)
   return parts === undefined ? undefined : { host: parts.host, port: Number(parts.port) }
 }

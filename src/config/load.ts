@@ -5,6 +5,7 @@ import { LbError } from '../model/errors.ts'
 import { parseTunable } from '../model/settings.ts'
 import { isKubeProxyConfiguration } from './kube-proxy/decode.ts'
 import { isKubeProxyFlag, isSwitch, parseFlags as parseKubeProxyFlags } from './kube-proxy/flags.ts'
+import { splitHostPort } from './kube-proxy/net.ts'
 import { toYaml } from './kube-proxy/render.ts'
 import { type KubeProxySettings, kubeProxySettings, schedulerOf } from './kube-proxy/settings.ts'
 import { type Config, type ConfigKey, configEntries, environmentName, flagName, type PropertySchema } from './schema.ts'
@@ -60,6 +61,7 @@ export function loadConfig(argv: readonly string[], surroundings: Surroundings =
   const run = switches.cleanup ? 'cleanup' : switches.initOnly ? 'init' : 'daemon'
   if (run === 'daemon') checkSource(values, kubeProxy, surroundings.env)
   checkTunables(values.sysctls)
+  checkAdmin(values)
   values.scheduler = schedulerOf(kubeProxy.configuration, values.scheduler as Config['scheduler'])
   // Every value was checked against the schema from which Config is made.
   return { run, config: Object.freeze(values) as Config, kubeProxy }
@@ -101,6 +103,20 @@ function checkSource(
   }
   if (manifests === undefined && other === undefined && env.KUBERNETES_SERVICE_HOST === undefined) {
     throw new LbError('USAGE', 'no source of services: give --kubeconfig FILE or --manifests DIR, or run in a pod')
+  }
+}
+
+/** The admin API is not served over TCP without TLS, nor to everybody. */
+function checkAdmin({ adminListen, adminCert, adminKey, adminTokenFile, adminClientCa }: Values): void {
+  if (adminListen === undefined) return
+  const parts = splitHostPort(String(adminListen))
+  const port = /^\d{1,5}$/.test(parts?.port ?? '') ? Number(parts?.port) : 65536
+  if (port > 65535) throw new LbError('CONFIG', `adminListen: "${adminListen}" is not HOST:PORT`)
+  if (adminCert === undefined || adminKey === undefined) {
+    throw new LbError('CONFIG', 'adminListen: adminCert and adminKey are needed')
+  }
+  if (adminTokenFile === undefined && adminClientCa === undefined) {
+    throw new LbError('CONFIG', 'adminListen: adminTokenFile or adminClientCa is needed')
   }
 }
 

@@ -101,6 +101,26 @@ export const configSchema = {
       default: '/run/bpvs/admin.sock',
       description: 'Unix socket of the admin API (docs/admin-api.md); root alone may use it. Empty: no admin API.',
     },
+    adminListen: {
+      type: 'string',
+      minLength: 1,
+      flag: 'HOST:PORT',
+      description: 'Where the admin API is served over TCP too, with TLS. Unset: nowhere.',
+    },
+    adminCert: { type: 'string', minLength: 1, flag: 'FILE', description: 'Certificate of adminListen (PEM).' },
+    adminKey: { type: 'string', minLength: 1, flag: 'FILE', description: 'Its private key (PEM).' },
+    adminTokenFile: {
+      type: 'string',
+      minLength: 1,
+      flag: 'FILE',
+      description: 'Bearer token that lets clients of adminListen in.',
+    },
+    adminClientCa: {
+      type: 'string',
+      minLength: 1,
+      flag: 'FILE',
+      description: 'CA whose certificates let clients of adminListen in (PEM).',
+    },
     logLevel: {
       type: 'string',
       enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],

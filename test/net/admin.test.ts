@@ -1,5 +1,7 @@
 /** The admin API of a real bpvsd: what it does to the kernel's table, beside manifests and bpvsadm. */
-import { existsSync, lstatSync, mkdtempSync, rmSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, lstatSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -124,3 +126,33 @@ t.test(
     )
   },
 )
+
+/** Asks over TLS from inside the namespace, and writes the status. */
+const askOverTls = `
+const [authorization] = process.argv.slice(1)
+const options = { host: '127.0.0.1', port: 9443, path: '/v1/services', rejectUnauthorized: false }
+const headers = authorization === undefined ? {} : { authorization }
+require('https').get({ ...options, headers }, (answer) => process.exit(answer.statusCode === 200 ? 0 : 3))
+`
+
+t.test('with adminListen the API is served over TLS, to those with the token', { skip: needsRoot }, async (t) => {
+  const net = await topology(t, { clients: 0, servers: 0 })
+  const directory = mkdtempSync(join(tmpdir(), 'bpvs-admin-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const [cert, key, token] = ['crt', 'key', 'token'].map((name) => join(directory, name)) as [string, string, string]
+  writeFileSync(token, 'open-sesame')
+  const kind = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-subj', '/CN=a']
+  if (spawnSync('openssl', [...kind, '-keyout', key, '-out', cert]).status !== 0) t.fail('openssl is needed')
+  const listen = ['--admin-listen', '127.0.0.1:9443', '--admin-cert', cert, '--admin-key', key]
+  const bpvsd = new Daemon(net.topology, new Manifests(t), ...listen, '--admin-token-file', token)
+  await bpvsd.logged('listening', ({ server, port }) => server === 'admin' && port === 9443)
+  await bpvsd.logged('ready')
+  const status = async (...args: readonly string[]): Promise<unknown> => {
+    const child = net.topology.spawn('director', process.execPath, ['-e', askOverTls, ...args], { stdio: 'inherit' })
+    return (await once(child, 'exit'))[0]
+  }
+  t.equal(await status('Bearer open-sesame'), 0)
+  t.equal(await status('Bearer other'), 3)
+  t.equal(await status(), 3)
+  t.equal(await bpvsd.end('SIGTERM'), 0)
+})

@@ -222,3 +222,16 @@ t.test("docs/bpvsd.md holds the table of kube-proxy's fields as it is", async (t
   const docs = readFileSync(new URL('../../docs/bpvsd.md', import.meta.url), 'utf8')
   t.ok(docs.includes(kubeProxyTable()), `the table has to be\n${kubeProxyTable()}`)
 })
+
+t.test('the admin API is not served over TCP without TLS, nor to everybody', async (t) => {
+  const tls = ['--admin-cert=c', '--admin-key=k']
+  const listen = '--admin-listen=[::1]:9443'
+  const rows: readonly [readonly string[], RegExp][] = [
+    [[listen, '--admin-token-file=t'], /adminCert and adminKey are needed/],
+    [[listen, ...tls], /adminTokenFile or adminClientCa is needed/],
+    [['--admin-listen=9443', ...tls, '--admin-token-file=t'], /is not HOST:PORT/],
+    [['--admin-listen=host:65536', ...tls, '--admin-token-file=t'], /is not HOST:PORT/],
+  ]
+  for (const [argv, message] of rows) t.throws(() => load([...dir, ...argv]), { code: 'CONFIG', message })
+  t.match(load([...dir, listen, ...tls, '--admin-client-ca=a']), { adminListen: '[::1]:9443', adminClientCa: 'a' })
+})

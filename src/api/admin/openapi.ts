@@ -5,7 +5,7 @@ import type { Route } from './route.ts'
 import { components, type Schema } from './schemas.ts'
 
 /** What any request may be answered. */
-const everywhere = [400, 403, 413, 415, 429, 500, 503]
+const everywhere = [400, 401, 403, 413, 415, 429, 500, 503]
 const pathTexts: Readonly<Record<string, string>> = {
   service: 'Name of a virtual service: tcp-10.0.0.1-80, udp-fd00::1-53, fwmark4-7.',
   server: 'Name of a server: 10.0.0.2-8080.',

@@ -5,6 +5,7 @@ import { errorCodes, LbError } from '../../model/errors.ts'
 /** What only a server of HTTP has to say, by the status that it gives it. */
 const requestErrors: Readonly<Record<number, { readonly code: string; readonly title: string }>> = {
   400: { code: 'BAD_REQUEST', title: 'The request is not as it should be' },
+  401: { code: 'UNKNOWN_CLIENT', title: 'The client is not known' },
   404: { code: 'NO_RESOURCE', title: 'There is no such resource' },
   405: { code: 'BAD_METHOD', title: 'The resource has no such method' },
   408: { code: 'TOO_SLOW', title: 'The request took too long' },

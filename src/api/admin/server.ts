@@ -1,6 +1,7 @@
 /** The admin API's server: routes with their schemas, problems, entity tags. Where it listens is another's affair. */
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Log } from '../../observe/log.ts'
+import type { Access } from './access.ts'
 import { ChangeFeed, type FeedOptions, streamEvents } from './events.ts'
 import { openApiDocument } from './openapi.ts'
 import { problemOf, RequestError } from './problem.ts'
@@ -16,6 +17,8 @@ export interface AdminOptions {
   /** Milliseconds, monotonic. */
   readonly now: () => number
   readonly every: FeedOptions['every']
+  /** Absent: whoever can connect may do everything. */
+  readonly access?: Access
 }
 
 /** Longest body of a request, in bytes. */
@@ -25,8 +28,9 @@ const limit = { perSecond: 500, burst: 1000 }
 const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
 /** The server, not listening yet. Every change is logged with what came of it. */
-export function adminServer({ target, log, now, every }: AdminOptions): FastifyInstance {
+export function adminServer({ target, log, now, every, access }: AdminOptions): FastifyInstance {
   const app = fastify({
+    ...(access === undefined ? {} : { https: access.tls }),
     bodyLimit,
     requestTimeout: 10_000,
     forceCloseConnections: true,
@@ -42,7 +46,11 @@ export function adminServer({ target, log, now, every }: AdminOptions): FastifyI
   app.setErrorHandler((error, _request, reply) => sendProblem(reply, error, log))
   app.setNotFoundHandler((request, reply) => sendProblem(reply, new RequestError(404, request.url), log))
   const rate = new RateLimit(limit)
-  app.addHook('onRequest', async (_request, reply) => {
+  app.addHook('onRequest', async ({ raw }, reply) => {
+    if (access?.allows(raw) === false) {
+      reply.header('www-authenticate', 'Bearer')
+      throw new RequestError(401, 'a bearer token, or a certificate, is needed')
+    }
     const waitMs = rate.take(now())
     if (waitMs === 0) return
     reply.header('retry-after', String(Math.ceil(waitMs / 1000)))
