@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename } from 'node:path'
 import { HealthCheckPorts } from './api/health-check-ports.ts'
-import type { AdminTarget } from './api/admin/routes.ts'
+import type { AdminTarget } from './api/admin/route.ts'
 import { adminServer } from './api/admin/server.ts'
 import { startServers } from './api/servers.ts'
 import { serveUnix } from './api/unix-socket.ts'
@@ -17,9 +17,10 @@ import { conntrackValues, setKernelValues } from './daemon/conntrack.ts'
 import { Daemon, type DaemonParts, type ServiceSource, type SourceCallbacks } from './daemon/daemon.ts'
 import { followFile } from './daemon/follow-file.ts'
 import { ProxyHealth } from './daemon/health.ts'
-import { kernelHost } from './daemon/kernel-host.ts'
+import { type KernelHost, kernelHost } from './daemon/kernel-host.ts'
 import { realTimers } from './daemon/ports.ts'
 import { ProxyStatus } from './daemon/status.ts'
+import { hooks, verdicts } from './engine/open.ts'
 import { HttpApiServer } from './kube/client/api-server.ts'
 import { loadCredentials } from './kube/client/credentials.ts'
 import { KubernetesSource } from './kube/client/kubernetes-source.ts'
@@ -46,6 +47,12 @@ function makeSource({ config, kubeProxy }: Serving, callbacks: SourceCallbacks):
   const clock = { now: realTimers.now, after: realTimers.after, random: Math.random }
   const gathering = { nodeName: nodeName(configuration), gatherMs: gatherMs(configuration) }
   return new KubernetesSource({ api, clock, ...gathering, ...callbacks })
+}
+
+interface AdminParts {
+  readonly host: KernelHost
+  readonly daemon: Daemon
+  readonly status: ProxyStatus
 }
 
 interface Serving {
@@ -127,17 +134,27 @@ function serve(serving: Serving, log: Log): void {
     end(1)
   })
   start()
-  admin = startAdmin(config.adminSocket, { table: host.currentTable, ownerOf: (key) => daemon.ownerOf(key) }, log)
+  admin = startAdmin(serving, { host, daemon, status }, log)
   if (config.manifests === undefined) prepareHost(kubeProxy, log)
   daemon.start()
 }
 
 /** The admin API, if it is wanted. */
-function startAdmin(path: string, from: Omit<AdminTarget, 'syncs'>, log: Log): { close(): void } | undefined {
-  if (path === '') return undefined
-  const target = { ...from, syncs: () => syncDaemons.list().length > 0 }
-  const make = (): ReturnType<typeof adminServer> => adminServer({ target, log, version: version() })
-  return serveUnix(make, path, { name: 'admin', log, after: realTimers.after })
+function startAdmin({ config, kubeProxy }: Serving, parts: AdminParts, log: Log): { close(): void } | undefined {
+  if (config.adminSocket === '') return undefined
+  const { host, daemon, status } = parts
+  const target: AdminTarget = {
+    table: host.currentTable,
+    ownerOf: (key) => daemon.ownerOf(key),
+    syncs: () => syncDaemons.list().length > 0,
+    hooks,
+    verdicts,
+    healthy: () => status.healthy,
+    configuration: { bpvs: config, kubeProxy: toObject(kubeProxy.configuration) },
+    version: version(),
+  }
+  const { after, now, every } = realTimers
+  return serveUnix(() => adminServer({ target, log, now, every }), config.adminSocket, { name: 'admin', log, after })
 }
 
 /** What kube-proxy does to its host: its place when memory is short, and connection tracking. */

@@ -97,6 +97,24 @@ t.test(
       t.equal((await call('GET', '/v1/services/tcp-10.9.0.1-1')).status, 200, 'what was made here is left alone')
     })
 
+    await t.test("what the kernel's table has beside services is shown and set", async (t) => {
+      const shown = async (url: string): Promise<unknown> => (await call('GET', `/v1/${url}`)).json
+      const hooks = (await shown('hooks')) as { hooks: { hook: string }[] }
+      t.ok(hooks.hooks.length > 0, 'programs are attached')
+      t.match(await shown('verdicts'), { verdicts: { DROP_MALFORMED: '0' } })
+      t.same(await shown('connections'), { connections: [] })
+      t.match(await shown('stats'), { counters: { conns: '0' }, rates: { inBytes: '0' } })
+      t.match(await shown('services/tcp-10.96.0.1-80/stats'), { servers: [{ name: '10.2.0.1-8080', active: 0 }] })
+      t.same(await shown('health'), { healthy: true, table: true })
+      t.match(await shown('configuration'), { bpvs: { adminSocket: path }, kubeProxy: { kind: String } })
+      t.match((await call('PATCH', '/v1/timeouts', { tcpFinS: 30 })).json, { tcpS: 900, tcpFinS: 30 })
+      t.match((await call('PATCH', '/v1/settings', { tunables: { sloppy_tcp: 1 } })).json, { bypass: 'auto' })
+      t.match(
+        within((table) => [table.timeouts(), table.settings()]),
+        [{ tcpFinS: 30 }, { tunables: { sloppy_tcp: 1 } }],
+      )
+    })
+
     t.equal(await bpvsd.end('SIGTERM'), 0)
     t.notOk(existsSync(path), 'the socket is gone with bpvsd')
     t.match(

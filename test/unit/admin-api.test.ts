@@ -1,62 +1,10 @@
-/** The admin API over a real unix socket, before a table in memory. */
+/** The admin API over a real unix socket, before a table in memory: services and servers. */
 import { readFileSync } from 'node:fs'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import t from 'tap'
-import { adminServer } from '../../src/api/admin/server.ts'
-import { serveUnix } from '../../src/api/unix-socket.ts'
-import { version } from '../../src/config/version.ts'
 import type { ServiceKey } from '../../src/model/types.ts'
-import { FakeLog, FakeTimers } from '../helpers/fake-host.ts'
-import { ask, type HttpAnswer } from '../helpers/http-client.ts'
-import { ModelTable } from '../helpers/model-table.ts'
-import { waitFor } from '../helpers/wait-for.ts'
+import { AdminScene, web, webPath } from '../helpers/admin-scene.ts'
 
 const kept: ServiceKey = { kind: 'address', family: 4, protocol: 'tcp', address: '10.96.0.1', port: 443 }
-const web = { protocol: 'tcp', address: '10.9.0.1', port: 80 }
-const webPath = '/v1/services/tcp-10.9.0.1-80'
-
-interface Teardown {
-  teardown(handler: () => void): void
-}
-
-class Scene {
-  readonly table = new ModelTable()
-  readonly log = new FakeLog()
-  readonly directory = mkdtempSync(join(tmpdir(), 'bpvs-admin-'))
-  readonly path = join(this.directory, 'run', 'admin.sock')
-  hasTable = true
-  syncs = false
-
-  static async start(t: Teardown): Promise<Scene> {
-    const scene = new Scene()
-    const target = {
-      table: () => (scene.hasTable ? scene.table : undefined),
-      ownerOf: ({ family }: ServiceKey) => (family === 4 ? 'default/kubernetes' : undefined),
-      syncs: () => scene.syncs,
-    }
-    const make = () => adminServer({ target, log: scene.log, version: version() })
-    const { after } = new FakeTimers()
-    const running = serveUnix(make, scene.path, { name: 'admin', log: scene.log, after })
-    t.teardown(() => {
-      running.close()
-      rmSync(scene.directory, { recursive: true })
-    })
-    await waitFor('the socket', () => scene.log.of('listening').length > 0)
-    return scene
-  }
-
-  ask(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<HttpAnswer> {
-    return ask(this.path, method, path, body, headers)
-  }
-
-  /** The web service with one server, 10.2.0.1:8080. */
-  async withServer(): Promise<void> {
-    await this.ask('POST', '/v1/services', web)
-    await this.ask('POST', `${webPath}/servers`, { address: '10.2.0.1', port: 8080, method: 'masq' })
-  }
-}
 
 const newWeb = {
   name: 'tcp-10.9.0.1-80',
@@ -71,7 +19,7 @@ const newWeb = {
 }
 
 t.test('a service is created with the defaults of bpvsadm, shown, listed, and found under its location', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   const made = await scene.ask('POST', '/v1/services', web)
   t.equal(made.status, 201)
   t.equal(made.headers.location, webPath)
@@ -86,7 +34,7 @@ t.test('a service is created with the defaults of bpvsadm, shown, listed, and fo
 })
 
 t.test('everything that a service can have goes in and comes out: IPv6, persistence, flags, marks', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   const dns = {
     protocol: 'udp',
     address: 'FD00:0::1',
@@ -109,7 +57,7 @@ t.test('everything that a service can have goes in and comes out: IPv6, persiste
 })
 
 t.test('a change of a service touches what it names; null ends persistence', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   await scene.withServer()
   const changed = await scene.ask('PATCH', webPath, { scheduler: 'sh', persistence: { timeoutS: 300 } })
   t.equal(changed.status, 200)
@@ -120,7 +68,7 @@ t.test('a change of a service touches what it names; null ends persistence', asy
 })
 
 t.test('servers are added, shown, changed and removed', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   await scene.ask('POST', '/v1/services', web)
   const made = await scene.ask('POST', `${webPath}/servers`, { address: '10.2.0.1', port: 8080, method: 'masq' })
   const shown = { name: '10.2.0.1-8080', family: 4, address: '10.2.0.1', port: 8080, method: 'masq' }
@@ -141,7 +89,7 @@ t.test('servers are added, shown, changed and removed', async (t) => {
 })
 
 t.test("a server that is not behind NAT has its service's port, and a tunnel only if it is in one", async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   await scene.ask('POST', '/v1/services', web)
   const servers = `${webPath}/servers`
   const direct = await scene.ask('POST', servers, { address: '10.2.0.1', port: 8080 })
@@ -156,7 +104,7 @@ t.test("a server that is not behind NAT has its service's port, and a tunnel onl
 })
 
 t.test('a change that was meant for another state is refused and changes nothing', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   await scene.withServer()
   const server = `${webPath}/servers/10.2.0.1-8080`
   for (const [path, change] of [
@@ -184,7 +132,7 @@ t.test('a change that was meant for another state is refused and changes nothing
 })
 
 t.test('what a client has already is not sent again', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   await scene.withServer()
   const { etag } = (await scene.ask('GET', webPath)).headers
   const again = await scene.ask('GET', webPath, undefined, { 'if-none-match': `W/${etag}` })
@@ -194,7 +142,7 @@ t.test('what a client has already is not sent again', async (t) => {
 })
 
 t.test('the list comes in pages', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   for (let port = 1; port <= 5; port++) await scene.ask('POST', '/v1/services', { ...web, port })
   const seen: number[] = []
   let after = 0
@@ -213,7 +161,7 @@ t.test('the list comes in pages', async (t) => {
 })
 
 t.test('services of a source are shown with their owner, and may be changed as with bpvsadm', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   scene.table.addService({ key: kept, scheduler: 'rr', schedulerFlags: [], onePacket: false }, 'kubernetes')
   const path = '/v1/services/tcp-10.96.0.1-443'
   t.match((await scene.ask('GET', path)).json, { source: 'kubernetes', owner: 'default/kubernetes' })
@@ -221,7 +169,7 @@ t.test('services of a source are shown with their owner, and may be changed as w
 })
 
 t.test('errors are problems with stable codes', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   await scene.withServer()
   const servers = `${webPath}/servers`
   const server = `${servers}/10.2.0.1-8080`
@@ -273,7 +221,7 @@ t.test('errors are problems with stable codes', async (t) => {
 })
 
 t.test('where a sync daemon runs a server of another family than its service is refused', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   await scene.ask('POST', '/v1/services', web)
   const server = { address: 'fd00::2', method: 'tunnel' }
   scene.syncs = true
@@ -283,7 +231,7 @@ t.test('where a sync daemon runs a server of another family than its service is 
 })
 
 t.test('without a table the answer is 503; an unexpected error says nothing of itself', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   scene.hasTable = false
   t.match(await scene.ask('GET', '/v1/services'), { status: 503, json: { code: 'NO_TABLE' } })
   scene.hasTable = true
@@ -297,7 +245,7 @@ t.test('without a table the answer is 503; an unexpected error says nothing of i
 })
 
 t.test('the OpenAPI document is served, and is the one in docs/', async (t) => {
-  const scene = await Scene.start(t)
+  const scene = await AdminScene.start(t)
   const served = await scene.ask('GET', '/openapi.json')
   const text = readFileSync(new URL('../../docs/openapi.json', import.meta.url), 'utf8')
   t.same(served.json, JSON.parse(text), 'else: run node tools/openapi.ts')

@@ -1,10 +1,11 @@
 /** The OpenAPI document of the admin API, from its routes and their schemas. Pure. */
+import { eventsOperation } from './events.ts'
 import { reasonOf } from './problem.ts'
-import type { Route } from './routes.ts'
+import type { Route } from './route.ts'
 import { components, type Schema } from './schemas.ts'
 
 /** What any request may be answered. */
-const everywhere = [400, 403, 413, 415, 500, 503]
+const everywhere = [400, 403, 413, 415, 429, 500, 503]
 const pathTexts: Readonly<Record<string, string>> = {
   service: 'Name of a virtual service: tcp-10.0.0.1-80, udp-fd00::1-53, fwmark4-7.',
   server: 'Name of a server: 10.0.0.2-8080.',
@@ -17,6 +18,7 @@ export function openApiDocument(routes: readonly Route[], version: string): obje
     const path = route.url.replaceAll(/:(\w+)/g, '{$1}')
     paths[path] = { ...paths[path], [route.method.toLowerCase()]: operation(route) }
   }
+  paths['/v1/events'] = { get: eventsOperation }
   const named = Object.entries(components).map(([name, schema]) => [name, refer(schema, name)])
   return {
     openapi: '3.1.0',

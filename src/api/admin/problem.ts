@@ -10,6 +10,7 @@ const requestErrors: Readonly<Record<number, { readonly code: string; readonly t
   408: { code: 'TOO_SLOW', title: 'The request took too long' },
   413: { code: 'TOO_LARGE', title: 'The body is too large' },
   415: { code: 'NOT_JSON', title: 'The body is not JSON' },
+  429: { code: 'TOO_MANY', title: 'Too many requests' },
 }
 
 export interface Problem {

@@ -15,63 +15,17 @@ import {
   type ServiceChange,
 } from './editor.ts'
 import { formatServerName, formatServiceName, parseServerName, parseServiceName } from './names.ts'
-import { components, pageQuery, type Schema } from './schemas.ts'
-import {
-  checkTag,
-  entityTag,
-  type OwnerOf,
-  type ShownServer,
-  type ShownService,
-  showServer,
-  showService,
-} from './views.ts'
-
-/** What the admin API acts on. */
-export interface AdminTarget {
-  /** The table of the namespace; undefined: there is none at present. */
-  readonly table: () => Table | undefined
-  readonly ownerOf: OwnerOf
-  /** Whether a sync daemon runs: its records have one family for both ends of a connection. */
-  readonly syncs: () => boolean
-}
-
-/** A request of which everything that has a schema was checked. */
-export interface AdminRequest {
-  readonly params: Readonly<Record<'service' | 'server', string>>
-  readonly query: Readonly<Record<string, number>>
-  readonly body: unknown
-  readonly ifMatch: string | undefined
-}
-
-export interface AdminAnswer {
-  readonly body?: object
-  readonly tag?: string
-  /** Path of what was made. */
-  readonly location?: string
-}
-
-export interface Route {
-  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE'
-  /** With parameters as `:service`. */
-  readonly url: string
-  readonly id: string
-  readonly summary: string
-  readonly query?: Schema
-  readonly body?: Schema
-  readonly status: 200 | 201 | 204
-  /** Absent: no body. */
-  readonly answer?: Schema
-  /** Statuses of problems, beside those that every request may have. */
-  readonly problems: readonly number[]
-  run(target: AdminTarget, request: AdminRequest): AdminAnswer
-}
+import { type AdminAnswer, type AdminRequest, type AdminTarget, type Route, tableOf } from './route.ts'
+import { components, pageQuery } from './schemas.ts'
+import { stateRoutes } from './state-routes.ts'
+import { checkTag, entityTag, type ShownServer, type ShownService, showServer, showService } from './views.ts'
 
 const services = '/v1/services'
 const service = `${services}/:service`
 const servers = `${service}/servers`
 const server = `${servers}/:server`
 
-export const routes: readonly Route[] = [
+const tableRoutes: readonly Route[] = [
   {
     method: 'GET',
     url: services,
@@ -180,12 +134,7 @@ export const routes: readonly Route[] = [
   },
 ]
 
-/** NO_TABLE. */
-function tableOf({ table }: AdminTarget): Table {
-  const found = table()
-  if (found === undefined) throw new LbError('NO_TABLE')
-  return found
-}
+export const routes: readonly Route[] = [...tableRoutes, ...stateRoutes]
 
 function shownService({ ownerOf }: AdminTarget, table: Table, key: ServiceKey): ShownService {
   return showService(findService(table, key), ownerOf)
@@ -200,7 +149,8 @@ function tagged(body: ShownService | ShownServer): AdminAnswer {
   return { body, tag: entityTag(body) }
 }
 
-function listServices(target: AdminTarget, { query: { limit = 1000, after = 0 } }: AdminRequest): AdminAnswer {
+function listServices(target: AdminTarget, { query }: AdminRequest): AdminAnswer {
+  const { limit = 1000, after = 0 } = query as Readonly<Record<string, number>>
   const page: ShownService[] = []
   let last = after
   let more = false

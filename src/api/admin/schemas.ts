@@ -2,6 +2,7 @@
  * JSON schemas of the admin API: requests are checked and answers written by them, and the OpenAPI document is made of
  * them. What has a name in `components` is referred to by it there.
  */
+import { bypassModes, tunables } from '../../model/settings.ts'
 import { schedulers } from '../../model/types.ts'
 
 /** A JSON schema, as far as it is looked into here. */
@@ -180,8 +181,153 @@ const serverList = {
   properties: { servers: { type: 'array', items: server, description: 'The newest first.' } },
 } as const
 
+/** 64 bits: more than a number of JSON holds for everybody. */
+const count = { type: 'string', pattern: '^[0-9]+$' } as const
+const counters = {
+  type: 'object',
+  description: '64 bits each, as decimal text. Bytes are IP lengths.',
+  required: ['conns', 'inPkts', 'outPkts', 'inBytes', 'outBytes'],
+  properties: { conns: count, inPkts: count, outPkts: count, inBytes: count, outBytes: count },
+} as const
+
+const stats = {
+  type: 'object',
+  required: ['counters', 'rates'],
+  properties: { counters, rates: { ...counters, description: 'Per second, over the last seconds, as decimal text.' } },
+} as const
+
+const load = { type: 'integer', minimum: 0 } as const
+const serverStats = {
+  type: 'object',
+  required: ['name', 'active', 'inactive', 'persistent', 'counters', 'rates'],
+  properties: {
+    name: { type: 'string' },
+    active: load,
+    inactive: load,
+    persistent: { ...load, description: 'Persistence templates.' },
+    ...stats.properties,
+  },
+} as const
+
+const serviceStats = {
+  type: 'object',
+  required: ['name', 'counters', 'rates', 'servers'],
+  properties: { name: { type: 'string' }, ...stats.properties, servers: { type: 'array', items: serverStats } },
+} as const
+
+const end = { type: 'object', required: ['address', 'port'], properties: { address, port } } as const
+const connection = {
+  type: 'object',
+  required: ['family', 'protocol', 'state', 'expiresS', 'client', 'virtual', 'server'],
+  properties: {
+    family,
+    protocol: { type: 'string', enum: [...protocol.enum, 'ip'], description: 'ip: a template of a firewall mark.' },
+    state: { type: 'string', description: 'As `bpvsadm -L -c` names it.' },
+    expiresS: { type: 'integer', description: 'Seconds.' },
+    client: end,
+    virtual: end,
+    server: end,
+    synced: { type: 'boolean', description: 'Another director told of it.' },
+  },
+} as const
+
+const connectionList = {
+  type: 'object',
+  required: ['connections'],
+  properties: {
+    connections: { type: 'array', items: connection, description: 'Templates of persistence among them.' },
+    next: { type: 'integer', description: '`after` of the next page; left out: this is the last.' },
+  },
+} as const
+
+const seconds = { type: 'integer', minimum: 1, maximum: month } as const
+const timeouts = {
+  type: 'object',
+  description: 'Seconds.',
+  required: ['tcpS', 'tcpFinS', 'udpS'],
+  properties: { tcpS: seconds, tcpFinS: seconds, udpS: seconds },
+} as const
+
+const timeoutsChange = {
+  type: 'object',
+  additionalProperties: false,
+  properties: { tcpS: seconds, tcpFinS: seconds, udpS: seconds },
+} as const
+
+const settingsProperties = {
+  bypass: { type: 'string', enum: bypassModes, description: "Whether connections bypass the host's stack." },
+  tunables: {
+    type: 'object',
+    description: "IPVS's sysctls net.ipv4.vs.*, as far as they apply.",
+    additionalProperties: false,
+    properties: Object.fromEntries(
+      tunables.map(({ name, most, effect }) => {
+        return [name, { type: 'integer', minimum: 0, maximum: most, description: effect }]
+      }),
+    ),
+  },
+} as const
+const settings = { type: 'object', required: ['bypass', 'tunables'], properties: settingsProperties } as const
+const settingsChange = { type: 'object', additionalProperties: false, properties: settingsProperties } as const
+
+const hookList = {
+  type: 'object',
+  required: ['hooks'],
+  properties: {
+    hooks: {
+      type: 'array',
+      items: {
+        type: 'object',
+        required: ['ifindex', 'interface', 'hook', 'mode'],
+        properties: {
+          ifindex: { type: 'integer' },
+          interface: { type: 'string' },
+          hook: { type: 'string' },
+          mode: { type: 'string', description: 'How it is attached.' },
+        },
+      },
+    },
+  },
+} as const
+
+const verdictList = {
+  type: 'object',
+  description: 'Packets refused, dropped or otherwise noted, by reason.',
+  required: ['verdicts'],
+  properties: { verdicts: { type: 'object', additionalProperties: count } },
+} as const
+
+const health = {
+  type: 'object',
+  required: ['healthy', 'table'],
+  properties: {
+    healthy: { type: 'boolean', description: 'As /livez says: nothing waits for long to be programmed.' },
+    table: { type: 'boolean', description: 'There is a table.' },
+  },
+} as const
+
+const free = { type: 'object', additionalProperties: true } as const
+const configuration = {
+  type: 'object',
+  description: 'What is in force.',
+  required: ['bpvs', 'kubeProxy'],
+  properties: { bpvs: free, kubeProxy: free },
+} as const
+
+const versionAnswer = {
+  type: 'object',
+  required: ['version'],
+  properties: { version: { type: 'string' } },
+} as const
+
 /** By the names that the OpenAPI document gives them. */
 export const components = {
+  Configuration: configuration,
+  Connection: connection,
+  ConnectionList: connectionList,
+  Counters: counters,
+  Health: health,
+  HookList: hookList,
   NewServer: newServer,
   NewService: newService,
   Persistence: persistence,
@@ -192,7 +338,16 @@ export const components = {
   Service: service,
   ServiceChange: serviceChange,
   ServiceList: serviceList,
+  ServerStats: serverStats,
+  ServiceStats: serviceStats,
+  Settings: settings,
+  SettingsChange: settingsChange,
+  Stats: stats,
+  Timeouts: timeouts,
+  TimeoutsChange: timeoutsChange,
   Tunnel: tunnel,
+  VerdictList: verdictList,
+  Version: versionAnswer,
 } as const satisfies Readonly<Record<string, Schema>>
 
 /** Query of a list in pages. */
@@ -201,6 +356,22 @@ export const pageQuery = {
   additionalProperties: false,
   properties: {
     limit: { type: 'integer', minimum: 1, maximum: 10000, default: 1000, description: 'Most services of a page.' },
+    after: { type: 'integer', minimum: 0, default: 0, description: '`next` of the page before.' },
+  },
+} as const
+
+/** Query of connections: a filter, and a page. */
+export const connectionQuery = {
+  type: 'object',
+  additionalProperties: false,
+  properties: {
+    protocol: { type: 'string', enum: ['tcp', 'udp', 'sctp', 'ip'] },
+    state: { type: 'string', minLength: 1, maxLength: 16 },
+    client: { ...address, description: "The client's address." },
+    virtual: { ...address, description: 'The virtual address.' },
+    server: { ...address, description: "The server's address." },
+    port: { type: 'integer', minimum: 0, maximum: 65535, description: 'The virtual port.' },
+    limit: { type: 'integer', minimum: 1, maximum: 10000, default: 1000, description: 'Most connections of a page.' },
     after: { type: 'integer', minimum: 0, default: 0, description: '`next` of the page before.' },
   },
 } as const

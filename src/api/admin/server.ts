@@ -1,25 +1,31 @@
 /** The admin API's server: routes with their schemas, problems, entity tags. Where it listens is another's affair. */
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Log } from '../../observe/log.ts'
+import { ChangeFeed, type FeedOptions, streamEvents } from './events.ts'
 import { openApiDocument } from './openapi.ts'
 import { problemOf, RequestError } from './problem.ts'
-import { type AdminRequest, type AdminTarget, type Route, routes } from './routes.ts'
+import { RateLimit } from './rate-limit.ts'
+import type { AdminRequest, AdminTarget, Route } from './route.ts'
+import { routes } from './routes.ts'
 import { components, type Schema } from './schemas.ts'
 import { namesTag } from './views.ts'
 
 export interface AdminOptions {
   readonly target: AdminTarget
   readonly log: Log
-  /** Of bpvs. */
-  readonly version: string
+  /** Milliseconds, monotonic. */
+  readonly now: () => number
+  readonly every: FeedOptions['every']
 }
 
 /** Longest body of a request, in bytes. */
 const bodyLimit = 65_536
+/** Of all clients together: bpvsd has other things to do. */
+const limit = { perSecond: 500, burst: 1000 }
 const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 
 /** The server, not listening yet. Every change is logged with what came of it. */
-export function adminServer({ target, log, version }: AdminOptions): FastifyInstance {
+export function adminServer({ target, log, now, every }: AdminOptions): FastifyInstance {
   const app = fastify({
     bodyLimit,
     requestTimeout: 10_000,
@@ -35,13 +41,23 @@ export function adminServer({ target, log, version }: AdminOptions): FastifyInst
   )
   app.setErrorHandler((error, _request, reply) => sendProblem(reply, error, log))
   app.setNotFoundHandler((request, reply) => sendProblem(reply, new RequestError(404, request.url), log))
+  const rate = new RateLimit(limit)
+  app.addHook('onRequest', async (_request, reply) => {
+    const waitMs = rate.take(now())
+    if (waitMs === 0) return
+    reply.header('retry-after', String(Math.ceil(waitMs / 1000)))
+    throw new RequestError(429, `at most ${limit.perSecond} a second`)
+  })
   app.addHook('onResponse', async ({ method, url }, { statusCode: status }) => {
     if (method !== 'GET' && method !== 'HEAD') log.info({ method, url, status }, 'admin')
   })
-  const document = openApiDocument(routes, version)
+  const document = openApiDocument(routes, target.version)
   app.get('/openapi.json', async () => document)
+  const feed = new ChangeFeed({ generation: () => target.table()?.generation(), every })
+  app.get('/v1/events', { exposeHeadRoute: false }, async (_request, reply) => streamEvents(feed, reply))
   for (const route of routes) addRoute(app, route, target)
-  for (const url of new Set(['/openapi.json', ...routes.map((route) => route.url)])) refuseOthers(app, url)
+  for (const url of new Set(['/openapi.json', '/v1/events', ...routes.map((route) => route.url)]))
+    refuseOthers(app, url)
   return app
 }
 
@@ -85,7 +101,7 @@ function refuseOthers(app: FastifyInstance, url: string): void {
     method: others,
     url,
     onRequest: async ({ method }, reply) => {
-      reply.header('allow', has.includes('GET') ? [...has, 'HEAD'].join(', ') : has.join(', '))
+      reply.header('allow', app.hasRoute({ method: 'HEAD', url }) ? [...has, 'HEAD'].join(', ') : has.join(', '))
       throw new RequestError(405, method)
     },
     handler: async () => undefined,
