@@ -13,7 +13,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 /** The capabilities that a container of the kubeadm overlay has; undefined: it is privileged. */
 function capabilitiesOf(list: 'containers' | 'initContainers'): readonly string[] | undefined {
   const daemonSet = build(join(root, 'deploy/overlays/kubeadm')).find(({ kind }) => kind === 'DaemonSet')
-  const { template } = daemonSet?.spec as { template: { spec: Record<string, readonly unknown[]> } }
+  const { template } = (daemonSet?.spec ?? {}) as { template: { spec: Record<string, readonly unknown[]> } }
   const [container] = template.spec[list] as readonly [
     { securityContext: { privileged: boolean; capabilities?: { add: readonly string[]; drop: readonly string[] } } },
   ]

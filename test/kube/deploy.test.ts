@@ -180,7 +180,7 @@ for (const overlay of overlays) {
       t.equal(config.socket, 'host')
       const { volumeMounts } = daemonSet(objects).template.spec.containers[0] as Container
       const run = volumeMounts.find(({ mountPath }) => mountPath === dirname(config.adminSocket))
-      t.notOk(run?.readOnly ?? true, 'the admin socket can be made')
+      t.ok(run !== undefined && run.readOnly !== true, 'the admin socket can be made')
       const kubeconfig = kubeProxy.configuration['clientConnection.kubeconfig']
       t.doesNotThrow(() => readMounted(overlay, objects, container, kubeconfig))
       t.equal(kubeProxy.configuration.hostnameOverride, init ? '' : 'node-1')
