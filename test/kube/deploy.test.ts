@@ -178,6 +178,9 @@ for (const overlay of overlays) {
       const { config, kubeProxy } = invocation
       t.same(kubeProxy.warnings, [])
       t.equal(config.socket, 'host')
+      const { volumeMounts } = daemonSet(objects).template.spec.containers[0] as Container
+      const run = volumeMounts.find(({ mountPath }) => mountPath === dirname(config.adminSocket))
+      t.ok(run !== undefined && run.readOnly !== true, 'the admin socket can be made')
       const kubeconfig = kubeProxy.configuration['clientConnection.kubeconfig']
       t.doesNotThrow(() => readMounted(overlay, objects, container, kubeconfig))
       t.equal(kubeProxy.configuration.hostnameOverride, init ? '' : 'node-1')
@@ -193,7 +196,7 @@ for (const overlay of overlays) {
     t.equal(securityContext.privileged, false)
     t.same(
       volumeMounts.filter(({ readOnly }) => readOnly !== true).map(({ mountPath }) => mountPath),
-      ['/sys/fs/bpf'],
+      ['/sys/fs/bpf', '/run/bpvs'],
     )
     t.equal(initContainers.length, overlay === 'plain' ? 0 : 1)
   })
