@@ -61,6 +61,11 @@ t.test('the packages that the build needs are the ones that setup looks for', as
   t.same(/no-install-recommends (.*?) *&&/.exec(install)?.[1]?.split(' '), wanted)
 })
 
+t.test('a checkout that is ready to run is ready for an image, whatever the kernel', async (t) => {
+  const done = run(process.execPath, [join(root, 'tools/setup.mjs'), 'build'], process.env)
+  t.same(done, { status: 0, stdout: '', stderr: '' })
+})
+
 t.test('the image has the commands, under the names that they stand in for, and they start', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'bpvs-image-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
