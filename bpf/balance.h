@@ -33,7 +33,7 @@ static __always_inline int request_forward(struct packet *p, enum lb_hook hook, 
 		return request_transmit(p, hook, af, &ref, srv, st);
 	direct = hook != HOOK_MARKED && !p->odd && ref.c->flags & LB_CONN_BYPASS &&
 		 hop_find(p, hook, af, &ref.c->caddr, &srv->addr, &st->hop, &st->hop_token, &hop) &&
-		 hop_usable(p, hook, af, &hop, st->hop);
+		 hop_usable(p, hook, af, &hop, st->hop, 0);
 	if (hook == HOOK_XDP && !direct)
 		return XDP_PASS;
 	conn_step(ref.c, p, DIR_IN);
@@ -289,7 +289,7 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 	    !(!p->odd && ref.c->flags & LB_CONN_BYPASS && ref.c->fwd == LB_FWD_MASQ &&
 	      hop_find(p, hook, af, &ref.c->vaddr, &ref.c->caddr, &ref.c->hop, &ref.c->hop_token,
 		       &hop) &&
-	      hop_usable(p, hook, af, &hop, ref.c->hop)))
+	      hop_usable(p, hook, af, &hop, ref.c->hop, 0)))
 		return act_pass(hook);
 	conn_step(ref.c, p, DIR_OUT);
 	srv = server_at(ref.server);

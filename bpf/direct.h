@@ -13,15 +13,8 @@ static __always_inline bool transmit_is_plain(const struct packet *p, enum lb_ho
 	       (fwd == LB_FWD_TUNNEL && !(srv->tun_flags & (TUN_CSUM | TUN_REMCSUM)));
 }
 
-/* Puts the envelope around the packet, if it has one. */
-static __always_inline bool transmit_envelop(struct tunnel *t, const struct packet *p,
-					     enum lb_hook hook, enum lb_af af)
-{
-	return !t->room || (tunnel_describe(t, p, hook, af) && tunnel_push(p->ctx, hook, t) &&
-			    tunnel_write(p->ctx, hook, t));
-}
-
-/* A request that NAT does not touch. Over a known hop it goes at once; what else there may be to do is transmit.h's. */
+/* A request that NAT does not touch. Over a known hop it goes at once. Else XDP leaves it to tcx, and there the rest is
+ * transmit.h's, as is all that is not plain. */
 static __always_inline int request_transmit(struct packet *p, enum lb_hook hook, enum lb_af af,
 					    const struct conn_ref *ref, const struct lb_server *srv,
 					    struct lb_server_state *st)
@@ -33,23 +26,20 @@ static __always_inline int request_transmit(struct packet *p, enum lb_hook hook,
 	struct tunnel *t;
 
 	if (!x || !transmit_is_plain(p, hook, srv, fwd))
-		goto later;
+		return transmit_later(p, af, ref->index + 1, ref->server, fwd, false);
 	t = &x->t;
 	t->room = 0;
 	if (fwd == LB_FWD_TUNNEL)
 		tunnel_measure(t, srv, &unsummed, false);
-	p->wire_len += t->room;
 	if (!hop_find_out(p->ctx, p->now, hook, srv, st, &hop, t->room ? &t->saddr : NULL) ||
-	    !hop_usable(p, hook, af, &hop, st->hop) || (hook != HOOK_XDP && hop.kick) ||
+	    !hop_usable(p, hook, af, &hop, st->hop, t->room) || (hook != HOOK_XDP && hop.kick) ||
 	    tunnel_is_narrow(t, hop.mtu))
-		goto unwrap;
+		return hook == HOOK_XDP
+			       ? XDP_PASS
+			       : transmit_later(p, af, ref->index + 1, ref->server, fwd, false);
 	conn_step(ref->c, p, DIR_IN);
 	packet_count(p, DIR_IN, ref->server);
-	if (!packet_age(p, hook, af) || !transmit_envelop(t, p, hook, af))
+	if (!packet_age(p, hook, af) || (t->room && !tunnel_wrap(t, p, hook, af)))
 		return act_drop(hook, LB_DROP_REWRITE);
 	return hop_send(p, hook, &hop, st->hop);
-unwrap:
-	p->wire_len -= t->room;
-later:
-	return transmit_later(p, af, ref->index + 1, ref->server, fwd, false);
 }

@@ -40,13 +40,14 @@ struct {
 	__type(value, __u32);
 } lb_xdp_ports SEC(".maps");
 
-/* Does the packet fit the interface, each of its segments if it is many, and will it live on? IPv4 options are the
- * stack's to act on. */
-static __always_inline bool hop_takes(const struct packet *p, enum lb_af af, const struct hop *hop)
+/* Does the packet, with so many bytes around it, fit the interface, each of its segments if it is many, and will it live on?
+ * IPv4 options are the stack's to act on. */
+static __always_inline bool hop_takes(const struct packet *p, enum lb_af af, const struct hop *hop,
+				      __u32 room)
 {
 	if (af == LB_AF_INET && p->l4 != L3_OFF + sizeof(struct iphdr))
 		return false;
-	return p->ttl > 1 && p->wire_len <= hop->mtu;
+	return p->ttl > 1 && p->wire_len + room <= hop->mtu;
 }
 
 /* Can XDP send there? */
@@ -64,9 +65,9 @@ static __always_inline bool hop_xdp(const struct packet *p, const struct hop *ho
 
 /* The way of a packet past the stack, if there is one for this hook. `ref` names the hop's record. */
 static __always_inline bool hop_usable(const struct packet *p, enum lb_hook hook, enum lb_af af,
-				       const struct hop *hop, __u32 ref)
+				       const struct hop *hop, __u32 ref, __u32 room)
 {
-	return hop_takes(p, af, hop) && (hook != HOOK_XDP || hop_xdp(p, hop, ref));
+	return hop_takes(p, af, hop, room) && (hook != HOOK_XDP || hop_xdp(p, hop, ref));
 }
 
 /* Sends the (already translated) packet out by the hop. `ref` names its record. The action for the hook. */

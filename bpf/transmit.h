@@ -91,10 +91,7 @@ static __always_inline int transmit_wrap(struct transmit *x, const struct packet
 	}
 	if (t->checked)
 		t->sum = inner_sum(check, p, hook, af, t->sum_start);
-	if (!tunnel_describe(t, p, hook, af) || !tunnel_push(p->ctx, hook, t) ||
-	    !tunnel_write(p->ctx, hook, t))
-		return act_drop(hook, LB_DROP_REWRITE);
-	return 0;
+	return tunnel_wrap(t, p, hook, af) ? 0 : act_drop(hook, LB_DROP_REWRITE);
 }
 
 /* Answers a packet that can't go on by an ICMP error, or drops it, if it is one itself. `says` as for refuse(). */
@@ -212,8 +209,7 @@ static __always_inline int transmit_xdp(struct xdp_md *ctx, enum lb_hook hook, e
 		return XDP_PASS;
 	transmit_measure(x, &p, hook, af, srv, &check);
 	if (!hop_find_out(ctx, p.now, hook, srv, st, &hop, x->t.room ? &x->t.saddr : NULL) ||
-	    p.ttl <= 1 || p.wire_len + x->t.room > hop.mtu || tunnel_is_narrow(&x->t, hop.mtu) ||
-	    !hop_xdp(&p, &hop, st->hop))
+	    !hop_usable(&p, hook, af, &hop, st->hop, x->t.room) || tunnel_is_narrow(&x->t, hop.mtu))
 		return XDP_PASS;
 	transmit_count(x, &p);
 	if (!packet_age(&p, hook, af))

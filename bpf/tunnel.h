@@ -314,3 +314,11 @@ static __always_inline bool tunnel_push(void *ctx, enum lb_hook hook, const stru
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
 	return bpf_skb_adjust_room(ctx, t->room, BPF_ADJ_ROOM_MAC, flags) == 0;
 }
+
+/* Puts the envelope that was measured around the packet. */
+static __always_inline bool tunnel_wrap(struct tunnel *t, const struct packet *p, enum lb_hook hook,
+					enum lb_af af)
+{
+	return tunnel_describe(t, p, hook, af) && tunnel_push(p->ctx, hook, t) &&
+	       tunnel_write(p->ctx, hook, t);
+}

@@ -41,6 +41,8 @@ export interface Expectation {
 export interface Step extends Omit<Input, 'packet'> {
   /** The packet, or how it is made of what the step before made. */
   readonly packet: Uint8Array | ((previous: Uint8Array) => Uint8Array)
+  /** How long ago known neighbours were seen to, in ticks; left out: just now. */
+  readonly seenTicksAgo?: number
   /** Does something to the table before the packet comes. */
   readonly before?: (datapath: Datapath) => void
   readonly expect: Expectation
@@ -138,7 +140,7 @@ export async function testRows(t: Test, datapath: Datapath, rows: readonly Row[]
       for (const step of row.steps) {
         step.before?.(datapath)
         const input = typeof step.packet === 'function' ? step.packet(previous) : step.packet
-        datapath.settleHops()
+        datapath.settleHops(step.seenTicksAgo)
         const verdicts = datapath.verdicts()
         const output = datapath.run({ ...step, packet: input })
         t.same(added(verdicts, datapath.verdicts()), step.expect.verdicts ?? {}, 'verdicts')

@@ -200,11 +200,12 @@ export class Datapath {
 
   /**
    * As if every known neighbour had just been seen to: about once a second the kernel's own code sends a packet there, whose
-   * MAC addresses are not written yet. That must not be the packet of a test that was kept waiting.
+   * MAC addresses are not written yet. That must not be the packet of a test that was kept waiting. `ticksAgo`: it was seen to
+   * so long ago.
    */
-  settleHops(): void {
+  settleHops(ticksAgo = 0): void {
     const hops = new LbNextHopArray(this.handles.buffer('lb_next_hops'))
-    for (let i = 0; i < hops.length; i++) if (hops.generation(i) !== 0) hops.setKicked(i, this.tick())
+    for (let i = 0; i < hops.length; i++) if (hops.generation(i) !== 0) hops.setKicked(i, this.tick() - ticksAgo)
   }
 
   /** Verdicts that were counted, by name. */

@@ -68,6 +68,27 @@ const routes = [
 
 const bytes = (length: number) => Uint8Array.from({ length }, (_, i) => i * 13)
 
+/** Ticks after which a packet of each known hop goes by the kernel's own neighbour code: HOP_KICK. */
+const KICK = 16
+
+/** A neighbour that went silent would never be noticed if XDP sent everything. */
+function doubted(f: Family, method: 'droute' | 'ipip'): Row {
+  const ack = { flags: 'A' }
+  const sent = { action: 'send' as const, ...(method === 'ipip' ? { anyPacket: true } : { packet: arrives(f, ack) }) }
+  const xdp = { at: 'xdp', side: 'clients', packet: asks(f, ack) } as const
+  return {
+    name: `${f.name}, ${method}: once a second XDP leaves a packet to tcx, which has the kernel send it and so look after the neighbour`,
+    services: [{ at: `tcp ${f.virtual}`, servers: [`${f.server} 1 ${method}`] }],
+    steps: [
+      { at: 'ingress', side: 'clients', packet: asks(f), expect: { action: 'send', anyPacket: true } },
+      { ...xdp, expect: sent },
+      { ...xdp, seenTicksAgo: KICK, expect: { action: 'pass' } },
+      { ...xdp, at: 'ingress', seenTicksAgo: KICK, expect: { action: 'send', anyPacket: true } },
+      { ...xdp, expect: sent },
+    ],
+  }
+}
+
 /** What is done to the packet on its way: a hop less to live, the MAC addresses of the next. */
 function arrives(f: Family, o: object = {}): Uint8Array {
   return segment({ leg: 'to server', from: f.client, to: f.virtual, ttl: 63, flags: 'S', ...o })
@@ -320,6 +341,13 @@ t.test('direct routing', { skip: needsRoot }, async (t) => {
   await testRows(
     t,
     datapath,
-    families.flatMap((f) => [...plain(f), ...lives(f), ...refused(f), ...elsewhere(f)]),
+    families.flatMap((f) => [
+      ...plain(f),
+      ...lives(f),
+      ...refused(f),
+      ...elsewhere(f),
+      doubted(f, 'droute'),
+      doubted(f, 'ipip'),
+    ]),
   )
 })
