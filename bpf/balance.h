@@ -5,11 +5,11 @@
  * and server; its reply is translated where it comes in (bypass), or where it leaves to the client.
  */
 #pragma once
-#include "defence.h"
 #include "direct.h"
 #include "fragment.h"
 #include "icmp.h"
 #include "mark.h"
+#include "open.h"
 #include "stray.h"
 
 /* Gives a translated request to the stack. */
@@ -171,24 +171,6 @@ static __always_inline bool tcp_opens(const struct packet *p)
 	return cfg && cfg->sloppy_tcp;
 }
 
-/* Describes the connection that a packet opens, for lb_schedule. */
-static __always_inline int request_describe(const struct packet *p, enum lb_hook hook, enum lb_af af,
-					    struct new_conn *n, __u32 service, enum once once)
-{
-	if (unlikely(defence_drops()))
-		return act_drop(hook, LB_DROP_DEFENCE);
-	if (p->t.sport == bpf_htons(FTP_DATA_PORT))
-		return act_pass(hook); /* what a server of FTP begins itself: ip_vs_schedule() */
-	new_conn_describe(n, p, af);
-	n->event = p->tcp_flags;
-	n->virtual_service = service;
-	n->hook = hook;
-	n->once = once;
-	n->shape = p->shape;
-	n->odd = p->odd;
-	return SCHEDULE_NEXT;
-}
-
 /* A packet of no connection: is there a service, and may this packet open one? */
 static __always_inline int request_new(struct packet *p, enum lb_hook hook, enum lb_af af)
 {
@@ -253,7 +235,7 @@ static __always_inline int schedule(void *ctx, bool xdp, struct new_conn *n)
 		return act_drop(HOOK_INGRESS, v); /* an error is not answered by another */
 	if (v == LB_REFUSE_NO_SERVER && unlikely(ftp_data(n)))
 		return act_pass(HOOK_INGRESS);
-	return v == LB_REFUSE_NO_SERVER ? refuse_unreachable(ctx, n->hook, n->af)
+	return v == LB_REFUSE_NO_SERVER ? refuse_port(ctx, n->hook, n->af, v)
 					: act_drop(HOOK_INGRESS, v);
 }
 

@@ -141,9 +141,9 @@ static __always_inline __u32 slice_of(__u32 high, __u32 slice, __u32 slices, __u
 static __noinline __u32 estimate_slice(__u32 slice)
 {
 	struct estimate e = { .lanes = lb_lane_mask + 1 };
-	__u32 zero = 0, count;
-	struct lb_book *book = bpf_map_lookup_elem(&lb_book, &zero);
+	struct lb_book *book = book_get();
 	struct lb_config *cfg = config_get();
+	__u32 count;
 
 	if (!book || !cfg || !cfg->run_estimation || slice >= SERVER_SLICES + SERVICE_SLICES)
 		return 0;

@@ -106,20 +106,7 @@ struct transmit {
 	struct tunnel t;
 };
 
-/* One entry a CPU; not for user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct transmit);
-} lb_transmits SEC(".maps");
-
-static __always_inline struct transmit *transmit_get(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&lb_transmits, &zero);
-}
+LB_SCRATCH(lb_transmits, struct transmit, transmit_get)
 
 /* Hands a packet over to transmit.h. `conn` is its connection's index + 1, or 0. */
 static __always_inline int transmit_later(const struct packet *p, enum lb_af af, __u32 conn,

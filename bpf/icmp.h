@@ -4,8 +4,8 @@
  * (ip_vs_in_icmp(), ip_vs_out_icmp()), so that path MTU discovery and refusals reach the right end.
  */
 #pragma once
-#include "defence.h"
 #include "headers.h"
+#include "open.h"
 #include "refuse.h"
 
 enum {
@@ -269,6 +269,7 @@ static __always_inline int icmp_schedule(const struct packet *q, const struct ic
 	struct lb_config *cfg = config_get();
 	struct lb_service *svc;
 	__u32 service;
+	int act;
 
 	if (!n || !cfg || !cfg->schedule_icmp || !filter_to_service(q))
 		return NOT_OURS;
@@ -278,15 +279,9 @@ static __always_inline int icmp_schedule(const struct packet *q, const struct ic
 		return NOT_OURS;
 	if (!icmp_sound(q->ctx, m, af))
 		return act_drop(HOOK_INGRESS, LB_DROP_MALFORMED);
-	if (unlikely(defence_drops()))
-		return act_drop(HOOK_INGRESS, LB_DROP_DEFENCE);
-	new_conn_describe(n, q, af);
-	n->virtual_service = service;
-	n->hook = HOOK_INGRESS;
-	n->once = ONCE_NO;
-	n->odd = 0;
-	n->icmp = 1;
-	return SCHEDULE_NEXT;
+	act = request_describe(q, HOOK_INGRESS, af, n, service, ONCE_NO);
+	n->icmp = act == SCHEDULE_NEXT;
+	return act;
 }
 
 /* Notes what changes, and what to. */

@@ -56,6 +56,15 @@ __noinline int pool_push(__u32 index)
 	return 0;
 }
 
+/* How many entries were ever used. */
+static __always_inline __u32 pool_high(void)
+{
+	struct lb_conn_pool *first = pool_at(0);
+	__u32 high = first ? READ_ONCE(first->high) : 0;
+
+	return high < lb_conn_max ? high : lb_conn_max;
+}
+
 /* The next entry that was never used: index + 1, or 0. */
 static __always_inline __u32 pool_grow(void)
 {

@@ -44,20 +44,8 @@ struct refusal {
 	__u32 head, rest; /* what the answer says: type and code, as ICMP_SAYS(); the second word */
 };
 
-/* Where a refusal is prepared: the stack has no room for it. One entry a CPU; not for user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct refusal);
-} lb_refusals SEC(".maps");
-
-static __always_inline struct refusal *refusal_get(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&lb_refusals, &zero);
-}
+/* Where a refusal is prepared: the stack has no room for it. */
+LB_SCRATCH(lb_refusals, struct refusal, refusal_get)
 
 #define ICMP_SAYS(TYPE, CODE) ((__u32)(TYPE) << 24 | (__u32)(CODE) << 16)
 
@@ -172,13 +160,14 @@ failed:
 	return 2; /* TC_ACT_SHOT */
 }
 
-/* Answers a request that no server can take. The tcx action. */
-static __always_inline int refuse_unreachable(struct __sk_buff *skb, __u32 hook, enum lb_af af)
+/* Answers by an ICMP port unreachable, counted under `why`: what no server can take, what belongs to no connection. The tcx
+ * action. */
+static __always_inline int refuse_port(struct __sk_buff *skb, __u32 hook, enum lb_af af,
+				       enum lb_verdict why)
 {
 	return refuse(skb, hook, af,
-		      LB_REFUSE_NO_SERVER |
-			      (af == LB_AF_INET ? ICMP_SAYS(ICMP_UNREACH, ICMP_PORT)
-						: ICMP_SAYS(ICMP6_UNREACH, ICMP6_PORT)),
+		      why | (af == LB_AF_INET ? ICMP_SAYS(ICMP_UNREACH, ICMP_PORT)
+					      : ICMP_SAYS(ICMP6_UNREACH, ICMP6_PORT)),
 		      0);
 }
 

@@ -14,12 +14,22 @@ static __always_inline bool bypass_allowed(void *ctx, enum lb_hook hook, enum lb
 	return cfg->bypass == LB_BYPASS_ALWAYS || !netfilter_hooked(ctx, hook, af);
 }
 
+/* Begins a description. */
+static __always_inline void new_conn_begin(struct new_conn *n, __u32 now, __u8 af)
+{
+	n->now = now;
+	n->af = af;
+	n->control = 0;
+	n->own_port = 0;
+	n->timeout = 0;
+	n->icmp = 0;
+}
+
 /* Notes whose connection it is: all that a scheduler may ask. */
 static __always_inline void new_conn_describe(struct new_conn *n, const struct packet *p,
 					      enum lb_af af)
 {
-	n->now = p->now;
-	n->af = af;
+	new_conn_begin(n, p->now, af);
 	n->client = p->src;
 	n->service = p->dst;
 	addr_copy(&n->t.saddr, &p->t.saddr, af);
@@ -27,10 +37,6 @@ static __always_inline void new_conn_describe(struct new_conn *n, const struct p
 	n->t.sport = p->t.sport;
 	n->t.dport = p->t.dport;
 	n->t.proto = p->t.proto;
-	n->control = 0;
-	n->own_port = 0;
-	n->timeout = 0;
-	n->icmp = 0;
 }
 
 /* The port that a server is asked at: its own, if it has one and clients are not sent to it by a template for more ports than

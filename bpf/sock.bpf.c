@@ -223,11 +223,7 @@ static long sock_abandon_step(__u32 i, void *ctx __attribute__((unused)))
 SEC("tc")
 int lb_sock_abandon(struct __sk_buff *skb __attribute__((unused)))
 {
-	struct lb_conn_pool *first = pool_at(0);
-
-	if (first)
-		bpf_loop(first->high < lb_conn_max ? first->high : lb_conn_max, sock_abandon_step,
-			 NULL, 0);
+	bpf_loop(pool_high(), sock_abandon_step, NULL, 0);
 	return 0;
 }
 

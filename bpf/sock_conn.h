@@ -105,15 +105,11 @@ static __always_inline void sock_client(struct bpf_sock_addr *ctx, struct new_co
 static __always_inline void sock_describe(struct bpf_sock_addr *ctx, const struct sock_end *to,
 					  __u32 service, struct new_conn *n)
 {
-	n->now = clock_tick();
-	n->af = to->af;
+	new_conn_begin(n, clock_tick(), to->af);
 	n->t.daddr = to->addr;
 	n->t.dport = to->port;
 	n->t.proto = to->proto;
 	n->virtual_service = service;
-	n->control = 0;
-	n->own_port = 0;
-	n->timeout = 0;
 	sock_client(ctx, n);
 }
 

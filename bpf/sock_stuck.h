@@ -30,9 +30,7 @@ extern int bpf_sock_destroy(struct sock_common *sock) __ksym __weak;
 /* Was the server of the record removed? */
 static __always_inline bool sock_peer_lost(const struct sock_peer *peer)
 {
-	struct lb_server *srv = peer->conn ? server_at(peer->server) : NULL;
-
-	return srv && !(srv->flags & LB_SERVER_AVAILABLE);
+	return peer->conn && server_removed(peer->server);
 }
 
 /* Has the record of a connected socket lost its server, and can the socket be ended? */
@@ -68,22 +66,16 @@ static long sock_stuck_step(__u32 i, void *ctx)
 	struct stuck_count *count = ctx;
 	struct lb_conn *c = conn_at(i);
 
-	if (c && c->af && c->flags & LB_CONN_SOCKET) {
-		struct lb_server *srv = server_at(c->server);
-
-		count->found += srv && !(srv->flags & LB_SERVER_AVAILABLE);
-	}
+	if (c && c->af && c->flags & LB_CONN_SOCKET)
+		count->found += server_removed(c->server);
 	return 0;
 }
 
 /* How many connections of sockets have a server that was removed. */
 static __always_inline __u32 sock_stuck_count(void)
 {
-	struct lb_conn_pool *first = pool_at(0);
 	struct stuck_count count = {};
 
-	if (first)
-		bpf_loop(first->high < lb_conn_max ? first->high : lb_conn_max, sock_stuck_step,
-			 &count, 0);
+	bpf_loop(pool_high(), sock_stuck_step, &count, 0);
 	return count.found;
 }

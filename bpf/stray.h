@@ -39,8 +39,7 @@ static long stray_step(__u32 i, void *ctx)
 /* Does some service have the server? (Not static: the verifier looks at it once.) */
 __noinline int stray_is_server(const struct stray *of)
 {
-	__u32 zero = 0;
-	struct lb_book *book = bpf_map_lookup_elem(&lb_book, &zero);
+	struct lb_book *book = book_get();
 	struct stray s;
 
 	if (!of || !book)
@@ -61,8 +60,5 @@ static __always_inline int stray_refuse(const struct packet *p, enum lb_af af)
 	addr_copy(&s.addr, &p->t.saddr, af);
 	if (!stray_is_server(&s))
 		return 0;
-	return refuse(p->ctx, HOOK_INGRESS, af,
-		      LB_REFUSE_STRAY | (af == LB_AF_INET ? ICMP_SAYS(ICMP_UNREACH, ICMP_PORT)
-							  : ICMP_SAYS(ICMP6_UNREACH, ICMP6_PORT)),
-		      0);
+	return refuse_port(p->ctx, HOOK_INGRESS, af, LB_REFUSE_STRAY);
 }

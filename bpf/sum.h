@@ -2,6 +2,7 @@
 /* One's complement sums, of parts of a packet and of all of it. */
 #pragma once
 #include "nat.h"
+#include "scratch.h"
 
 enum { SUM_CHUNK = 256, SUM_CHUNKS = 256 };
 
@@ -28,16 +29,11 @@ static __always_inline __u64 sum_words(void *at, void *end, int words)
 	return sum;
 }
 
-/* Where bytes are copied to, to be summed. One entry a CPU; not for user space. */
+/* Where bytes are copied to, to be summed. */
 struct sum_chunk {
 	__u32 words[SUM_CHUNK / 4];
 };
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sum_chunk);
-} lb_sum_chunks SEC(".maps");
+LB_SCRATCH(lb_sum_chunks, struct sum_chunk, sum_chunk_get)
 
 struct sum_walk {
 	void *ctx;
@@ -47,8 +43,8 @@ struct sum_walk {
 
 static __always_inline long sum_step(struct sum_walk *w, enum lb_hook hook)
 {
-	__u32 zero = 0, last = (w->left < SUM_CHUNK ? w->left : SUM_CHUNK) - 1, n;
-	struct sum_chunk *c = bpf_map_lookup_elem(&lb_sum_chunks, &zero);
+	__u32 last = (w->left < SUM_CHUNK ? w->left : SUM_CHUNK) - 1, n;
+	struct sum_chunk *c = sum_chunk_get();
 
 	HIDE(last);
 	if (!c || last >= SUM_CHUNK) /* so Linux 6.1 sees that `n` is not 0, too */

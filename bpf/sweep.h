@@ -17,17 +17,9 @@ enum {
 
 struct sweep {
 	__u32 at, high, now;
-	__u32 nodest; /* expire_nodest_conn: connections of removed servers end too */
-	__u32 used;   /* connections that go on */
+	__u32 nodest; /* expire_nodest_conn: connections of removed servers end too: ip_vs_expire_nodest_conn_flush() */
+	__u32 used; /* connections that go on */
 };
-
-/* As ip_vs_expire_nodest_conn_flush() chooses: is the connection's server gone? */
-static __always_inline bool server_gone(const struct lb_conn *c)
-{
-	struct lb_server *srv = server_at(c->server);
-
-	return srv && !(srv->flags & LB_SERVER_AVAILABLE);
-}
 
 static long sweep_step(__u32 i, void *ctx)
 {
@@ -37,7 +29,7 @@ static long sweep_step(__u32 i, void *ctx)
 	if (!c || !c->af)
 		return 0;
 	if (!(c->flags & LB_CONN_SOCKET) &&
-	    (tick_past(s->now, c->expires) || (unlikely(s->nodest) && server_gone(c))))
+	    (tick_past(s->now, c->expires) || (unlikely(s->nodest) && server_removed(c->server))))
 		conn_end(s->at + i, c->expires, s->now);
 	else
 		s->used++;
@@ -47,14 +39,13 @@ static long sweep_step(__u32 i, void *ctx)
 /* Walks `want` entries from `at`; where the next slice begins. `used`: how many of these are connections, added. */
 static __always_inline __u32 sweep_slice(__u32 at, __u32 want, __u32 *used)
 {
-	struct lb_conn_pool *first = pool_at(0);
 	struct lb_config *cfg = config_get();
 	struct sweep s = { .at = at, .now = clock_tick() };
 
-	if (!first || !cfg)
+	if (!cfg)
 		return 0;
 	s.nodest = cfg->expire_nodest_conn;
-	s.high = first->high < lb_conn_max ? first->high : lb_conn_max;
+	s.high = pool_high();
 	if (s.at >= s.high)
 		s.at = 0;
 	if (want < s.high / SWEEP_ROUND)

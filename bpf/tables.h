@@ -33,6 +33,21 @@ static __always_inline struct lb_server_state *server_state_at(__u32 id)
 	return bpf_map_lookup_elem(&lb_server_states, &id);
 }
 
+/* Is it one that was removed, of which there are connections yet? */
+static __always_inline bool server_removed(__u32 id)
+{
+	struct lb_server *srv = server_at(id);
+
+	return srv && !(srv->flags & LB_SERVER_AVAILABLE);
+}
+
+static __always_inline struct lb_book *book_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&lb_book, &zero);
+}
+
 static __always_inline union lb_cell *cell_at(__u32 index)
 {
 	return bpf_map_lookup_elem(&lb_cells, &index);
