@@ -9,7 +9,6 @@ import { isMarkVeth, markVeth } from './mark-veth.ts'
 import type { ProgramName } from './programs.ts'
 import {
   attachClsact,
-  closeFd,
   createLink,
   detachClsact,
   type Fd,
@@ -20,6 +19,7 @@ import {
   queryClsact,
   tidyClsact,
   updateLink,
+  usingFd,
 } from './shim.ts'
 import { Links, XdpPorts } from './link-maps.ts'
 
@@ -106,14 +106,6 @@ function hookOf(slot: Slot): Attachment['hook'] {
 
 function isXdp(slot: Slot): slot is 'xdpdrv' | 'xdpskb' {
   return slot === 'xdpdrv' || slot === 'xdpskb'
-}
-
-function using<T>(fd: Fd, fn: (fd: Fd) => T): T {
-  try {
-    return fn(fd)
-  } finally {
-    closeFd(fd)
-  }
 }
 
 /** The attachments of one table, from whichever process; all state is in the pins. */
@@ -205,14 +197,14 @@ export class Attachments {
 
   /** Whether any pinned link is still on an interface, in whatever namespace. */
   anyAlive(): boolean {
-    return this.#links().some(({ file }) => using(openPin(join(this.#dir, file)), linkInfo).ifindex !== 0)
+    return this.#links().some(({ file }) => usingFd(openPin(join(this.#dir, file)), linkInfo).ifindex !== 0)
   }
 
   /** Puts the pinned programs in the place of those that are attached, link by link, each atomically. */
   replacePrograms(): void {
     for (const { file, slot } of this.#links()) {
       this.#withProgram(slot, (program) => {
-        using(openPin(join(this.#dir, file)), (link) => {
+        usingFd(openPin(join(this.#dir, file)), (link) => {
           if (linkInfo(link).ifindex !== 0) updateLink(link, program)
         })
       })
@@ -242,11 +234,11 @@ export class Attachments {
   }
 
   #withProgram<T>(slot: Slot, fn: (program: Fd) => T): T {
-    return using(openPin(join(this.#dir, `prog-${PROGRAM_OF[slot]}`)), fn)
+    return usingFd(openPin(join(this.#dir, `prog-${PROGRAM_OF[slot]}`)), fn)
   }
 
   #liveOn(file: string, ifindex: number): boolean {
-    return using(openPin(join(this.#dir, file)), linkInfo).ifindex === ifindex
+    return usingFd(openPin(join(this.#dir, file)), linkInfo).ifindex === ifindex
   }
 
   /** Undefined: it was attached already. XDP may send to an interface from when its program is there. */
@@ -270,7 +262,7 @@ export class Attachments {
       const hook = hookOf(slot)
       try {
         const flags = isXdp(slot) ? XDP_FLAGS[slot] : 0
-        using(createLink(program, device.ifindex, hook, flags), (link) => {
+        usingFd(createLink(program, device.ifindex, hook, flags), (link) => {
           pin(link, join(this.#dir, file))
         })
         return describe(device, slot)

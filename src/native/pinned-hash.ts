@@ -1,7 +1,7 @@
 /** A pinned hash map: what user space tells the datapath of interfaces and addresses. */
 import { LbError } from '../model/errors.ts'
 import { bind, check, errno, type Signature } from './library.ts'
-import { closeFd, type Fd, openPin } from './shim.ts'
+import { usingFd, type Fd, openPin } from './shim.ts'
 
 interface Functions {
   bpf_map_update_elem(map: Fd, key: Uint8Array, value: Uint8Array, flags: number): number
@@ -64,12 +64,7 @@ export class PinnedHash {
   }
 
   #use<T>(fn: (map: Fd) => T): T {
-    const map = openPin(this.#path)
-    try {
-      return fn(map)
-    } finally {
-      closeFd(map)
-    }
+    return usingFd(openPin(this.#path), fn)
   }
 }
 

@@ -24,7 +24,7 @@ import {
 import { buildPath } from './library.ts'
 import { loadError } from './load-error.ts'
 import { runProgram } from './run.ts'
-import { type Fd, possibleCpus, takeLog } from './shim.ts'
+import { type Fd, openPin, possibleCpus, takeLog, usingFd } from './shim.ts'
 import { planGeometry, type TableSizes } from './sizes.ts'
 
 /** What every object must have; what user space runs or attaches by name. */
@@ -94,6 +94,14 @@ export function checkShare(object: BpfObject, path: string): ObjectLayout {
     throw new LbError('LAYOUT', `${path}: ${differences.slice(0, 5).join('; ')}`, { path, differences })
   }
   return described
+}
+
+/** Has an object that is not loaded yet use what is pinned, paths by the names of maps, as far as it has such maps. */
+export function reusePins(maps: ReadonlyMap<string, BpfMap>, pins: ReadonlyMap<string, string>): void {
+  for (const [name, path] of pins) {
+    const map = maps.get(name)
+    if (map !== undefined) usingFd(openPin(path), (fd) => reuseMap(map, fd))
+  }
 }
 
 function sampleClock(program: Fd): ClockSample {

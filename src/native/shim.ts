@@ -265,6 +265,15 @@ export function closeFd(fd: Fd): void {
   check(c.bpvs_close(fd), 'close')
 }
 
+/** Closes the descriptor when `fn` is done with it. */
+export function usingFd<T>(fd: Fd, fn: (fd: Fd) => T): T {
+  try {
+    return fn(fd)
+  } finally {
+    closeFd(fd)
+  }
+}
+
 /** When it returns, every program that ran when it was called has ended. */
 export function gracePeriod(): void {
   check(c.bpvs_grace_period(), 'membarrier')

@@ -12,7 +12,6 @@ import { buildPath } from './library.ts'
 import type { LoadedObject } from './programs.ts'
 import { runProgram } from './run.ts'
 import {
-  closeFd,
   createLinkOn,
   type Fd,
   linkInfo,
@@ -21,6 +20,7 @@ import {
   openPin,
   pin,
   updateLink,
+  usingFd,
 } from './shim.ts'
 import { loadSockets } from './socket-object.ts'
 
@@ -63,14 +63,6 @@ const COUNT_STUCK = 'lb_sock_count_stuck'
 const ITERATORS = { 'sock-iter-tcp': 'lb_sock_end_tcp', 'sock-iter-udp': 'lb_sock_end_udp' } as const
 const BPF_TRACE_ITER = 28
 
-function using<T>(fd: Fd, fn: (fd: Fd) => T): T {
-  try {
-    return fn(fd)
-  } finally {
-    closeFd(fd)
-  }
-}
-
 /** The programs for sockets of one table, from whichever process; all state is in the pins. The caller holds a lock. */
 export class SocketHooks {
   readonly #dir: string
@@ -102,9 +94,9 @@ export class SocketHooks {
       this.#pinMaps(object)
       for (const name of [ABANDON, COUNT_STUCK]) this.#pinAs(`sock-prog-${name}`, programOf(object, name))
       for (const [name, program] of Object.entries(ITERATORS)) {
-        using(createLinkOn(programOf(object, program), 0 as Fd, BPF_TRACE_ITER), (link) => this.#pinAs(name, link))
+        usingFd(createLinkOn(programOf(object, program), 0 as Fd, BPF_TRACE_ITER), (link) => this.#pinAs(name, link))
       }
-      using(openDirectory(group), (fd) => {
+      usingFd(openDirectory(group), (fd) => {
         for (const hook of hookNames) this.#attach(hook, object, fd, groupId(group) ?? 0n)
       })
       mkdirSync(join(this.#dir, mark), { mode: 0o700 })
@@ -148,7 +140,7 @@ export class SocketHooks {
   /** Runs a pinned program that needs no packet. */
   #run(name: string): number {
     const program = openPin(join(this.#dir, `sock-prog-${name}`))
-    return using(program, () => runProgram(program, { packet: new Uint8Array(64) }).result)
+    return usingFd(program, () => runProgram(program, { packet: new Uint8Array(64) }).result)
   }
 
   #names(prefix: string): string[] {
@@ -164,7 +156,7 @@ export class SocketHooks {
 
   /** Of a group that is gone, or another one: 0 or another number. */
   #groupOf(hook: SocketHook): number {
-    return using(openPin(join(this.#dir, linkPin(hook))), linkInfo).ifindex
+    return usingFd(openPin(join(this.#dir, linkPin(hook))), linkInfo).ifindex
   }
 
   /** Puts the program in the place of what is attached to the group, atomically, or attaches it there. */
@@ -174,12 +166,12 @@ export class SocketHooks {
     const path = join(this.#dir, linkPin(hook))
     if (this.#names(linkPin(hook)).includes(linkPin(hook))) {
       if (this.#groupOf(hook) === Number(BigInt.asUintN(32, id))) {
-        using(openPin(path), (link) => updateLink(link, program))
+        usingFd(openPin(path), (link) => updateLink(link, program))
         return
       }
       rmSync(path, { force: true })
     }
-    using(createLinkOn(program, group, type), (link) => pin(link, path))
+    usingFd(createLinkOn(program, group, type), (link) => pin(link, path))
   }
 
   #keptMaps(): Map<string, string> {

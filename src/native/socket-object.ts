@@ -2,10 +2,10 @@
 import { layout } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
 import type { ObjectLayout } from './layout.ts'
-import { type BpfMap, initialValue, reuseMap } from './libbpf.ts'
+import { initialValue } from './libbpf.ts'
 import { mapPin } from './pins.ts'
-import { checkShare, load, type LoadedObject, section } from './programs.ts'
-import { closeFd, OpenMaps, openPin } from './shim.ts'
+import { checkShare, load, type LoadedObject, reusePins, section } from './programs.ts'
+import { OpenMaps } from './shim.ts'
 
 /** Constants of its own, by their names in C. */
 export interface SocketConstants {
@@ -37,20 +37,6 @@ function setConstants(rodata: Uint8Array, table: Uint8Array, own: SocketConstant
     const value = Object.entries(own).find(([key]) => key === name)?.[1]
     if (value === undefined) throw new LbError('LAYOUT', `the programs for sockets have a constant ${name}`)
     rodata.set(new Uint8Array(BigUint64Array.of(value).buffer).subarray(0, size), offset)
-  }
-}
-
-/** Has the object use what is pinned in `dir`: the table's maps that both have, and its own of an earlier load. */
-function reusePins(maps: ReadonlyMap<string, BpfMap>, pins: ReadonlyMap<string, string>): void {
-  for (const [name, path] of pins) {
-    const map = maps.get(name)
-    if (map === undefined) continue
-    const fd = openPin(path)
-    try {
-      reuseMap(map, fd)
-    } finally {
-      closeFd(fd)
-    }
   }
 }
 
