@@ -2,18 +2,11 @@
 import { layout } from '../../src/abi/generated.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type { StructLayout } from '../../src/native/layout.ts'
-import { type BpfObject, type BpfProgram, objectPrograms } from '../../src/native/libbpf.ts'
-import { bind, buildPath, check, type Signature } from '../../src/native/library.ts'
+import { type BpfObject, objectPrograms, setAutoload } from '../../src/native/libbpf.ts'
+import { buildPath } from '../../src/native/library.ts'
 import { mapPin } from '../../src/native/pins.ts'
 import { checkShare, load, reusePins } from '../../src/native/programs.ts'
 import type { Fd } from '../../src/native/shim.ts'
-
-interface Functions {
-  bpf_program__set_autoload(program: BpfProgram, autoload: boolean): number
-}
-const c = bind<Functions>({
-  bpf_program__set_autoload: ['int', 'void *', 'bool'],
-} satisfies Record<keyof Functions, Signature>)
 
 /** A loaded object; its descriptors are its own. */
 export interface BenchObject {
@@ -41,9 +34,9 @@ export function loadBench(dir: string, wanted: (program: string) => boolean): Be
     plan = readPlanLayout(object, path)
     reusePins(own, new Map(tableMaps.map((name) => [name, `${dir}/${mapPin(name)}`])))
     for (const [name, program] of objectPrograms(object)) {
-      if (!wanted(name)) check(c.bpf_program__set_autoload(program, false), 'bpf_program__set_autoload', name)
+      if (!wanted(name)) setAutoload(program, false)
     }
   })
   if (plan === undefined) throw new RangeError('loaded without being prepared')
-  return { programs: new Map([...programs].filter(([name]) => wanted(name))), maps, plan, close }
+  return { programs, maps, plan, close }
 }

@@ -21,6 +21,8 @@ interface Functions {
   bpf_map__reuse_fd(map: BpfMap, fd: number): number
   bpf_object__next_program(object: BpfObject, previous: BpfProgram | null): BpfProgram | null
   bpf_program__name(program: BpfProgram): string
+  bpf_program__set_autoload(program: BpfProgram, autoload: boolean): number
+  bpf_program__autoload(program: BpfProgram): boolean
   bpf_program__fd(program: BpfProgram): number
 }
 
@@ -38,6 +40,8 @@ const c = bind<Functions>({
   bpf_map__reuse_fd: ['int', 'void *', 'int'],
   bpf_object__next_program: ['void *', 'void *', 'void *'],
   bpf_program__name: ['str', 'void *'],
+  bpf_program__set_autoload: ['int', 'void *', 'bool'],
+  bpf_program__autoload: ['bool', 'void *'],
   bpf_program__fd: ['int', 'void *'],
 } satisfies Record<keyof Functions, Signature>)
 
@@ -82,6 +86,16 @@ export function objectPrograms(object: BpfObject): Map<string, BpfProgram> {
     programs.set(c.bpf_program__name(program), program)
   }
   return programs
+}
+
+/** Whether the program is loaded with its object; before that. */
+export function setAutoload(program: BpfProgram, autoload: boolean): void {
+  check(c.bpf_program__set_autoload(program, autoload), 'bpf_program__set_autoload', c.bpf_program__name(program))
+}
+
+/** The object's programs that are loaded with it, by name. */
+export function loadedPrograms(object: BpfObject): Map<string, BpfProgram> {
+  return new Map([...objectPrograms(object)].filter(([, program]) => c.bpf_program__autoload(program)))
 }
 
 /** Number of entries of a map that is not loaded yet. */

@@ -15,6 +15,7 @@ import {
   mapFd,
   objectBtf,
   objectMaps,
+  loadedPrograms,
   objectPrograms,
   openObject,
   programFd,
@@ -62,7 +63,7 @@ export function load(path: string, prepare: (object: BpfObject, maps: Map<string
     if (result < 0) throw loadError(path, -result, takeLog())
     const fds = <T extends BpfMap | BpfProgram>(all: Map<string, T>, fd: (one: T) => number): Map<string, Fd> =>
       new Map([...all].map(([name, one]) => [name, fd(one) as Fd]))
-    const programs = fds(objectPrograms(object), programFd)
+    const programs = fds(loadedPrograms(object), programFd)
     return { maps: fds(maps, mapFd), programs, close: () => closeObject(object) }
   } catch (error) {
     closeObject(object)
