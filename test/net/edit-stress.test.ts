@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { checkTable } from '../../src/engine/check.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
+import { runPrefix } from '../../src/lab/namespaces.ts'
 import type { TableHandles } from '../../src/native/handles.ts'
 import { openExistingTable, openTable, unloadTable } from '../../src/native/loader.ts'
 import { withNamespace } from '../../src/native/setns.ts'
@@ -56,7 +57,7 @@ async function runWorker(name: string, seed: number, killMs?: number): Promise<R
 }
 
 t.test('eight processes edit at once and the table is consistent after', { skip }, async (t) => {
-  const name = `bpvs-e${process.pid}-a`
+  const name = `${runPrefix(process.pid)}director-a`
   const path = namespaceWithTable(t, name)
   const reports = await Promise.all(Array.from({ length: PROCESSES }, (_, i) => runWorker(name, i + 1)))
   const handles = openIn(path)
@@ -76,7 +77,7 @@ t.test(
   'processes that are killed in the middle of it leave a table that the next edit puts in order',
   { skip },
   async (t) => {
-    const name = `bpvs-e${process.pid}-b`
+    const name = `${runPrefix(process.pid)}director-b`
     const path = namespaceWithTable(t, name)
     await Promise.all(
       Array.from({ length: PROCESSES }, (_, i) => runWorker(name, 100 + i, i % 2 === 0 ? 800 + 200 * i : undefined)),

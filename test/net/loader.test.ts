@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
+import { runPrefix } from '../../src/lab/namespaces.ts'
 import { findTablesDir } from '../../src/native/bpffs.ts'
 import { unloadTable } from '../../src/native/loader.ts'
 import { withNamespace } from '../../src/native/setns.ts'
@@ -62,7 +63,7 @@ function start(ns: Netns, code: string): ChildProcess {
 
 /** A namespace with a pair of interfaces, a0 and a1; it and its table go when the test ends. */
 function netns(t: Tap): Netns {
-  const name = `bpvs-t${process.pid}-${names++}`
+  const name = `${runPrefix(process.pid)}director${names++}`
   t.teardown(() => {
     if (!existsSync(`/run/netns/${name}`)) return
     withNamespace(`/run/netns/${name}`, unloadTable)
