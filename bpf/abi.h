@@ -22,7 +22,9 @@ enum lb_limit {
 	LB_CONN_PACKETS = 9,   /* a connection counts its client's packets up to here */
 	LB_MAX_SERVERS_PER_SERVICE = 65536,
 	LB_MAX_MARK_RULES = 64,
-	LB_SYNC_BATCH = 64, /* entries of lb_sync_conns */
+	LB_MAX_SERVICE_RANGES = 32,
+	LB_MAX_INTERVALS = 65536, /* of clients' addresses that a service allows */
+	LB_SYNC_BATCH = 64,       /* entries of lb_sync_conns */
 	LB_SYNC_DATAGRAMS =
 		3, /* of a client, before others are told of the connection (sync_threshold) */
 };
@@ -47,7 +49,15 @@ enum lb_sched {
 	LB_SCHED_TWOS,
 };
 
-enum lb_fwd { LB_FWD_MASQ = 0, LB_FWD_LOCAL = 1, LB_FWD_TUNNEL = 2, LB_FWD_DROUTE = 3 };
+/* The last two are of connections alone: NAT of both ends, and the entry that its server's packets are found by. */
+enum lb_fwd {
+	LB_FWD_MASQ = 0,
+	LB_FWD_LOCAL = 1,
+	LB_FWD_TUNNEL = 2,
+	LB_FWD_DROUTE = 3,
+	LB_FWD_FULLNAT = 4,
+	LB_FWD_RETURN = 5,
+};
 
 /* The TCP states of ip_vs_proto_tcp.c in its order, UDP, then the SCTP states of ip_vs_proto_sctp.c; the numbers index
  * lb_config.timeout. */
@@ -152,7 +162,7 @@ struct lb_list {
 	__u8 sched;       /* enum lb_sched */
 	__u8 flags;       /* enum lb_service_flag */
 	__u8 order;       /* the range has 1 << order cells */
-	__u8 pad;
+	__u8 policy;      /* enum lb_policy */
 	__u32 total_weight;
 	__u32 next; /* free list of this order */
 	__u32 table; /* sh, dh, mh: first cell of the buckets, a range of their own; 0: no bucket has a server */
@@ -163,8 +173,23 @@ struct lb_slot {
 	__s32 weight;
 };
 
+/* For whom a virtual service has other servers, and who may use it. */
+struct lb_audience {
+	__u32 insiders; /* id of the service that pods and the host itself get; 0: this one */
+	__u32 allowed; /* the first of the intervals that clients must be in, a range of cells of its own; 0: all may */
+	__u32 allowed_count;
+	__u32 pad[5];
+};
+
+/* Addresses from the first to the last. The intervals of a service are in order and do not touch. */
+struct lb_interval {
+	union lb_addr first, last;
+};
+
 union lb_cell {
 	struct lb_list list;
+	struct lb_audience audience;
+	struct lb_interval interval;
 	struct lb_slot slot[LB_CELL_SLOTS];
 	__u16 bucket[LB_CELL_BUCKETS]; /* which slot of the list a hash leads to */
 };
@@ -257,45 +282,7 @@ struct lb_line {
 	__u64 slot[LB_LINE_SLOTS];
 };
 
-/* One line of the connection index: references (tag << 32 | connection index + 1), 0: free. */
-struct lb_conn_line {
-	__u64 slot[LB_LINE_WAYS];
-	__u32 lock;    /* held by whoever adds to or removes from the line */
-	__u32 spilled; /* connections of this line's clients that did not fit in it */
-};
-
-/* Not of any protocol of ours: set in lb_conn.proto of a template, so that no packet is taken for one of its. */
-enum lb_template { LB_TEMPLATE = 0x40 };
-
-/*
- * A connection, one cache line for both families; or a persistence template, as in ip_vs_conn.c an entry of the same
- * table: (LB_TEMPLATE | protocol, masked client, port 0, virtual address and port); of a service by mark with protocol 0
- * and the mark in vaddr.w[0], in network order.
- */
-struct lb_conn {
-	union lb_addr caddr;
-	union lb_addr vaddr;
-	__be16 cport, vport;
-	__u8 proto;
-	__u8 af; /* enum lb_af; 0: the entry is free, and `server` names the next free one */
-	__be16 dport;
-	__u32 server;
-	__u32 expires; /* tick */
-	__u8 state;    /* enum lb_state */
-	__u8 flags;    /* enum lb_conn_flag */
-	__u8 fwd; /* enum lb_fwd: as the server had it when the connection began, kept for life */
-	__u8 packets;    /* from the client, up to LB_CONN_PACKETS */
-	__u32 hop;       /* next hop of replies, as in lb_server_state */
-	__u32 hop_token; /* routes as they were then; of a template: its timeout, seconds */
-	__u32 control; /* index + 1 of the template it was made by; of a template: how many it made that live */
-};
-
-/* Free connections: a stack for each lane; in `high` of lane 0, how many entries were ever used. */
-struct lb_conn_pool {
-	__u64 head; /* count of changes << 32 | index + 1 of the first free entry */
-	__u32 high;
-	__u32 pad[13];
-};
+#include "abi_conn.h"
 
 /* A way out of the host. Shared by all connections that use it. */
 struct lb_next_hop {
@@ -331,6 +318,26 @@ struct lb_config {
 	__u32 mark_rules; /* the list in force: its first record in lb_mark_rules << 16 | how many */
 	__u32 schedule_icmp; /* an ICMP error about no connection begins one */
 	__u32 nat_icmp_send; /* a server's packet of no connection is answered */
+	__u32 masquerade_first,
+		masquerade_count; /* ports that masqueraded connections are sent from, host order */
+	__u32 pods_known;         /* enum lb_pods */
+	__u32 ranges;             /* records of lb_service_ranges in force */
+	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */
+};
+
+/* How packets of the cluster's pods are known. */
+enum lb_pods {
+	LB_PODS_NET4 = 1, /* by their IPv4 addresses */
+	LB_PODS_NET6 = 2, /* by their IPv6 addresses */
+	LB_PODS_LINK = 4, /* by the interface that they come in by: it is in lb_pod_links */
+};
+
+/* Addresses of which all that no service takes is refused or dropped. Writer: user space. */
+struct lb_service_range {
+	union lb_addr net, mask;
+	__u8 af;     /* enum lb_af */
+	__u8 unused; /* what is for no service's address is dropped; else it passes */
+	__u8 pad[6];
 };
 
 /* What gives packets a firewall mark, where nobody did before. */
@@ -359,6 +366,7 @@ enum lb_feature {
 	LB_FEATURE_PORT0 = 2,      /* some service has port 0 */
 	LB_FEATURE_MARK_RULES = 4, /* there are mark rules */
 	LB_FEATURE_FTP = 8,        /* some service of TCP has FTP's port */
+	LB_FEATURE_RANGES = 16,    /* there are service ranges */
 };
 
 /* User space's own book-keeping in the table; of it the datapath reads how many ids are in use, to estimate rates. "Retired": no longer in force, but free only

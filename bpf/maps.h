@@ -88,6 +88,17 @@ struct {
 	__type(key, union lb_addr);
 	__type(value, struct lb_tunnel_source);
 } lb_sources SEC(".maps");
+/* The interfaces that pods are behind, by ifindex (LB_PODS_LINK). Writer: user space, as they come and go. Full: the pods of
+ * the interface are taken for others. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u32);
+} lb_pod_links SEC(".maps");
+/* Service ranges, lb_config.ranges of them. Writer: user space. Full: TABLE_FULL to the caller. */
+LB_ARRAY(lb_service_ranges, struct lb_service_range, LB_MAX_SERVICE_RANGES);
 /* Packets by verdict, [lane][enum lb_verdict]. Writer: the datapath, each lane by its CPU. */
 LB_ARRAY(lb_verdicts, __u64, LB_VERDICTS);
 /* The kernel's coarse clock, for user space: the program lb_read_clock fills it. One entry. */
@@ -132,5 +143,7 @@ const enum lb_service_flag *lb_keep_service_flag;
 const enum lb_source *lb_keep_source;
 const enum lb_bypass_mode *lb_keep_bypass_mode;
 const enum lb_feature *lb_keep_feature;
+const enum lb_policy *lb_keep_policy;
+const enum lb_pods *lb_keep_pods;
 const enum lb_link_flag *lb_keep_link_flag;
 const enum lb_sync_role *lb_keep_sync_role;

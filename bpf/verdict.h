@@ -27,5 +27,10 @@ enum lb_verdict {
 	LB_EXPIRED_EARLY,   /* a connection was ended before its time: the tunable drop_entry */
 	LB_DROP_FRAGMENT, /* a fragment for a service that its first one does not tell of, or that overlaps it */
 	LB_REFUSE_STRAY, /* a server's packet of no connection: port unreachable (the tunable nat_icmp_send) */
+	LB_REFUSE_NO_PORT, /* the address is a service's, the port none: refused as without a server */
+	LB_DROP_UNUSED,    /* an address of a service range that is no service's */
+	LB_DROP_NO_LOCAL,      /* no server on this host, where others must not be used */
+	LB_DROP_SOURCE,        /* the service is not for whoever asks */
+	LB_DROP_NO_MASQUERADE, /* no port of this host's was free towards the server */
 	LB_VERDICT_MAX,
 };

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '526b982fc4e2'
+export const layoutVersion = '4a09244a7735'
 
 /** enum lb_af */
 export const LbAf = {
@@ -48,6 +48,7 @@ export const LbFeature = {
   FEATURE_PORT0: 2,
   FEATURE_MARK_RULES: 4,
   FEATURE_FTP: 8,
+  FEATURE_RANGES: 16,
 } as const
 export type LbFeature = (typeof LbFeature)[keyof typeof LbFeature]
 
@@ -57,6 +58,8 @@ export const LbFwd = {
   FWD_LOCAL: 1,
   FWD_TUNNEL: 2,
   FWD_DROUTE: 3,
+  FWD_FULLNAT: 4,
+  FWD_RETURN: 5,
 } as const
 export type LbFwd = (typeof LbFwd)[keyof typeof LbFwd]
 /** Names by value. */
@@ -65,6 +68,8 @@ export const lbFwdNames: readonly string[] = [
   'FWD_LOCAL',
   'FWD_TUNNEL',
   'FWD_DROUTE',
+  'FWD_FULLNAT',
+  'FWD_RETURN',
 ]
 
 /** enum lb_limit */
@@ -81,6 +86,8 @@ export const LbLimit = {
   CONN_PACKETS: 9,
   MAX_SERVERS_PER_SERVICE: 65536,
   MAX_MARK_RULES: 64,
+  MAX_SERVICE_RANGES: 32,
+  MAX_INTERVALS: 65536,
   SYNC_BATCH: 64,
   SYNC_DATAGRAMS: 3,
 } as const
@@ -91,6 +98,22 @@ export const LbLinkFlag = {
   LINK_PEER: 1,
 } as const
 export type LbLinkFlag = (typeof LbLinkFlag)[keyof typeof LbLinkFlag]
+
+/** enum lb_pods */
+export const LbPods = {
+  PODS_NET4: 1,
+  PODS_NET6: 2,
+  PODS_LINK: 4,
+} as const
+export type LbPods = (typeof LbPods)[keyof typeof LbPods]
+
+/** enum lb_policy */
+export const LbPolicy = {
+} as const
+export type LbPolicy = (typeof LbPolicy)[keyof typeof LbPolicy]
+/** Names by value. */
+export const lbPolicyNames: readonly string[] = [
+]
 
 /** enum lb_sched */
 export const LbSched = {
@@ -272,7 +295,12 @@ export const LbVerdict = {
   EXPIRED_EARLY: 20,
   DROP_FRAGMENT: 21,
   REFUSE_STRAY: 22,
-  VERDICT_MAX: 23,
+  REFUSE_NO_PORT: 23,
+  DROP_UNUSED: 24,
+  DROP_NO_LOCAL: 25,
+  DROP_SOURCE: 26,
+  DROP_NO_MASQUERADE: 27,
+  VERDICT_MAX: 28,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -300,6 +328,11 @@ export const lbVerdictNames: readonly string[] = [
   'EXPIRED_EARLY',
   'DROP_FRAGMENT',
   'REFUSE_STRAY',
+  'REFUSE_NO_PORT',
+  'DROP_UNUSED',
+  'DROP_NO_LOCAL',
+  'DROP_SOURCE',
+  'DROP_NO_MASQUERADE',
 ]
 
 /** Array of lb_book. */
@@ -499,9 +532,15 @@ export class LbCellArray extends StructArray {
     listSched: 16,
     listFlags: 17,
     listOrder: 18,
+    listPolicy: 19,
     listTotalWeight: 20,
     listNext: 24,
     listTable: 28,
+    audienceInsiders: 0,
+    audienceAllowed: 4,
+    audienceAllowedCount: 8,
+    intervalFirst: 0,
+    intervalLast: 16,
     slotServer: 0,
     slotWeight: 4,
     bucket: 0,
@@ -569,6 +608,14 @@ export class LbCellArray extends StructArray {
     this.view.setUint8(i * 32 + 18, value)
   }
 
+  listPolicy(i: number): number {
+    return this.view.getUint8(i * 32 + 19)
+  }
+
+  setListPolicy(i: number, value: number): void {
+    this.view.setUint8(i * 32 + 19, value)
+  }
+
   listTotalWeight(i: number): number {
     return this.view.getUint32(i * 32 + 20, littleEndian)
   }
@@ -591,6 +638,46 @@ export class LbCellArray extends StructArray {
 
   setListTable(i: number, value: number): void {
     this.view.setUint32(i * 32 + 28, value, littleEndian)
+  }
+
+  audienceInsiders(i: number): number {
+    return this.view.getUint32(i * 32, littleEndian)
+  }
+
+  setAudienceInsiders(i: number, value: number): void {
+    this.view.setUint32(i * 32, value, littleEndian)
+  }
+
+  audienceAllowed(i: number): number {
+    return this.view.getUint32(i * 32 + 4, littleEndian)
+  }
+
+  setAudienceAllowed(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 4, value, littleEndian)
+  }
+
+  audienceAllowedCount(i: number): number {
+    return this.view.getUint32(i * 32 + 8, littleEndian)
+  }
+
+  setAudienceAllowedCount(i: number, value: number): void {
+    this.view.setUint32(i * 32 + 8, value, littleEndian)
+  }
+
+  intervalFirst(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 0, 16)
+  }
+
+  setIntervalFirst(i: number, value: Uint8Array): void {
+    this.setBytes(i, 0, 16, value)
+  }
+
+  intervalLast(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 16, 16)
+  }
+
+  setIntervalLast(i: number, value: Uint8Array): void {
+    this.setBytes(i, 16, 16, value)
   }
 
   slotServer(i: number, n: number): number {
@@ -657,7 +744,7 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 184
+  static readonly size = 264
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
@@ -680,6 +767,14 @@ export class LbConfigArray extends StructArray {
     markRules: 172,
     scheduleIcmp: 176,
     natIcmpSend: 180,
+    masqueradeFirst: 184,
+    masqueradeCount: 188,
+    podsKnown: 192,
+    ranges: 196,
+    pods4: 200,
+    pods4Mask: 216,
+    pods6: 232,
+    pods6Mask: 248,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -687,163 +782,227 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 184, littleEndian)
+    return this.view.getBigUint64(i * 264, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 184, value, littleEndian)
+    this.view.setBigUint64(i * 264, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 184 + 8, littleEndian)
+    return this.view.getUint32(i * 264 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 8, value, littleEndian)
+    this.view.setUint32(i * 264 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 184 + 12, littleEndian)
+    return this.view.getUint32(i * 264 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 12, value, littleEndian)
+    this.view.setUint32(i * 264 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 184 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 264 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 184 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 264 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 184 + 120, littleEndian)
+    return this.view.getUint32(i * 264 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 120, value, littleEndian)
+    this.view.setUint32(i * 264 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 184 + 124, littleEndian)
+    return this.view.getUint32(i * 264 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 124, value, littleEndian)
+    this.view.setUint32(i * 264 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 184 + 128, littleEndian)
+    return this.view.getUint32(i * 264 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 128, value, littleEndian)
+    this.view.setUint32(i * 264 + 128, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 184 + 132, littleEndian)
+    return this.view.getUint32(i * 264 + 132, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 132, value, littleEndian)
+    this.view.setUint32(i * 264 + 132, value, littleEndian)
   }
 
   expireQuiescentTemplate(i: number): number {
-    return this.view.getUint32(i * 184 + 136, littleEndian)
+    return this.view.getUint32(i * 264 + 136, littleEndian)
   }
 
   setExpireQuiescentTemplate(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 136, value, littleEndian)
+    this.view.setUint32(i * 264 + 136, value, littleEndian)
   }
 
   lblcExpiration(i: number): number {
-    return this.view.getUint32(i * 184 + 140, littleEndian)
+    return this.view.getUint32(i * 264 + 140, littleEndian)
   }
 
   setLblcExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 140, value, littleEndian)
+    this.view.setUint32(i * 264 + 140, value, littleEndian)
   }
 
   lblcrExpiration(i: number): number {
-    return this.view.getUint32(i * 184 + 144, littleEndian)
+    return this.view.getUint32(i * 264 + 144, littleEndian)
   }
 
   setLblcrExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 144, value, littleEndian)
+    this.view.setUint32(i * 264 + 144, value, littleEndian)
   }
 
   dropEntry(i: number): number {
-    return this.view.getUint32(i * 184 + 148, littleEndian)
+    return this.view.getUint32(i * 264 + 148, littleEndian)
   }
 
   setDropEntry(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 148, value, littleEndian)
+    this.view.setUint32(i * 264 + 148, value, littleEndian)
   }
 
   dropPacket(i: number): number {
-    return this.view.getUint32(i * 184 + 152, littleEndian)
+    return this.view.getUint32(i * 264 + 152, littleEndian)
   }
 
   setDropPacket(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 152, value, littleEndian)
+    this.view.setUint32(i * 264 + 152, value, littleEndian)
   }
 
   secureTcp(i: number): number {
-    return this.view.getUint32(i * 184 + 156, littleEndian)
+    return this.view.getUint32(i * 264 + 156, littleEndian)
   }
 
   setSecureTcp(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 156, value, littleEndian)
+    this.view.setUint32(i * 264 + 156, value, littleEndian)
   }
 
   amDroprate(i: number): number {
-    return this.view.getUint32(i * 184 + 160, littleEndian)
+    return this.view.getUint32(i * 264 + 160, littleEndian)
   }
 
   setAmDroprate(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 160, value, littleEndian)
+    this.view.setUint32(i * 264 + 160, value, littleEndian)
   }
 
   amemthresh(i: number): number {
-    return this.view.getUint32(i * 184 + 164, littleEndian)
+    return this.view.getUint32(i * 264 + 164, littleEndian)
   }
 
   setAmemthresh(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 164, value, littleEndian)
+    this.view.setUint32(i * 264 + 164, value, littleEndian)
   }
 
   runEstimation(i: number): number {
-    return this.view.getUint32(i * 184 + 168, littleEndian)
+    return this.view.getUint32(i * 264 + 168, littleEndian)
   }
 
   setRunEstimation(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 168, value, littleEndian)
+    this.view.setUint32(i * 264 + 168, value, littleEndian)
   }
 
   markRules(i: number): number {
-    return this.view.getUint32(i * 184 + 172, littleEndian)
+    return this.view.getUint32(i * 264 + 172, littleEndian)
   }
 
   setMarkRules(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 172, value, littleEndian)
+    this.view.setUint32(i * 264 + 172, value, littleEndian)
   }
 
   scheduleIcmp(i: number): number {
-    return this.view.getUint32(i * 184 + 176, littleEndian)
+    return this.view.getUint32(i * 264 + 176, littleEndian)
   }
 
   setScheduleIcmp(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 176, value, littleEndian)
+    this.view.setUint32(i * 264 + 176, value, littleEndian)
   }
 
   natIcmpSend(i: number): number {
-    return this.view.getUint32(i * 184 + 180, littleEndian)
+    return this.view.getUint32(i * 264 + 180, littleEndian)
   }
 
   setNatIcmpSend(i: number, value: number): void {
-    this.view.setUint32(i * 184 + 180, value, littleEndian)
+    this.view.setUint32(i * 264 + 180, value, littleEndian)
+  }
+
+  masqueradeFirst(i: number): number {
+    return this.view.getUint32(i * 264 + 184, littleEndian)
+  }
+
+  setMasqueradeFirst(i: number, value: number): void {
+    this.view.setUint32(i * 264 + 184, value, littleEndian)
+  }
+
+  masqueradeCount(i: number): number {
+    return this.view.getUint32(i * 264 + 188, littleEndian)
+  }
+
+  setMasqueradeCount(i: number, value: number): void {
+    this.view.setUint32(i * 264 + 188, value, littleEndian)
+  }
+
+  podsKnown(i: number): number {
+    return this.view.getUint32(i * 264 + 192, littleEndian)
+  }
+
+  setPodsKnown(i: number, value: number): void {
+    this.view.setUint32(i * 264 + 192, value, littleEndian)
+  }
+
+  ranges(i: number): number {
+    return this.view.getUint32(i * 264 + 196, littleEndian)
+  }
+
+  setRanges(i: number, value: number): void {
+    this.view.setUint32(i * 264 + 196, value, littleEndian)
+  }
+
+  pods4(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 200, 16)
+  }
+
+  setPods4(i: number, value: Uint8Array): void {
+    this.setBytes(i, 200, 16, value)
+  }
+
+  pods4Mask(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 216, 16)
+  }
+
+  setPods4Mask(i: number, value: Uint8Array): void {
+    this.setBytes(i, 216, 16, value)
+  }
+
+  pods6(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 232, 16)
+  }
+
+  setPods6(i: number, value: Uint8Array): void {
+    this.setBytes(i, 232, 16, value)
+  }
+
+  pods6Mask(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 248, 16)
+  }
+
+  setPods6Mask(i: number, value: Uint8Array): void {
+    this.setBytes(i, 248, 16, value)
   }
 }
 
@@ -2159,6 +2318,51 @@ export class LbServiceArray extends StructArray {
   }
 }
 
+/** Array of lb_service_range. */
+export class LbServiceRangeArray extends StructArray {
+  static readonly struct = 'lb_service_range'
+  static readonly size = 40
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    net: 0,
+    mask: 16,
+    af: 32,
+    unused: 33,
+  } as const
+
+  net(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 0, 16)
+  }
+
+  setNet(i: number, value: Uint8Array): void {
+    this.setBytes(i, 0, 16, value)
+  }
+
+  mask(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 16, 16)
+  }
+
+  setMask(i: number, value: Uint8Array): void {
+    this.setBytes(i, 16, 16, value)
+  }
+
+  af(i: number): number {
+    return this.view.getUint8(i * 40 + 32)
+  }
+
+  setAf(i: number, value: number): void {
+    this.view.setUint8(i * 40 + 32, value)
+  }
+
+  unused(i: number): number {
+    return this.view.getUint8(i * 40 + 33)
+  }
+
+  setUnused(i: number, value: number): void {
+    this.view.setUint8(i * 40 + 33, value)
+  }
+}
+
 /** Array of lb_service_state. */
 export class LbServiceStateArray extends StructArray {
   static readonly struct = 'lb_service_state'
@@ -2452,7 +2656,7 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 24 },
-  lb_config: { struct: 'lb_config', valueSize: 184 },
+  lb_config: { struct: 'lb_config', valueSize: 264 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -2467,6 +2671,7 @@ export const maps = {
   lb_server_states: { struct: 'lb_server_state', valueSize: 32 },
   lb_servers: { struct: 'lb_server', valueSize: 64 },
   lb_service_index: { struct: 'lb_line', valueSize: 64 },
+  lb_service_ranges: { struct: 'lb_service_range', valueSize: 40 },
   lb_service_states: { struct: 'lb_service_state', valueSize: 32 },
   lb_services: { struct: 'lb_service', valueSize: 64 },
   lb_stats: { struct: 'lb_counters', valueSize: 64 },
@@ -2477,7 +2682,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_pod_links', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2488,6 +2693,14 @@ export const layout = {
         { name: 'b', offset: 0, type: '__u8[16]' },
         { name: 'w', offset: 0, type: '__be32[4]' },
         { name: 'd', offset: 0, type: '__u64[2]' },
+      ],
+    },
+    lb_audience: {
+      size: 32,
+      fields: [
+        { name: 'insiders', offset: 0, type: '__u32' },
+        { name: 'allowed', offset: 4, type: '__u32' },
+        { name: 'allowed_count', offset: 8, type: '__u32' },
       ],
     },
     lb_book: {
@@ -2518,6 +2731,8 @@ export const layout = {
       size: 32,
       fields: [
         { name: 'list', offset: 0, type: 'struct lb_list' },
+        { name: 'audience', offset: 0, type: 'struct lb_audience' },
+        { name: 'interval', offset: 0, type: 'struct lb_interval' },
         { name: 'slot', offset: 0, type: 'struct lb_slot[4]' },
         { name: 'bucket', offset: 0, type: '__u16[16]' },
       ],
@@ -2531,7 +2746,7 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 184,
+      size: 264,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
@@ -2553,6 +2768,14 @@ export const layout = {
         { name: 'mark_rules', offset: 172, type: '__u32' },
         { name: 'schedule_icmp', offset: 176, type: '__u32' },
         { name: 'nat_icmp_send', offset: 180, type: '__u32' },
+        { name: 'masquerade_first', offset: 184, type: '__u32' },
+        { name: 'masquerade_count', offset: 188, type: '__u32' },
+        { name: 'pods_known', offset: 192, type: '__u32' },
+        { name: 'ranges', offset: 196, type: '__u32' },
+        { name: 'pods4', offset: 200, type: 'union lb_addr' },
+        { name: 'pods4_mask', offset: 216, type: 'union lb_addr' },
+        { name: 'pods6', offset: 232, type: 'union lb_addr' },
+        { name: 'pods6_mask', offset: 248, type: 'union lb_addr' },
       ],
     },
     lb_conn: {
@@ -2613,6 +2836,13 @@ export const layout = {
         { name: 'updated', offset: 24, type: '__u32' },
       ],
     },
+    lb_interval: {
+      size: 32,
+      fields: [
+        { name: 'first', offset: 0, type: 'union lb_addr' },
+        { name: 'last', offset: 16, type: 'union lb_addr' },
+      ],
+    },
     lb_line: { size: 64, fields: [{ name: 'slot', offset: 0, type: '__u64[8]' }] },
     lb_link: {
       size: 12,
@@ -2631,6 +2861,7 @@ export const layout = {
         { name: 'sched', offset: 16, type: '__u8' },
         { name: 'flags', offset: 17, type: '__u8' },
         { name: 'order', offset: 18, type: '__u8' },
+        { name: 'policy', offset: 19, type: '__u8' },
         { name: 'total_weight', offset: 20, type: '__u32' },
         { name: 'next', offset: 24, type: '__u32' },
         { name: 'table', offset: 28, type: '__u32' },
@@ -2777,6 +3008,15 @@ export const layout = {
         { name: 'edited', offset: 48, type: '__u32' },
       ],
     },
+    lb_service_range: {
+      size: 40,
+      fields: [
+        { name: 'net', offset: 0, type: 'union lb_addr' },
+        { name: 'mask', offset: 16, type: 'union lb_addr' },
+        { name: 'af', offset: 32, type: '__u8' },
+        { name: 'unused', offset: 33, type: '__u8' },
+      ],
+    },
     lb_service_state: {
       size: 32,
       fields: [
@@ -2846,8 +3086,16 @@ export const layout = {
       LB_FEATURE_PORT0: 2,
       LB_FEATURE_MARK_RULES: 4,
       LB_FEATURE_FTP: 8,
+      LB_FEATURE_RANGES: 16,
     },
-    lb_fwd: { LB_FWD_MASQ: 0, LB_FWD_LOCAL: 1, LB_FWD_TUNNEL: 2, LB_FWD_DROUTE: 3 },
+    lb_fwd: {
+      LB_FWD_MASQ: 0,
+      LB_FWD_LOCAL: 1,
+      LB_FWD_TUNNEL: 2,
+      LB_FWD_DROUTE: 3,
+      LB_FWD_FULLNAT: 4,
+      LB_FWD_RETURN: 5,
+    },
     lb_limit: {
       LB_LINE_WAYS: 7,
       LB_LINE_SLOTS: 8,
@@ -2861,10 +3109,14 @@ export const layout = {
       LB_CONN_PACKETS: 9,
       LB_MAX_SERVERS_PER_SERVICE: 65536,
       LB_MAX_MARK_RULES: 64,
+      LB_MAX_SERVICE_RANGES: 32,
+      LB_MAX_INTERVALS: 65536,
       LB_SYNC_BATCH: 64,
       LB_SYNC_DATAGRAMS: 3,
     },
     lb_link_flag: { LB_LINK_PEER: 1 },
+    lb_pods: { LB_PODS_NET4: 1, LB_PODS_NET6: 2, LB_PODS_LINK: 4 },
+    lb_policy: {  },
     lb_sched: {
       LB_SCHED_NONE: 0,
       LB_SCHED_RR: 1,
@@ -2948,14 +3200,19 @@ export const layout = {
       LB_EXPIRED_EARLY: 20,
       LB_DROP_FRAGMENT: 21,
       LB_REFUSE_STRAY: 22,
-      LB_VERDICT_MAX: 23,
+      LB_REFUSE_NO_PORT: 23,
+      LB_DROP_UNUSED: 24,
+      LB_DROP_NO_LOCAL: 25,
+      LB_DROP_SOURCE: 26,
+      LB_DROP_NO_MASQUERADE: 27,
+      LB_VERDICT_MAX: 28,
     },
   },
   maps: {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 24 },
-    lb_config: { struct: 'lb_config', valueSize: 184 },
+    lb_config: { struct: 'lb_config', valueSize: 264 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -2970,6 +3227,7 @@ export const layout = {
     lb_server_states: { struct: 'lb_server_state', valueSize: 32 },
     lb_servers: { struct: 'lb_server', valueSize: 64 },
     lb_service_index: { struct: 'lb_line', valueSize: 64 },
+    lb_service_ranges: { struct: 'lb_service_range', valueSize: 40 },
     lb_service_states: { struct: 'lb_service_state', valueSize: 32 },
     lb_services: { struct: 'lb_service', valueSize: 64 },
     lb_stats: { struct: 'lb_counters', valueSize: 64 },
@@ -2984,6 +3242,7 @@ export const layout = {
     'lb_ingress_parts',
     'lb_links',
     'lb_marked_parts',
+    'lb_pod_links',
     'lb_sources',
     'lb_sweepers',
     'lb_xdp_parts',
@@ -2991,6 +3250,7 @@ export const layout = {
   ],
   hashes: {
     lb_links: { struct: 'lb_link', valueSize: 12 },
+    lb_pod_links: { struct: '__u32', valueSize: 4 },
     lb_sources: { struct: 'lb_tunnel_source', valueSize: 16 },
   },
 } as const
