@@ -117,6 +117,20 @@ enum lb_service_flag { /* as linux/ip_vs.h */
 		       LB_SERVICE_SCHED1 = 8,
 		       LB_SERVICE_SCHED2 = 16,
 		       LB_SERVICE_SCHED3 = 32,
+		       LB_SERVICE_INSIDERS =
+			       0x100, /* bpvs's own: in no index; another service's lb_audience leads here */
+};
+
+/* What becomes of connections of a virtual service, by where they come from. In force with the list of servers that has it. */
+enum lb_policy {
+	LB_POLICY_MASQ_PODS = 1, /* connections of pods get an address of this host for a source, */
+	LB_POLICY_MASQ_NODE = 2, /* the host's own, */
+	LB_POLICY_MASQ_OTHERS = 4, /* all others */
+	LB_POLICY_DROP_EMPTY = 8,  /* without a usable server dropped, not refused */
+	LB_POLICY_AUDIENCE = 16,   /* the last cell of the list's range is a struct lb_audience */
+	LB_POLICY_NODE_PORT = 32, /* the address is the host's own, the port kept for the service */
+	LB_POLICY_FOREIGN =
+		64, /* an address that need not be anybody's here: sockets do not turn to it */
 };
 
 /* Who made an entry. A source removes only what is its own; "command" is whatever bpvsadm or the API made. */

@@ -109,11 +109,15 @@ export type LbPods = (typeof LbPods)[keyof typeof LbPods]
 
 /** enum lb_policy */
 export const LbPolicy = {
+  POLICY_MASQ_PODS: 1,
+  POLICY_MASQ_NODE: 2,
+  POLICY_MASQ_OTHERS: 4,
+  POLICY_DROP_EMPTY: 8,
+  POLICY_AUDIENCE: 16,
+  POLICY_NODE_PORT: 32,
+  POLICY_FOREIGN: 64,
 } as const
 export type LbPolicy = (typeof LbPolicy)[keyof typeof LbPolicy]
-/** Names by value. */
-export const lbPolicyNames: readonly string[] = [
-]
 
 /** enum lb_sched */
 export const LbSched = {
@@ -173,6 +177,7 @@ export const LbServiceFlag = {
   SERVICE_SCHED1: 8,
   SERVICE_SCHED2: 16,
   SERVICE_SCHED3: 32,
+  SERVICE_INSIDERS: 256,
 } as const
 export type LbServiceFlag = (typeof LbServiceFlag)[keyof typeof LbServiceFlag]
 
@@ -3116,7 +3121,15 @@ export const layout = {
     },
     lb_link_flag: { LB_LINK_PEER: 1 },
     lb_pods: { LB_PODS_NET4: 1, LB_PODS_NET6: 2, LB_PODS_LINK: 4 },
-    lb_policy: {  },
+    lb_policy: {
+      LB_POLICY_MASQ_PODS: 1,
+      LB_POLICY_MASQ_NODE: 2,
+      LB_POLICY_MASQ_OTHERS: 4,
+      LB_POLICY_DROP_EMPTY: 8,
+      LB_POLICY_AUDIENCE: 16,
+      LB_POLICY_NODE_PORT: 32,
+      LB_POLICY_FOREIGN: 64,
+    },
     lb_sched: {
       LB_SCHED_NONE: 0,
       LB_SCHED_RR: 1,
@@ -3143,6 +3156,7 @@ export const layout = {
       LB_SERVICE_SCHED1: 8,
       LB_SERVICE_SCHED2: 16,
       LB_SERVICE_SCHED3: 32,
+      LB_SERVICE_INSIDERS: 256,
     },
     lb_source: { LB_SOURCE_COMMAND: 0, LB_SOURCE_MANIFEST: 1, LB_SOURCE_KUBERNETES: 2 },
     lb_state: {
