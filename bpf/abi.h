@@ -121,18 +121,6 @@ enum lb_service_flag { /* as linux/ip_vs.h */
 			       0x100, /* bpvs's own: in no index; another service's lb_audience leads here */
 };
 
-/* What becomes of connections of a virtual service, by where they come from. In force with the list of servers that has it. */
-enum lb_policy {
-	LB_POLICY_MASQ_PODS = 1, /* connections of pods get an address of this host for a source, */
-	LB_POLICY_MASQ_NODE = 2, /* the host's own, */
-	LB_POLICY_MASQ_OTHERS = 4, /* all others */
-	LB_POLICY_DROP_EMPTY = 8,  /* without a usable server dropped, not refused */
-	LB_POLICY_AUDIENCE = 16,   /* the last cell of the list's range is a struct lb_audience */
-	LB_POLICY_NODE_PORT = 32, /* the address is the host's own, the port kept for the service */
-	LB_POLICY_FOREIGN =
-		64, /* an address that need not be anybody's here: sockets do not turn to it */
-};
-
 /* Who made an entry. A source removes only what is its own; "command" is whatever bpvsadm or the API made. */
 enum lb_source { LB_SOURCE_COMMAND = 0, LB_SOURCE_MANIFEST = 1, LB_SOURCE_KUBERNETES = 2 };
 
@@ -147,6 +135,8 @@ union lb_addr {
 	__be32 w[4];
 	__u64 d[2];
 };
+
+#include "abi_policy.h"
 
 /* A virtual service; its index is its id, which it keeps for life. `list` is the switch: one aligned
  * store makes a new list of servers current. */
@@ -185,19 +175,6 @@ struct lb_list {
 struct lb_slot {
 	__u32 server;
 	__s32 weight;
-};
-
-/* For whom a virtual service has other servers, and who may use it. */
-struct lb_audience {
-	__u32 insiders; /* id of the service that pods and the host itself get; 0: this one */
-	__u32 allowed; /* the first of the intervals that clients must be in, a range of cells of its own; 0: all may */
-	__u32 allowed_count;
-	__u32 pad[5];
-};
-
-/* Addresses from the first to the last. The intervals of a service are in order and do not touch. */
-struct lb_interval {
-	union lb_addr first, last;
 };
 
 union lb_cell {
@@ -337,21 +314,6 @@ struct lb_config {
 	__u32 pods_known;         /* enum lb_pods */
 	__u32 ranges;             /* records of lb_service_ranges in force */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */
-};
-
-/* How packets of the cluster's pods are known. */
-enum lb_pods {
-	LB_PODS_NET4 = 1, /* by their IPv4 addresses */
-	LB_PODS_NET6 = 2, /* by their IPv6 addresses */
-	LB_PODS_LINK = 4, /* by the interface that they come in by: it is in lb_pod_links */
-};
-
-/* Addresses of which all that no service takes is refused or dropped. Writer: user space. */
-struct lb_service_range {
-	union lb_addr net, mask;
-	__u8 af;     /* enum lb_af */
-	__u8 unused; /* what is for no service's address is dropped; else it passes */
-	__u8 pad[6];
 };
 
 /* What gives packets a firewall mark, where nobody did before. */
