@@ -80,9 +80,10 @@ export function plan(
 
 function planChange(service: ActualService, want: DesiredRecord, drains: Drains): Operation | undefined {
   const { id, name } = service
-  const servers = planServers(service.servers, want.servers, (server) => drains(service, server))
+  const drainsHere = (server: ActualServer): boolean => drains(service, server)
+  const servers = planServers(service.servers, want.servers, drainsHere)
   const same = sameServiceConfig(service.config, want.config)
-  const insiders = planInsiders(service.insiders, want.insiders)
+  const insiders = planInsiders(service.insiders, want.insiders, drainsHere)
   if (same && isNothing(servers) && insiders === undefined) return undefined
   const config = same ? {} : { config: want.config }
   return {
@@ -96,9 +97,10 @@ function planChange(service: ActualService, want: DesiredRecord, drains: Drains)
 function planInsiders(
   actual: readonly ActualServer[] | undefined,
   desired: readonly ServerWant[] | undefined,
+  drains: (server: ActualServer) => boolean,
 ): ServiceChanges['insiders'] {
   if (desired === undefined) return actual === undefined ? undefined : 'none'
-  const changes = planServers(actual ?? [], desired)
+  const changes = planServers(actual ?? [], desired, drains)
   return actual !== undefined && isNothing(changes) ? undefined : changes
 }
 

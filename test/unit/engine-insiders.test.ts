@@ -185,6 +185,29 @@ t.test('a server of insiders that has connections goes on where it was when they
   }
 })
 
+t.test('servers of insiders drain as all others do', async (t) => {
+  const limitS = 600
+  const { table, maps, handles } = memoryTable()
+  const shown = () => table.service(keyOf(1))?.insiders?.map((server) => `${numberOf(server)}:${server.weight}`)
+  const submit = (insiders: readonly number[]) =>
+    table.apply('kubernetes', [wanted(1, [3], insiders)], undefined, limitS)
+  submit([3, 4])
+  const draining = table.service(keyOf(1))?.insiders?.[0]?.id ?? 0
+  maps.serverStates.setActive(draining, 1)
+  submit([3])
+  t.same(shown(), ['4:0', '3:1'])
+  t.same(serversOf(table, 1).map(numberOf), [3])
+  submit([3, 4])
+  t.same(shown(), ['4:1', '3:1'], 'it is wanted again')
+  t.equal(maps.servers.removed(draining), 0)
+  submit([3])
+  maps.serverStates.setActive(draining, 0)
+  t.equal(table.hasDrained('kubernetes', limitS), true)
+  table.apply('kubernetes', [], { added: [], dropped: [] }, limitS)
+  t.same(shown(), ['3:1'])
+  t.same(checkTable(handles), [])
+})
+
 t.test('a service goes with that of its insiders, and nothing is left of either', async (t) => {
   const { table, maps, handles } = memoryTable()
   const policy = policyOf({ sources: [office] })
