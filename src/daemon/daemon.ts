@@ -1,7 +1,7 @@
 /** bpvsd: a source of services, one table, the interfaces. Holds no truth of its own: the kernel's table goes on. */
 import {
   type KubeProxySettings,
-  knowsPods,
+  localDetection,
   masqueradesAll,
   nodeName,
   timeoutsOf,
@@ -16,10 +16,12 @@ import { serviceText } from '../kube/service-text.ts'
 import { Translator } from '../kube/translator.ts'
 import { formatProblem } from '../manifests/problem.ts'
 import type { ManifestState, ProblemChanges } from '../manifests/store.ts'
+import { parsePortRange } from '../model/masquerade-ports.ts'
 import { parseTunable } from '../model/settings.ts'
 import type { ServerSpec, ServerView, ServiceKey, ServiceView, Source } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
+import { ClusterKeeper } from './cluster.ts'
 import { InterfaceKeeper } from './interfaces.ts'
 import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from './ports.ts'
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts'
@@ -73,6 +75,7 @@ export class Daemon {
   readonly #notices = new News<{ readonly object: string; readonly reason: string }>()
   readonly #trouble = new News<unknown>()
   readonly #interfaces: InterfaceKeeper
+  readonly #cluster: ClusterKeeper
   readonly #sockets: SocketKeeper
   readonly #sourceName: Source
   readonly #source: ServiceSource
@@ -101,17 +104,22 @@ export class Daemon {
     this.#timers = timers
     this.#room = { services: config.maxServices, servers: config.maxServers, connections: config.maxConnections }
     this.#policy = { include: config.interfaces, exclude: config.excludeInterfaces, xdp: config.xdp }
-    this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers })
+    const onPass = (): void => this.#cluster.look()
+    this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers, onPass })
     this.#sockets = new SocketKeeper(host, socketPolicy(config), log)
     this.#sourceName = config.manifests === undefined ? 'kubernetes' : 'manifest'
     const { configuration } = kubeProxy
+    const pods = localDetection(configuration)
+    const ports =
+      config.masqueradePorts === undefined ? {} : { masqueradePorts: parsePortRange(config.masqueradePorts) }
+    this.#cluster = new ClusterKeeper({ host, log, pods, ...ports })
     this.#context = new NodeContext({
       scheduler: config.scheduler,
       nodeName: nodeName(configuration),
       bindAddress: configuration.bindAddress,
       nodePortAddresses: configuration.nodePortAddresses ?? [],
       masqueradeAll: masqueradesAll(configuration),
-      knowsPods: knowsPods(configuration),
+      pods,
     })
     this.#translator = new Translator(this.#context.options)
     this.#source = makeSource({
@@ -126,6 +134,7 @@ export class Daemon {
   /** Opens or makes the table, attaches, starts the source, and follows from then on. Throws if there is no table. */
   start(): void {
     for (const warning of this.#kubeProxy.warnings) this.#log.warn({ warning }, 'configuration')
+    this.#cluster.checkPorts()
     this.#table = this.#openTable()
     const source = this.#sourceName
     const onApplied: ReconcilerOptions['onApplied'] = (ms, size) => this.#parts.status.applied(ms, size)
@@ -171,6 +180,8 @@ export class Daemon {
     }
     const timeouts = timeoutsOf(this.#kubeProxy.configuration)
     if (Object.values(timeouts).some((seconds) => seconds > 0)) table.setTimeouts(timeouts)
+    this.#cluster.setNetworks(this.#context.podNetworks)
+    this.#cluster.setTable(table)
     return table
   }
 
@@ -184,6 +195,7 @@ export class Daemon {
   #onChanges({ set, removed, node, complete }: KubeChanges): void {
     const { status } = this.#parts
     if (this.#context.setNode(node)) this.#translator.configure(this.#context.options)
+    this.#cluster.setNetworks(this.#context.podNetworks)
     status.setNodeEligible(node?.eligible ?? false)
     status.changed(set, removed)
     for (const object of set) this.#translator.set(object)
@@ -200,6 +212,7 @@ export class Daemon {
     const { desired, notices, healthChecks } = translation
     const { status, onHealthChecks } = this.#parts
     status.translated(translation)
+    this.#cluster.note(translation.changes.added)
     onHealthChecks(healthChecks, this.#healthAddresses())
     const named = notices.map((notice) => [`${notice.object} ${notice.reason}`, notice] as const)
     for (const notice of this.#notices.update(named).found) this.#log.warn(notice, 'not served in full')
