@@ -1,7 +1,8 @@
 /** From one Service and its EndpointSlices to the virtual services that serve it, and their rules. Pure. */
 import type { DesiredService } from '../engine/table.ts'
-import type { Family, Prefix, Scheduler, ServerSpec, ServiceSpec } from '../model/types.ts'
+import type { Family, Prefix, Scheduler, ServerSpec } from '../model/types.ts'
 import { type IpAddress, isWithin } from './address.ts'
+import { type Scheduling, weightOf } from './annotations.ts'
 import { type Candidate, type ChosenEndpoints, candidatesOf, chooseEndpoints, type Place } from './endpoints.ts'
 import type { KubeEndpointSlice, KubeService, KubeServicePort } from './objects.ts'
 
@@ -46,24 +47,27 @@ export interface ServiceRules {
 /** A virtual service as a Service wants it. */
 export interface KubeVirtualService extends DesiredService {
   readonly rules: ServiceRules
+  /** New servers get their weight over so many seconds; absent: at once. */
+  readonly slowStartS?: number
 }
+
+/** IP in IP, as ipvsadm's -i. */
+const tunnel = { type: 'ipip', port: 0, checksum: 'none' } as const
 
 const nobody: Masquerade = { pod: false, node: false, external: false }
 const strangers: Masquerade = { pod: false, node: true, external: true }
 const everybody: Masquerade = { pod: true, node: true, external: true }
 const theNode: Masquerade = { pod: false, node: true, external: false }
 
-/** mh counts the source port too, as kube-proxy has it (flag 2: mh-port). */
-const flagsOf = (scheduler: Scheduler): ServiceSpec['schedulerFlags'] => (scheduler === 'mh' ? [2] : [])
-
 /** Ports in the order of the Service; of each the cluster IPs, external IPs, load balancers' addresses, node ports. */
 export function virtualServices(
   service: KubeService,
   slices: readonly KubeEndpointSlice[],
   options: TranslateOptions,
+  scheduling: Scheduling,
 ): KubeVirtualService[] {
   return service.clusterIps.flatMap((ip) =>
-    service.ports.flatMap((port) => new PortServices(service, ip, port, slices, options).all()),
+    service.ports.flatMap((port) => new PortServices(service, ip, port, slices, options, scheduling).all()),
   )
 }
 
@@ -73,6 +77,7 @@ class PortServices {
   readonly #clusterIp: IpAddress
   readonly #port: KubeServicePort
   readonly #options: TranslateOptions
+  readonly #scheduling: Scheduling
   readonly #chosen: ChosenEndpoints
   readonly #cluster: readonly ServerSpec[]
 
@@ -82,13 +87,15 @@ class PortServices {
     port: KubeServicePort,
     slices: readonly KubeEndpointSlice[],
     options: TranslateOptions,
+    scheduling: Scheduling,
   ) {
     this.#service = service
     this.#clusterIp = clusterIp
     this.#port = port
     this.#options = options
+    this.#scheduling = scheduling
     this.#chosen = chooseEndpoints(candidatesOf(clusterIp.family, port, slices), options.place)
-    this.#cluster = serversOf(clusterIp.family, this.#chosen.cluster)
+    this.#cluster = serversOf(clusterIp.family, this.#chosen.cluster, scheduling)
   }
 
   all(): KubeVirtualService[] {
@@ -106,17 +113,17 @@ class PortServices {
 
   #make(role: Role, { family, address }: IpAddress, port: number): KubeVirtualService | undefined {
     if (family !== this.#clusterIp.family) return undefined
-    const { scheduler } = this.#options
+    const { scheduler, flags, prefixes, slowStartS } = this.#scheduling
     const { protocol } = this.#port
     const { affinityS } = this.#service
-    const mask = family === 4 ? '255.255.255.255' : 128
+    const mask = family === 4 ? netmask(prefixes[4]) : prefixes[6]
     const local = this.#policy(role) === 'Local'
-    const servers = local ? serversOf(family, this.#chosen.local) : this.#cluster
+    const servers = local ? serversOf(family, this.#chosen.local, this.#scheduling) : this.#cluster
     return {
       service: {
         key: { kind: 'address', family, protocol, address, port },
         scheduler,
-        schedulerFlags: flagsOf(scheduler),
+        schedulerFlags: flags,
         ...(affinityS === undefined ? {} : { persistence: { timeoutS: affinityS, mask } }),
         onePacket: false,
       },
@@ -128,6 +135,7 @@ class PortServices {
         ...(local && role !== 'clusterIP' ? { insiders: this.#cluster } : {}),
         ...this.#sources(role, address, family),
       },
+      ...(slowStartS === 0 ? {} : { slowStartS }),
     }
   }
 
@@ -153,8 +161,16 @@ class PortServices {
   }
 }
 
-function serversOf(family: Family, candidates: readonly Candidate[]): ServerSpec[] {
-  return candidates.map(({ endpoint, port }) => {
-    return { family, address: endpoint.address, port, weight: 1, method: 'masq', upper: 0, lower: 0 }
+function serversOf(family: Family, candidates: readonly Candidate[], { method, weights }: Scheduling): ServerSpec[] {
+  return candidates.map(({ endpoint, port, weights: ofSlice }) => {
+    const { address } = endpoint
+    const weight = weightOf(address, ofSlice, weights)
+    return { family, address, port, weight, method, upper: 0, lower: 0, ...(method === 'tunnel' ? { tunnel } : {}) }
   })
+}
+
+/** Dotted, of a length from 1 to 32. */
+function netmask(length: number): string {
+  const bits = (0xffffffff << (32 - length)) >>> 0
+  return [24, 16, 8, 0].map((shift) => (bits >>> shift) & 255).join('.')
 }

@@ -5,7 +5,7 @@ import type { IpAddress } from '../../src/kube/address.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type { SettingsChange } from '../../src/model/settings.ts'
-import type { ServiceView, Source, Timeouts } from '../../src/model/types.ts'
+import type { ServiceKey, ServiceView, Source, Timeouts } from '../../src/model/types.ts'
 import type { Log } from '../../src/observe/log.ts'
 
 const noCounters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
@@ -99,6 +99,10 @@ export class FakeTable implements ManagedTable {
   edit(change: (entries: Map<string, Entry>) => void): void {
     change(this.entries)
     this.#generation++
+  }
+
+  service(key: ServiceKey): ServiceView | undefined {
+    return this.services().find((view) => serviceText(view.key) === serviceText(key))
   }
 
   services(): ServiceView[] {
