@@ -40,8 +40,11 @@ export type ManagedTable = Pick<
   | 'hasDrained'
   | 'service'
   | 'services'
+  | 'settings'
   | 'changeSettings'
   | 'setTimeouts'
+  | 'setPods'
+  | 'setServiceRanges'
   | 'refreshSources'
   | 'close'
 >

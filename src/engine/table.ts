@@ -5,10 +5,12 @@
  * an order in which a packet sees the old list or the new one, and raises the generation number. Errors are LbError
  * with the codes named at each method; the table is unchanged when a method throws.
  */
+import type { PodsKnown } from '../maps/pods.ts'
 import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
   ConnectionView,
   Counters,
+  Prefix,
   Rates,
   ServerKey,
   ServerSpec,
@@ -54,7 +56,7 @@ export interface Table {
 
   /** SERVICE_EXISTS, NO_SCHEDULER, INVALID, TABLE_FULL. */
   addService(spec: ServiceSpec, source?: Source): void
-  /** NO_SERVICE, NO_SCHEDULER, INVALID. Servers, counters and, with the same scheduler, its state stay. */
+  /** NO_SERVICE, NO_SCHEDULER, INVALID. Servers, counters, with the same scheduler its state, and a policy not named stay. */
   editService(spec: ServiceSpec): void
   /** NO_SERVICE. */
   deleteService(key: ServiceKey): void
@@ -80,6 +82,8 @@ export interface Table {
 export interface DesiredService {
   readonly service: ServiceSpec
   readonly servers: readonly ServerSpec[]
+  /** Servers for clients in pods and on the host itself; absent: they get those that all others get. */
+  readonly insiders?: readonly ServerSpec[]
 }
 
 /** How a desired state differs from the one that the same source gave before. */
@@ -100,6 +104,13 @@ export interface ApplyResult {
 export interface ReconcilingTable extends Table {
   /** Sees to it that tunnels begin at the addresses that the host has now, where the kernel leaves that to user space. NATIVE. */
   refreshSources(): void
+  /** How packets of the cluster's pods are known from now on. INVALID, NATIVE. */
+  setPods(pods: PodsKnown): void
+  /**
+   * Addresses of which all that no service takes is refused (with `known` also what is for no service's address: dropped).
+   * TABLE_FULL: more than 32; INVALID.
+   */
+  setServiceRanges(prefixes: readonly Prefix[], known: boolean): void
   /**
    * Makes what `source` owns be exactly `desired`, in one locked edit, touching only what differs. A service that
    * another source owns is reported in `failed` and left alone. With `changes` since the last call of the same source only

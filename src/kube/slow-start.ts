@@ -124,7 +124,7 @@ function serverText({ address, port }: ServerSpec): string {
 }
 
 /** Its own, and those for clients in the cluster. */
-function serversOf({ servers, rules: { insiders = [] } }: KubeVirtualService): readonly ServerSpec[] {
+function serversOf({ servers, insiders = [] }: KubeVirtualService): readonly ServerSpec[] {
   return [...servers, ...insiders]
 }
 
@@ -143,7 +143,6 @@ function weighed(
     const since = nowMs - (began.get(serverText(server)) ?? nowMs)
     return { ...server, weight: rampedWeight(server.weight, since, slowStartS) }
   }
-  const { insiders } = want.rules
-  const rules = insiders === undefined ? want.rules : { ...want.rules, insiders: insiders.map(weigh) }
-  return { ...want, servers: want.servers.map(weigh), rules }
+  const { servers, insiders } = want
+  return { ...want, servers: servers.map(weigh), ...(insiders === undefined ? {} : { insiders: insiders.map(weigh) }) }
 }

@@ -8,12 +8,15 @@ function serverOf(n: number, weight = 1): ServerSpec {
   return { family: 4, address: `10.0.0.${n}`, port: 80, weight, method: 'masq', upper: 0, lower: 0 }
 }
 
+const masquerade = { pods: false, node: false, others: false }
+const policy = { masquerade, whenEmpty: 'refuse', nodePort: false, foreign: false } as const
+
 function wanted(servers: readonly ServerSpec[], slowStartS?: number): KubeVirtualService {
   const key = { kind: 'address', family: 4, protocol: 'tcp', address: '10.96.0.1', port: 80 } as const
   return {
-    service: { key, scheduler: 'wlc', schedulerFlags: [], onePacket: false },
+    service: { key, scheduler: 'wlc', schedulerFlags: [], onePacket: false, policy },
     servers,
-    rules: { role: 'clusterIP', masquerade: { pod: false, node: false, external: false }, whenEmpty: 'refuse' },
+    role: 'clusterIP',
     ...(slowStartS === undefined ? {} : { slowStartS }),
   }
 }
@@ -100,10 +103,10 @@ t.test('servers that an earlier bpvsd left go on from the weights that they have
 t.test('servers for clients in the cluster rise too', async (t) => {
   const slowStart = new SlowStart(() => [])
   const want = wanted([], 10)
-  const local = { ...want, rules: { ...want.rules, insiders: [serverOf(1)] } }
+  const local = { ...want, insiders: [serverOf(1)] }
   const weights = (nowMs: number, added: readonly KubeVirtualService[]): unknown => {
     const { desired } = slowStart.apply({ desired: [local], changes: { added, dropped: [] } }, nowMs)
-    return desired[0]?.rules.insiders?.map(({ weight }) => weight)
+    return desired[0]?.insiders?.map(({ weight }) => weight)
   }
   t.same(weights(0, [local]), [1])
   t.same(weights(5000, []), [6])
