@@ -199,8 +199,8 @@ struct lb_server {
 	__u32 upper, lower; /* thresholds; 0: none */
 	__u8 tun_type, tun_flags;
 	__be16 tun_port;
-	__u32 next;    /* removed servers of its service; of a free record: free list */
-	__u32 removed; /* monotonic seconds when it went to the trash */
+	__u32 next; /* removed servers of its service; of a free record: free list */
+	__u32 removed; /* monotonic seconds when it went to the trash; in a list: since when it drains, 0: it does not */
 	__u32 before; /* in the trash: id of the server before it in the list then, 0: it was the head */
 };
 

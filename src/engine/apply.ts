@@ -9,6 +9,7 @@ import { findService, serviceSpots } from '../maps/service-index.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import type { ServiceSpot } from '../native/handles.ts'
+import { Drain, type Draining } from './drain.ts'
 import { plan } from './plan.ts'
 import type { ActualService, DesiredRecord, Operation } from './plan.ts'
 import { changeService, createService, deleteService, endpointOf } from './service-edit.ts'
@@ -37,11 +38,20 @@ export interface Applied {
   readonly unmet: Set<DesiredService>
   /** Names of these: there may be an older version of them in the table. */
   readonly strays: Set<ServiceName>
+  /** Servers that are no longer wanted and still there. */
+  readonly draining: Draining
 }
 
 /** Of a source of which nothing is known: everything it owns is read. */
 export function nothingApplied(): Applied {
-  return { generation: -1n, byWant: new Map(), byName: new Map(), unmet: new Set(), strays: new Set() }
+  return {
+    generation: -1n,
+    byWant: new Map(),
+    byName: new Map(),
+    unmet: new Set(),
+    strays: new Set(),
+    draining: new Map(),
+  }
 }
 
 /** How a whole desired state differs from what was applied last. */
@@ -55,28 +65,49 @@ export function changesSince(applied: Applied, desired: readonly DesiredService[
 }
 
 /**
- * `source`: enum lb_source. Counts services; what cannot be is in `failed`, the rest is done. Brings `applied` up to
- * date, except its generation; if this throws it is useless.
+ * `source`: enum lb_source. `drainLimitS`: how long servers drain. Counts services; what cannot be is in `failed`, the rest is
+ * done. Brings `applied` up to date, except its generation; if this throws it is useless.
  */
-export function applyDesired(edit: Edit, source: number, changes: DesiredChanges, applied: Applied): ApplyResult {
+export function applyDesired(
+  edit: Edit,
+  source: number,
+  changes: DesiredChanges,
+  applied: Applied,
+  drainLimitS: number,
+): ApplyResult {
   const { maps } = edit
+  const drain = new Drain(maps, edit.nowS, drainLimitS)
   const failed: Failure[] = []
   const stale = forget(applied, changes.dropped)
-  const fresh = [...applied.unmet, ...changes.added]
+  const again = forgetDrained(applied, drain, stale)
+  const fresh = [...applied.unmet, ...again, ...changes.added]
   const { records, wants } = encodeAll(fresh, applied, failed)
   // A service that is wanted but cannot be said in the table's terms stays as it is.
   const unclear = new Set(unclearNames(fresh, failed).filter((name) => !wants.has(name) && !applied.byName.has(name)))
   for (const name of wants.keys()) stale.add(name)
   const actual = applied.generation < 0n ? readOwned(maps, source) : readNamed(maps, source, [...stale])
-  const operations = plan(
-    actual.filter(({ name }) => !unclear.has(name)),
-    records,
-  )
+  const clear = actual.filter(({ name }) => !unclear.has(name))
+  const operations = plan(clear, records, (service, server) => drain.keeps(service, server))
   applied.strays.clear()
   for (const name of unclear) applied.strays.add(name)
   const result = performAll(edit, source, operations, wants, failed)
+  drain.settle(clear, records, applied.draining)
   remember(applied, fresh, wants)
   return result
+}
+
+/** Takes services that have servers to be drained no longer out of `applied`, to be applied again. */
+function forgetDrained(applied: Applied, drain: Drain, stale: Set<ServiceName>): DesiredService[] {
+  const again: DesiredService[] = []
+  for (const [name, ids] of applied.draining) {
+    const want = applied.byName.get(name)
+    if (want === undefined || !drain.isDue(ids)) continue
+    stale.add(name)
+    applied.byWant.delete(want)
+    applied.byName.delete(name)
+    again.push(want)
+  }
+  return again
 }
 
 /** Takes what is no longer wanted out of `applied`; names of services that may have to change. */

@@ -31,6 +31,7 @@ import type {
 import type { ServiceSpot, TableHandles } from '../native/handles.ts'
 import { applyDesired, changesSince, nothingApplied } from './apply.ts'
 import type { Applied } from './apply.ts'
+import { Drain } from './drain.ts'
 import { recoverTable } from './recover.ts'
 import { additions, announceServers, changeService, createService, deleteService } from './service-edit.ts'
 import type { Edit } from './edit.ts'
@@ -237,7 +238,7 @@ export class KernelTable implements ReconcilingTable {
   /**
    * As ReconcilingTable; a DesiredService object that was applied before is taken to be unchanged: never change one.
    */
-  apply(source: Source, desired: readonly DesiredService[], changes?: DesiredChanges): ApplyResult {
+  apply(source: Source, desired: readonly DesiredService[], changes?: DesiredChanges, drainLimitS = 0): ApplyResult {
     const known = this.#applied.get(source)
     this.#applied.delete(source)
     try {
@@ -245,7 +246,7 @@ export class KernelTable implements ReconcilingTable {
         const before = edit.maps.generation()
         const applied = known?.generation === before ? known : nothingApplied()
         const news = changes !== undefined && known === applied ? changes : changesSince(applied, desired)
-        const result = applyDesired(edit, sourceNumber(source), news, applied)
+        const result = applyDesired(edit, sourceNumber(source), news, applied, drainLimitS)
         const after = isChange(result) ? before + 1n : before
         for (const other of this.#applied.values()) if (other.generation === before) other.generation = after
         applied.generation = after
@@ -258,8 +259,20 @@ export class KernelTable implements ReconcilingTable {
     }
   }
 
+  hasDrained(source: Source, drainLimitS: number): boolean {
+    const draining = this.#applied.get(source)?.draining
+    if (draining === undefined || draining.size === 0) return false
+    const drain = new Drain(this.#maps, this.#nowS(), drainLimitS)
+    return [...draining.values()].some((ids) => drain.isDue(ids))
+  }
+
   close(): void {
     this.#handles.close()
+  }
+
+  /** Monotonic seconds. */
+  #nowS(): number {
+    return Number(this.#handles.clock().ktimeNs / 1_000_000_000n)
   }
 
   /**
@@ -269,7 +282,7 @@ export class KernelTable implements ReconcilingTable {
   #edit<T>(change: (edit: Edit) => T, isEdit: (result: T) => boolean = () => true): T {
     const maps = this.#maps
     return this.#handles.withLock(() => {
-      const nowS = Number(this.#handles.clock().ktimeNs / 1_000_000_000n)
+      const nowS = this.#nowS()
       if (maps.book.editing(0) !== 0) this.#recover(nowS)
       maps.book.setEditing(0, 1)
       let result: T

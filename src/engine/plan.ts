@@ -42,11 +42,20 @@ export type Operation =
   | { readonly kind: 'change'; readonly id: number; readonly name: ServiceName; readonly changes: ServiceChanges }
   | { readonly kind: 'add'; readonly name: ServiceName; readonly want: DesiredRecord }
 
+/** Whether a server that is no longer wanted stays in its service with weight 0. */
+export type Drains = (service: ActualService, server: ActualServer) => boolean
+
+const neverDrains: Drains = () => false
+
 /**
  * Removals first, so that what they free can be used; then changes, then additions. Names in `desired` are unique.
  * Servers that stay keep their place; new ones come in the order of adding.
  */
-export function plan(actual: readonly ActualService[], desired: readonly DesiredRecord[]): Operation[] {
+export function plan(
+  actual: readonly ActualService[],
+  desired: readonly DesiredRecord[],
+  drains: Drains = neverDrains,
+): Operation[] {
   const wanted = new Map(desired.map((want) => [want.name, want]))
   const removals: Operation[] = []
   const changes: Operation[] = []
@@ -57,23 +66,27 @@ export function plan(actual: readonly ActualService[], desired: readonly Desired
       continue
     }
     wanted.delete(service.name)
-    const change = planChange(service, want)
+    const change = planChange(service, want, drains)
     if (change !== undefined) changes.push(change)
   }
   const additions: Operation[] = Array.from(wanted.values(), (want) => ({ kind: 'add', name: want.name, want }))
   return [...removals, ...changes, ...additions]
 }
 
-function planChange(service: ActualService, want: DesiredRecord): Operation | undefined {
+function planChange(service: ActualService, want: DesiredRecord, drains: Drains): Operation | undefined {
   const { id, name } = service
-  const servers = planServers(service.servers, want.servers)
+  const servers = planServers(service.servers, want.servers, (server) => drains(service, server))
   const same = sameServiceConfig(service.config, want.config)
   if (same && servers.removed.size === 0 && servers.edited.size === 0 && servers.added.length === 0) return undefined
   return { kind: 'change', id, name, changes: same ? servers : { ...servers, config: want.config } }
 }
 
 /** `actual` in list order, `desired` in the order of adding; names in each are unique. */
-export function planServers(actual: readonly ActualServer[], desired: readonly ServerWant[]): ServerChanges {
+export function planServers(
+  actual: readonly ActualServer[],
+  desired: readonly ServerWant[],
+  drains: (server: ActualServer) => boolean = () => false,
+): ServerChanges {
   const removed = new Set<number>()
   const edited = new Map<number, ServerWant>()
   if (sameOrder(actual, desired)) {
@@ -88,7 +101,11 @@ export function planServers(actual: readonly ActualServer[], desired: readonly S
     else noteEdit(edited, server, want)
     present.delete(want.name)
   }
-  for (const server of present.values()) removed.add(server.id)
+  for (const server of present.values()) {
+    const { id, name, config } = server
+    if (drains(server)) noteEdit(edited, server, { name, config: { ...config, weight: 0 } })
+    else removed.add(id)
+  }
   return { removed, edited, added }
 }
 

@@ -68,3 +68,13 @@ t.test('every field of a server counts', async (t) => {
     t.equal(changes.edited.size, 1, field)
   }
 })
+
+t.test('a server that is no longer wanted and drains is changed to weight 0, or stays at it', async (t) => {
+  const before = [actual(3, 'c', 4), actual(2, 'b', 0), actual(1, 'a')]
+  const drains = ({ id }: ActualServer): boolean => id !== 1
+  t.same(planServers(before, [want('d')], drains), {
+    removed: new Set([1]),
+    edited: new Map([[3, want('c', 0)]]),
+    added: [want('d')],
+  })
+})
