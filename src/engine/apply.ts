@@ -1,18 +1,22 @@
 /** Makes what a source owns be what it wants, touching only what differs. The table's lock is held. */
+import { insidersOf } from '../maps/audience.ts'
 import { readList } from '../maps/lists.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { serviceName } from '../maps/names.ts'
 import { readServerConfig, readServiceConfig } from '../maps/records.ts'
+import type { ServerWant } from '../maps/records.ts'
 import { setServerBits } from '../maps/filter.ts'
 import type { ServerEndpoint } from '../maps/filter.ts'
 import { findService, serviceSpots } from '../maps/service-index.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
+import type { ServerSpec, ServiceKey } from '../model/types.ts'
 import type { ServiceSpot } from '../native/handles.ts'
 import { Drain, type Draining } from './drain.ts'
 import { plan } from './plan.ts'
-import type { ActualService, DesiredRecord, Operation } from './plan.ts'
-import { changeService, createService, deleteService, endpointOf } from './service-edit.ts'
+import type { ActualServer, ActualService, DesiredRecord, Operation } from './plan.ts'
+import { endpointOf } from './list-edit.ts'
+import { changeService, createService, deleteService } from './service-edit.ts'
 import type { Edit } from './edit.ts'
 import { describeKey, encodeServer, encodeService } from './specs.ts'
 import type { ApplyResult, DesiredChanges, DesiredService } from './table.ts'
@@ -187,17 +191,19 @@ function readNamed(maps: TableMaps, source: number, names: readonly ServiceName[
 }
 
 function readActual(maps: TableMaps, id: number): ActualService {
-  const { ids } = readList(maps.cells, maps.services.list(id))
+  const insiders = insidersOf(maps, id)
   return {
     id,
     name: maps.serviceName(id),
     config: readServiceConfig(maps, id),
-    servers: ids.map((server) => ({
-      id: server,
-      name: maps.serverName(server),
-      config: readServerConfig(maps, server),
-    })),
+    servers: readServers(maps, id),
+    ...(insiders === 0 ? {} : { insiders: readServers(maps, insiders) }),
   }
+}
+
+function readServers(maps: TableMaps, service: number): ActualServer[] {
+  const { ids } = readList(maps.cells, maps.services.list(service))
+  return ids.map((id) => ({ id, name: maps.serverName(id), config: readServerConfig(maps, id) }))
 }
 
 /** What is wanted in the table's terms, and by name. */
@@ -225,13 +231,18 @@ function encodeAll(
   return { records, wants }
 }
 
-function encodeDesired({ service, servers }: DesiredService): DesiredRecord {
+function encodeDesired({ service, servers, insiders }: DesiredService): DesiredRecord {
   const want = encodeService(service)
-  const records = servers.map((server) => encodeServer(want.name, server))
+  const others = insiders === undefined ? {} : { insiders: encodeServers(want.name, service.key, insiders) }
+  return { ...want, servers: encodeServers(want.name, service.key, servers), ...others }
+}
+
+function encodeServers(service: ServiceName, key: ServiceKey, servers: readonly ServerSpec[]): ServerWant[] {
+  const records = servers.map((server) => encodeServer(service, server))
   if (new Set(records.map(({ name }) => name)).size < records.length) {
-    throw new LbError('SERVER_EXISTS', `${describeKey(service.key)} has a server twice`)
+    throw new LbError('SERVER_EXISTS', `${describeKey(key)} has a server twice`)
   }
-  return { ...want, servers: records }
+  return records
 }
 
 /** Names of the services that failed to be encoded, as far as they have one. */
@@ -254,10 +265,15 @@ function announce(maps: TableMaps, operations: readonly Operation[]): void {
   for (const operation of operations) {
     if (operation.kind === 'remove') continue
     const service = operation.name
-    const added = operation.kind === 'add' ? operation.want.servers : operation.changes.added
-    for (const server of added) endpoints.push(endpointOf(service, server))
+    for (const server of addedBy(operation)) endpoints.push(endpointOf(service, server))
   }
   setServerBits(maps, endpoints)
+}
+
+function addedBy(operation: Exclude<Operation, { kind: 'remove' }>): readonly ServerWant[] {
+  if (operation.kind === 'add') return [...operation.want.servers, ...(operation.want.insiders ?? [])]
+  const { added, insiders } = operation.changes
+  return insiders === undefined || insiders === 'none' ? added : [...added, ...insiders.added]
 }
 
 function perform(edit: Edit, source: number, operation: Operation, spot: ServiceSpot | undefined): void {
@@ -274,6 +290,6 @@ function perform(edit: Edit, source: number, operation: Operation, spot: Service
     if (entry?.live) {
       throw new LbError('SERVICE_EXISTS', `Service belongs to source "${sourceName(maps.services.source(entry.id))}"`)
     }
-    createService(edit, operation.want, spot, source, operation.want.servers)
+    createService(edit, operation.want, spot, source)
   }
 }

@@ -4,6 +4,7 @@
  * (the weight, the counts, lb_server.removed), so a new process goes on where another one left off.
  */
 import { protocolNumber, serviceProtocol, type ServiceName } from '../maps/names.ts'
+import type { ServerWant } from '../maps/records.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import type { ActualServer, ActualService, DesiredRecord } from './plan.ts'
 
@@ -46,16 +47,25 @@ export class Drain {
    */
   settle(services: readonly ActualService[], records: readonly DesiredRecord[], draining: Draining): void {
     const { servers } = this.#maps
-    for (const { name, servers: before } of services) {
+    for (const service of services) {
+      const { name } = service
       const kept = this.#kept.get(name) ?? []
       if (kept.length > 0) draining.set(name, kept)
       else draining.delete(name)
       for (const id of kept) if (servers.removed(id) === 0) servers.setRemoved(id, this.#nowS)
-      const marked = before.filter(({ id }) => servers.removed(id) !== 0 && !kept.includes(id))
-      if (marked.length === 0) continue
-      const wanted = new Set(records.find((record) => record.name === name)?.servers.map((server) => server.name))
-      for (const server of marked) if (wanted.has(server.name)) servers.setRemoved(server.id, 0)
+      const isMarked = ({ id }: ActualServer): boolean => servers.removed(id) !== 0 && !kept.includes(id)
+      const marked = service.servers.filter(isMarked)
+      const insiders = service.insiders?.filter(isMarked) ?? []
+      if (marked.length + insiders.length === 0) continue
+      const record = records.find((each) => each.name === name)
+      this.#unmark(marked, record?.servers)
+      this.#unmark(insiders, record?.insiders)
     }
+  }
+
+  #unmark(servers: readonly ActualServer[], wants: readonly ServerWant[] = []): void {
+    const wanted = new Set(wants.map(({ name }) => name))
+    for (const { id, name } of servers) if (wanted.has(name)) this.#maps.servers.setRemoved(id, 0)
   }
 
   #isOver(id: number): boolean {

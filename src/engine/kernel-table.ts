@@ -9,8 +9,9 @@ import { serverAddress, serverFamily, serverName, serviceName } from '../maps/na
 import type { ServerName } from '../maps/names.ts'
 import { findService, serviceSpot } from '../maps/service-index.ts'
 import type { IndexEntry } from '../maps/service-index.ts'
-import { totalRates, zeroServerRates, zeroServiceRates, zeroTotalRates } from '../maps/rates.ts'
-import { addTotal, laneCounters, newSums, toCounters, zeroServer, zeroServiceBase, zeroTotal } from '../maps/stats.ts'
+import { totalRates, zeroTotalRates } from '../maps/rates.ts'
+import { addTotal, laneCounters, newSums, toCounters, zeroTotal } from '../maps/stats.ts'
+import { readServiceConfig } from '../maps/records.ts'
 import { readSettings, writeSettings } from '../maps/settings.ts'
 import { TableMaps } from '../maps/table-maps.ts'
 import { canBeServer } from '../model/server-address.ts'
@@ -33,14 +34,15 @@ import { applyDesired, changesSince, nothingApplied } from './apply.ts'
 import type { Applied } from './apply.ts'
 import { Drain } from './drain.ts'
 import { recoverTable } from './recover.ts'
-import { additions, announceServers, changeService, createService, deleteService } from './service-edit.ts'
+import { announceServers } from './list-edit.ts'
+import { additions, changeService, createService, deleteService } from './service-edit.ts'
 import type { Edit } from './edit.ts'
 import { steerLive } from './marks.ts'
 import { refreshSources } from './sources.ts'
 import { checkTimeouts, encodeServer, encodeService } from './specs.ts'
 import type { ApplyResult, DesiredChanges, DesiredService, ReconcilingTable, Totals } from './table.ts'
-import { sweepSome, trashedByName, zeroTrashed } from './trash.ts'
-import { liveServices, sourceNumber, ViewReader } from './views.ts'
+import { sweepSome, trashedByName, zeroService } from './trash.ts'
+import { liveServices, sourceNumber, ViewReader, withInsiders } from './views.ts'
 
 /** A service that packets find, and where the index has it. */
 interface Found extends IndexEntry {
@@ -128,13 +130,17 @@ export class KernelTable implements ReconcilingTable {
   addService(spec: ServiceSpec, source: Source = 'command'): void {
     const want = encodeService(spec)
     this.#edit((edit) => {
-      createService(edit, want, serviceSpot(this.#handles, want.name), sourceNumber(source), [])
+      createService(edit, { ...want, servers: [] }, serviceSpot(this.#handles, want.name), sourceNumber(source))
     })
   }
 
   editService(spec: ServiceSpec): void {
-    const { config } = encodeService(spec)
-    this.#edit((edit) => changeService(edit, this.#get(spec.key, 'NO_SERVICE').id, { ...additions([]), config }))
+    const want = encodeService(spec)
+    this.#edit((edit) => {
+      const { id } = this.#get(spec.key, 'NO_SERVICE')
+      const { policy, allowed } = spec.policy === undefined ? readServiceConfig(this.#maps, id) : want.config
+      changeService(edit, id, { ...additions([]), config: { ...want.config, policy, allowed } })
+    })
   }
 
   deleteService(key: ServiceKey): void {
@@ -187,16 +193,7 @@ export class KernelTable implements ReconcilingTable {
   zero(key?: ServiceKey): void {
     this.#edit(() => {
       const ids = key === undefined ? liveServices(this.#maps) : [this.#get(key, 'NO_SERVICE').id]
-      for (const id of ids) {
-        const { ids: servers } = readList(this.#maps.cells, this.#maps.services.list(id))
-        for (const server of servers) {
-          zeroServer(this.#maps, server)
-          zeroServerRates(this.#maps, server)
-        }
-        zeroTrashed(this.#maps, id)
-        zeroServiceBase(this.#maps, id)
-        zeroServiceRates(this.#maps, id)
-      }
+      for (const id of ids) for (const each of withInsiders(this.#maps, id)) zeroService(this.#maps, each)
       if (key !== undefined) return
       zeroTotal(this.#maps)
       zeroTotalRates(this.#maps)

@@ -14,11 +14,14 @@ export interface ActualService {
   readonly name: ServiceName
   readonly config: ServiceConfig
   readonly servers: readonly ActualServer[]
+  /** Those for insiders, where they have other ones. */
+  readonly insiders?: readonly ActualServer[]
 }
 
 /** A service as a source wants it, with its servers in the order of adding. */
 export interface DesiredRecord extends ServiceWant {
   readonly servers: readonly ServerWant[]
+  readonly insiders?: readonly ServerWant[]
 }
 
 /** How the servers of a service change. */
@@ -35,6 +38,8 @@ export interface ServerChanges {
 export interface ServiceChanges extends ServerChanges {
   /** Absent: scheduler, flags and persistence stay. */
   readonly config?: ServiceConfig
+  /** Of the servers for insiders, who may have had none of their own; `none`: they get those of all. Absent: as before. */
+  readonly insiders?: ServerChanges | 'none'
 }
 
 export type Operation =
@@ -75,10 +80,32 @@ export function plan(
 
 function planChange(service: ActualService, want: DesiredRecord, drains: Drains): Operation | undefined {
   const { id, name } = service
-  const servers = planServers(service.servers, want.servers, (server) => drains(service, server))
+  const drainsHere = (server: ActualServer): boolean => drains(service, server)
+  const servers = planServers(service.servers, want.servers, drainsHere)
   const same = sameServiceConfig(service.config, want.config)
-  if (same && servers.removed.size === 0 && servers.edited.size === 0 && servers.added.length === 0) return undefined
-  return { kind: 'change', id, name, changes: same ? servers : { ...servers, config: want.config } }
+  const insiders = planInsiders(service.insiders, want.insiders, drainsHere)
+  if (same && isNothing(servers) && insiders === undefined) return undefined
+  const config = same ? {} : { config: want.config }
+  return {
+    kind: 'change',
+    id,
+    name,
+    changes: { ...servers, ...config, ...(insiders === undefined ? {} : { insiders }) },
+  }
+}
+
+function planInsiders(
+  actual: readonly ActualServer[] | undefined,
+  desired: readonly ServerWant[] | undefined,
+  drains: (server: ActualServer) => boolean,
+): ServiceChanges['insiders'] {
+  if (desired === undefined) return actual === undefined ? undefined : 'none'
+  const changes = planServers(actual ?? [], desired, drains)
+  return actual !== undefined && isNothing(changes) ? undefined : changes
+}
+
+function isNothing({ removed, edited, added }: ServerChanges): boolean {
+  return removed.size === 0 && edited.size === 0 && added.length === 0
 }
 
 /** `actual` in list order, `desired` in the order of adding; names in each are unique. */

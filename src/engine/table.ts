@@ -54,7 +54,7 @@ export interface Table {
 
   /** SERVICE_EXISTS, NO_SCHEDULER, INVALID, TABLE_FULL. */
   addService(spec: ServiceSpec, source?: Source): void
-  /** NO_SERVICE, NO_SCHEDULER, INVALID. Servers, counters and, with the same scheduler, its state stay. */
+  /** NO_SERVICE, NO_SCHEDULER, INVALID. Servers, counters, with the same scheduler its state, and a policy not named stay. */
   editService(spec: ServiceSpec): void
   /** NO_SERVICE. */
   deleteService(key: ServiceKey): void
@@ -80,6 +80,8 @@ export interface Table {
 export interface DesiredService {
   readonly service: ServiceSpec
   readonly servers: readonly ServerSpec[]
+  /** Servers for clients in pods and on the host itself; absent: they get those that all others get. */
+  readonly insiders?: readonly ServerSpec[]
 }
 
 /** How a desired state differs from the one that the same source gave before. */
