@@ -41,16 +41,12 @@ function note(scenario: string, results: ReadonlyMap<Row, Result>): void {
   }
 }
 
-/** Compares with what is expected, but for the known gaps, which have to be as many as they were. */
+/** Compares with what is expected, but for callers of addresses that the known gaps are in, and still have to be in. */
 function compare(t: Test, name: string, results: ReadonlyMap<Row, Result>): void {
   const found = mismatches(results)
   for (const line of mismatchTable(found)) t.comment(line)
-  const counts: Record<string, number> = {}
-  for (const { row } of found) {
-    const key = `${row.caller} ${row.address}`
-    counts[key] = (counts[key] ?? 0) + 1
-  }
-  t.same(counts, gaps[name] ?? {}, `${results.size} rows`)
+  const groups = new Set(found.map(({ row }) => `${row.caller} ${row.address}`))
+  t.same([...groups].sort(), gaps[name] ?? [], `gaps in ${name}, of ${results.size} rows`)
 }
 
 t.test(
