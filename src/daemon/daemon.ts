@@ -10,10 +10,12 @@ import type { Config } from '../config/schema.ts'
 import type { DesiredService } from '../engine/table.ts'
 import type { IpAddress } from '../kube/address.ts'
 import type { KubeChanges } from '../kube/client/kubernetes-source.ts'
+import { annotationEvent, type EventSink, startingEvent } from '../kube/events.ts'
 import { NodeContext } from '../kube/node-context.ts'
 import type { HealthCheck } from '../kube/observed.ts'
 import { serviceText } from '../kube/service-text.ts'
-import { Translator } from '../kube/translator.ts'
+import { SlowStart } from '../kube/slow-start.ts'
+import { type Notice, Translator } from '../kube/translator.ts'
 import { formatProblem } from '../manifests/problem.ts'
 import type { ManifestState, ProblemChanges } from '../manifests/store.ts'
 import { parsePortRange } from '../model/masquerade-ports.ts'
@@ -56,6 +58,8 @@ export interface DaemonParts {
   readonly status: ProxyStatus
   /** Services whose ports tell load balancers of this node's endpoints: all that there are. */
   readonly onHealthChecks: (checks: readonly HealthCheck[], addresses: readonly IpAddress[]) => void
+  /** Where owners of objects are told something; absent: nowhere. */
+  readonly events?: EventSink
 }
 
 /** As kube-proxy sets them: who has a server that drains or is gone begins anew. */
@@ -72,7 +76,7 @@ export class Daemon {
   readonly #log: Log
   readonly #room: TableRoom
   readonly #policy: AttachPolicy
-  readonly #notices = new News<{ readonly object: string; readonly reason: string }>()
+  readonly #notices = new News<Notice>()
   readonly #trouble = new News<unknown>()
   readonly #interfaces: InterfaceKeeper
   readonly #cluster: ClusterKeeper
@@ -82,6 +86,9 @@ export class Daemon {
   readonly #timers: Timers
   readonly #context: NodeContext
   readonly #translator: Translator
+  readonly #slowStart = new SlowStart((key) => this.#table?.service(key)?.servers ?? [])
+  /** The next change of weights. */
+  #weights: { cancel(): void } | undefined
   #table: ManagedTable | undefined
   #reconciler: Reconciler | undefined
   #check: { cancel(): void } | undefined
@@ -133,6 +140,7 @@ export class Daemon {
 
   /** Opens or makes the table, attaches, starts the source, and follows from then on. Throws if there is no table. */
   start(): void {
+    this.#parts.events?.record(startingEvent(nodeName(this.#kubeProxy.configuration)))
     for (const warning of this.#kubeProxy.warnings) this.#log.warn({ warning }, 'configuration')
     this.#cluster.checkPorts()
     this.#table = this.#openTable()
@@ -163,6 +171,7 @@ export class Daemon {
   /** Lets go of everything and leaves the kernel's table as it is. */
   stop(): void {
     this.#check?.cancel()
+    this.#weights?.cancel()
     this.#source.close()
     this.#interfaces.close()
     this.#reconciler?.close()
@@ -209,18 +218,37 @@ export class Daemon {
   #submit(complete: boolean): number {
     this.#complete ||= complete
     const translation = this.#translator.take()
-    const { desired, notices, healthChecks } = translation
+    const { notices, healthChecks } = translation
+    const { desired, changes } = this.#slowStart.apply(translation, this.#timers.now())
     const { status, onHealthChecks } = this.#parts
     status.translated(translation)
     this.#cluster.note(translation.changes.added)
     onHealthChecks(healthChecks, this.#healthAddresses())
-    const named = notices.map((notice) => [`${notice.object} ${notice.reason}`, notice] as const)
-    for (const notice of this.#notices.update(named).found) this.#log.warn(notice, 'not served in full')
+    this.#sayNotices(notices)
     if (!this.#complete) this.#reconciler?.submit(this.#withKept(desired))
-    else if (this.#incremental) this.#reconciler?.submit(desired, translation.changes)
+    else if (this.#incremental) this.#reconciler?.submit(desired, changes)
     else this.#reconciler?.submit(desired)
     this.#incremental = this.#complete
+    this.#awaitWeights()
     return desired.length
+  }
+
+  /** What is new of what is not served as its owner may expect. */
+  #sayNotices(notices: readonly Notice[]): void {
+    const named = notices.map((notice) => [`${notice.object} ${notice.reason}`, notice] as const)
+    for (const { object, reason, tell } of this.#notices.update(named).found) {
+      this.#log.warn({ object, reason }, 'not served in full')
+      if (tell !== undefined)
+        this.#parts.events?.record(annotationEvent(tell, `${object}: ${reason}; the default stays in force`))
+    }
+  }
+
+  /** Weights of new servers rise with time. */
+  #awaitWeights(): void {
+    this.#weights?.cancel()
+    const waitMs = this.#slowStart.dueMs(this.#timers.now())
+    this.#weights =
+      waitMs === undefined ? undefined : this.#timers.after(Math.ceil(waitMs), () => this.#submit(this.#complete))
   }
 
   /** Where health checks are served: as node ports are; none: everywhere. */

@@ -40,6 +40,7 @@ export type ManagedTable = Pick<
   | 'generation'
   | 'apply'
   | 'hasDrained'
+  | 'service'
   | 'services'
   | 'settings'
   | 'changeSettings'

@@ -9,7 +9,7 @@ import { LbError } from '../../src/model/errors.ts'
 import type { PodsKnown } from '../../src/maps/pods.ts'
 import type { ServiceRanges } from '../../src/maps/service-ranges.ts'
 import { initialSettings, type Settings, type SettingsChange } from '../../src/model/settings.ts'
-import type { Prefix, ServiceView, Source, Timeouts } from '../../src/model/types.ts'
+import type { Prefix, ServiceKey, ServiceView, Source, Timeouts } from '../../src/model/types.ts'
 import type { Log } from '../../src/observe/log.ts'
 
 const noCounters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
@@ -124,6 +124,10 @@ export class FakeTable implements ManagedTable {
   edit(change: (entries: Map<string, Entry>) => void): void {
     change(this.entries)
     this.#generation++
+  }
+
+  service(key: ServiceKey): ServiceView | undefined {
+    return this.services().find((view) => serviceText(view.key) === serviceText(key))
   }
 
   services(): ServiceView[] {
