@@ -217,7 +217,12 @@ const serverStats = {
 const serviceStats = {
   type: 'object',
   required: ['name', 'counters', 'rates', 'servers'],
-  properties: { name: { type: 'string' }, ...stats.properties, servers: { type: 'array', items: serverStats } },
+  properties: {
+    name: { type: 'string' },
+    ...stats.properties,
+    servers: { type: 'array', items: serverStats },
+    insiders: { type: 'array', items: serverStats },
+  },
 } as const
 
 const end = { type: 'object', required: ['address', 'port'], properties: { address, port } } as const
