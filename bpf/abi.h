@@ -155,7 +155,8 @@ struct lb_service {
 	__u32 source;   /* enum lb_source */
 	__u32 next;     /* head of its removed servers; of a free record: free list */
 	__u32 edited;   /* monotonic seconds of the last edit */
-	__u32 pad[3];
+	__u32 pair; /* the service of its insiders; of that: whose it is; 0: none. User space's own */
+	__u32 pad[2];
 };
 
 /* Head of a list of servers, the first cell of a range of cells; the slots follow, in the order of the
@@ -201,8 +202,8 @@ struct lb_server {
 	__u32 upper, lower; /* thresholds; 0: none */
 	__u8 tun_type, tun_flags;
 	__be16 tun_port;
-	__u32 next;    /* removed servers of its service; of a free record: free list */
-	__u32 removed; /* monotonic seconds when it went to the trash */
+	__u32 next; /* removed servers of its service; of a free record: free list */
+	__u32 removed; /* monotonic seconds when it went to the trash; in a list: since when it drains, 0: it does not */
 	__u32 before; /* in the trash: id of the server before it in the list then, 0: it was the head */
 };
 

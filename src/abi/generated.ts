@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '288ed54b16da'
+export const layoutVersion = 'd314f0b459a9'
 
 /** enum lb_af */
 export const LbAf = {
@@ -2226,6 +2226,7 @@ export class LbServiceArray extends StructArray {
     source: 40,
     next: 44,
     edited: 48,
+    pair: 52,
   } as const
 
   vaddr(i: number): Uint8Array<ArrayBuffer> {
@@ -2322,6 +2323,14 @@ export class LbServiceArray extends StructArray {
 
   setEdited(i: number, value: number): void {
     this.view.setUint32(i * 64 + 48, value, littleEndian)
+  }
+
+  pair(i: number): number {
+    return this.view.getUint32(i * 64 + 52, littleEndian)
+  }
+
+  setPair(i: number, value: number): void {
+    this.view.setUint32(i * 64 + 52, value, littleEndian)
   }
 }
 
@@ -3013,6 +3022,7 @@ export const layout = {
         { name: 'source', offset: 40, type: '__u32' },
         { name: 'next', offset: 44, type: '__u32' },
         { name: 'edited', offset: 48, type: '__u32' },
+        { name: 'pair', offset: 52, type: '__u32' },
       ],
     },
     lb_service_range: {

@@ -136,6 +136,15 @@ export const configSchema = {
       default: 1000,
       description: 'How often to see whether somebody changed what bpvsd owns, and to put it right.',
     },
+    drainLimitS: {
+      type: 'integer',
+      minimum: 0,
+      maximum: 2147483647,
+      flag: 'SECONDS',
+      default: 3600,
+      description:
+        'How long a server that is no longer wanted may keep its TCP connections, with weight 0. 0: it goes at once.',
+    },
     rescanIntervalMs: {
       type: 'integer',
       minimum: 1000,

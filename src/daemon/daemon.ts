@@ -57,6 +57,12 @@ export interface DaemonParts {
   readonly onHealthChecks: (checks: readonly HealthCheck[], addresses: readonly IpAddress[]) => void
 }
 
+/** As kube-proxy sets them: who has a server that drains or is gone begins anew. */
+const kubeProxyTunables = [
+  ['expire_nodest_conn', 1],
+  ['expire_quiescent_template', 1],
+] as const
+
 export class Daemon {
   readonly #parts: DaemonParts
   readonly #config: Config
@@ -124,7 +130,9 @@ export class Daemon {
     this.#table = this.#openTable()
     const source = this.#sourceName
     const onApplied: ReconcilerOptions['onApplied'] = (ms, size) => this.#parts.status.applied(ms, size)
-    this.#reconciler = new Reconciler({ source, table: this.#table, log: this.#log, timers: this.#timers, onApplied })
+    const { drainLimitS } = this.#config
+    const parts = { source, table: this.#table, log: this.#log, timers: this.#timers, drainLimitS, onApplied }
+    this.#reconciler = new Reconciler(parts)
     this.#interfaces.start()
     this.#sockets.start()
     this.#readAddresses()
@@ -157,7 +165,8 @@ export class Daemon {
   #openTable(): ManagedTable {
     const table = this.#host.openTable(this.#room, this.#policy)
     const { bypass, sysctls } = this.#config
-    const values = sysctls.map(parseTunable).map(({ name, value }) => [name, value])
+    const wanted = sysctls.map(parseTunable).map(({ name, value }) => [name, value] as const)
+    const values = [...(this.#sourceName === 'kubernetes' ? kubeProxyTunables : []), ...wanted]
     if (bypass !== undefined || values.length > 0) {
       table.changeSettings({ ...(bypass === undefined ? {} : { bypass }), tunables: Object.fromEntries(values) })
     }

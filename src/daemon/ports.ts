@@ -35,7 +35,7 @@ export interface TableRoom {
 /** What the daemon asks of a table. */
 export type ManagedTable = Pick<
   ReconcilingTable,
-  'generation' | 'apply' | 'services' | 'changeSettings' | 'setTimeouts' | 'refreshSources' | 'close'
+  'generation' | 'apply' | 'hasDrained' | 'services' | 'changeSettings' | 'setTimeouts' | 'refreshSources' | 'close'
 >
 
 /** The network namespace that the daemon runs in. Calls throw LbError. */

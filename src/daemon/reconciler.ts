@@ -15,10 +15,13 @@ export interface ReconcilerOptions {
   readonly table: ManagedTable
   readonly log: Log
   readonly timers: Timers
+  /** How long a server that is no longer wanted may keep its TCP connections, seconds. */
+  readonly drainLimitS: number
   /** The table is as wanted, but for what failed; after so many milliseconds. */
   readonly onApplied?: (tookMs: number, size: TableSize) => void
 }
 
+const nothingNew: DesiredChanges = { added: [], dropped: [] }
 const firstRetryMs = 1000
 const lastRetryMs = 60_000
 /** When a table is full, thousands of services may fail at once. */
@@ -30,6 +33,7 @@ export class Reconciler {
   readonly #source: Source
   readonly #log: Log
   readonly #timers: Timers
+  readonly #drainLimitS: number
   readonly #onApplied: ReconcilerOptions['onApplied']
   readonly #failures = new News<Failure>()
   #table: ManagedTable
@@ -44,6 +48,7 @@ export class Reconciler {
     this.#table = options.table
     this.#log = options.log
     this.#timers = options.timers
+    this.#drainLimitS = options.drainLimitS
     this.#onApplied = options.onApplied
   }
 
@@ -54,10 +59,14 @@ export class Reconciler {
     this.#apply('applied', changes)
   }
 
-  /** Looks whether somebody else wrote, and if so puts right what is the source's. Before the first submit: nothing. */
+  /**
+   * Looks whether somebody else wrote, and if so puts right what is the source's; and whether servers have drained. Before the
+   * first submit: nothing.
+   */
   check(): void {
-    if (this.#desired === undefined || this.#table.generation() === this.#seen) return
-    this.#apply('repaired')
+    if (this.#desired === undefined) return
+    if (this.#table.generation() !== this.#seen) this.#apply('repaired')
+    else if (this.#table.hasDrained(this.#source, this.#drainLimitS)) this.#apply('drained', nothingNew)
   }
 
   /** From now on another table: the one before was unloaded. */
@@ -71,7 +80,7 @@ export class Reconciler {
     this.#retry?.cancel()
   }
 
-  #apply(what: 'applied' | 'repaired' | 'retried', changes?: DesiredChanges): void {
+  #apply(what: 'applied' | 'repaired' | 'retried' | 'drained', changes?: DesiredChanges): void {
     const desired = this.#desired
     if (desired === undefined) return
     this.#retry?.cancel()
@@ -79,7 +88,7 @@ export class Reconciler {
     const started = this.#timers.now()
     try {
       const before = this.#table.generation()
-      const result = this.#table.apply(this.#source, desired, changes)
+      const result = this.#table.apply(this.#source, desired, changes, this.#drainLimitS)
       this.#note(before, result)
       const tookMs = this.#timers.now() - started
       const servers = desired.reduce((sum, service) => sum + service.servers.length, 0)

@@ -1,17 +1,22 @@
 /** Makes what a source owns be what it wants, touching only what differs. The table's lock is held. */
+import { insidersOf } from '../maps/audience.ts'
 import { readList } from '../maps/lists.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { serviceName } from '../maps/names.ts'
 import { readServerConfig, readServiceConfig } from '../maps/records.ts'
+import type { ServerWant } from '../maps/records.ts'
 import { setServerBits } from '../maps/filter.ts'
 import type { ServerEndpoint } from '../maps/filter.ts'
 import { findService, serviceSpots } from '../maps/service-index.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
+import type { ServerSpec, ServiceKey } from '../model/types.ts'
 import type { ServiceSpot } from '../native/handles.ts'
+import { Drain, type Draining } from './drain.ts'
 import { plan } from './plan.ts'
-import type { ActualService, DesiredRecord, Operation } from './plan.ts'
-import { changeService, createService, deleteService, endpointOf } from './service-edit.ts'
+import type { ActualServer, ActualService, DesiredRecord, Operation } from './plan.ts'
+import { endpointOf } from './list-edit.ts'
+import { changeService, createService, deleteService } from './service-edit.ts'
 import type { Edit } from './edit.ts'
 import { describeKey, encodeServer, encodeService } from './specs.ts'
 import type { ApplyResult, DesiredChanges, DesiredService } from './table.ts'
@@ -37,11 +42,20 @@ export interface Applied {
   readonly unmet: Set<DesiredService>
   /** Names of these: there may be an older version of them in the table. */
   readonly strays: Set<ServiceName>
+  /** Servers that are no longer wanted and still there. */
+  readonly draining: Draining
 }
 
 /** Of a source of which nothing is known: everything it owns is read. */
 export function nothingApplied(): Applied {
-  return { generation: -1n, byWant: new Map(), byName: new Map(), unmet: new Set(), strays: new Set() }
+  return {
+    generation: -1n,
+    byWant: new Map(),
+    byName: new Map(),
+    unmet: new Set(),
+    strays: new Set(),
+    draining: new Map(),
+  }
 }
 
 /** How a whole desired state differs from what was applied last. */
@@ -55,28 +69,49 @@ export function changesSince(applied: Applied, desired: readonly DesiredService[
 }
 
 /**
- * `source`: enum lb_source. Counts services; what cannot be is in `failed`, the rest is done. Brings `applied` up to
- * date, except its generation; if this throws it is useless.
+ * `source`: enum lb_source. `drainLimitS`: how long servers drain. Counts services; what cannot be is in `failed`, the rest is
+ * done. Brings `applied` up to date, except its generation; if this throws it is useless.
  */
-export function applyDesired(edit: Edit, source: number, changes: DesiredChanges, applied: Applied): ApplyResult {
+export function applyDesired(
+  edit: Edit,
+  source: number,
+  changes: DesiredChanges,
+  applied: Applied,
+  drainLimitS: number,
+): ApplyResult {
   const { maps } = edit
+  const drain = new Drain(maps, edit.nowS, drainLimitS)
   const failed: Failure[] = []
   const stale = forget(applied, changes.dropped)
-  const fresh = [...applied.unmet, ...changes.added]
+  const again = forgetDrained(applied, drain, stale)
+  const fresh = [...applied.unmet, ...again, ...changes.added]
   const { records, wants } = encodeAll(fresh, applied, failed)
   // A service that is wanted but cannot be said in the table's terms stays as it is.
   const unclear = new Set(unclearNames(fresh, failed).filter((name) => !wants.has(name) && !applied.byName.has(name)))
   for (const name of wants.keys()) stale.add(name)
   const actual = applied.generation < 0n ? readOwned(maps, source) : readNamed(maps, source, [...stale])
-  const operations = plan(
-    actual.filter(({ name }) => !unclear.has(name)),
-    records,
-  )
+  const clear = actual.filter(({ name }) => !unclear.has(name))
+  const operations = plan(clear, records, (service, server) => drain.keeps(service, server))
   applied.strays.clear()
   for (const name of unclear) applied.strays.add(name)
   const result = performAll(edit, source, operations, wants, failed)
+  drain.settle(clear, records, applied.draining)
   remember(applied, fresh, wants)
   return result
+}
+
+/** Takes services that have servers to be drained no longer out of `applied`, to be applied again. */
+function forgetDrained(applied: Applied, drain: Drain, stale: Set<ServiceName>): DesiredService[] {
+  const again: DesiredService[] = []
+  for (const [name, ids] of applied.draining) {
+    const want = applied.byName.get(name)
+    if (want === undefined || !drain.isDue(ids)) continue
+    stale.add(name)
+    applied.byWant.delete(want)
+    applied.byName.delete(name)
+    again.push(want)
+  }
+  return again
 }
 
 /** Takes what is no longer wanted out of `applied`; names of services that may have to change. */
@@ -156,17 +191,19 @@ function readNamed(maps: TableMaps, source: number, names: readonly ServiceName[
 }
 
 function readActual(maps: TableMaps, id: number): ActualService {
-  const { ids } = readList(maps.cells, maps.services.list(id))
+  const insiders = insidersOf(maps, id)
   return {
     id,
     name: maps.serviceName(id),
     config: readServiceConfig(maps, id),
-    servers: ids.map((server) => ({
-      id: server,
-      name: maps.serverName(server),
-      config: readServerConfig(maps, server),
-    })),
+    servers: readServers(maps, id),
+    ...(insiders === 0 ? {} : { insiders: readServers(maps, insiders) }),
   }
+}
+
+function readServers(maps: TableMaps, service: number): ActualServer[] {
+  const { ids } = readList(maps.cells, maps.services.list(service))
+  return ids.map((id) => ({ id, name: maps.serverName(id), config: readServerConfig(maps, id) }))
 }
 
 /** What is wanted in the table's terms, and by name. */
@@ -194,13 +231,18 @@ function encodeAll(
   return { records, wants }
 }
 
-function encodeDesired({ service, servers }: DesiredService): DesiredRecord {
+function encodeDesired({ service, servers, insiders }: DesiredService): DesiredRecord {
   const want = encodeService(service)
-  const records = servers.map((server) => encodeServer(want.name, server))
+  const others = insiders === undefined ? {} : { insiders: encodeServers(want.name, service.key, insiders) }
+  return { ...want, servers: encodeServers(want.name, service.key, servers), ...others }
+}
+
+function encodeServers(service: ServiceName, key: ServiceKey, servers: readonly ServerSpec[]): ServerWant[] {
+  const records = servers.map((server) => encodeServer(service, server))
   if (new Set(records.map(({ name }) => name)).size < records.length) {
-    throw new LbError('SERVER_EXISTS', `${describeKey(service.key)} has a server twice`)
+    throw new LbError('SERVER_EXISTS', `${describeKey(key)} has a server twice`)
   }
-  return { ...want, servers: records }
+  return records
 }
 
 /** Names of the services that failed to be encoded, as far as they have one. */
@@ -223,10 +265,15 @@ function announce(maps: TableMaps, operations: readonly Operation[]): void {
   for (const operation of operations) {
     if (operation.kind === 'remove') continue
     const service = operation.name
-    const added = operation.kind === 'add' ? operation.want.servers : operation.changes.added
-    for (const server of added) endpoints.push(endpointOf(service, server))
+    for (const server of addedBy(operation)) endpoints.push(endpointOf(service, server))
   }
   setServerBits(maps, endpoints)
+}
+
+function addedBy(operation: Exclude<Operation, { kind: 'remove' }>): readonly ServerWant[] {
+  if (operation.kind === 'add') return [...operation.want.servers, ...(operation.want.insiders ?? [])]
+  const { added, insiders } = operation.changes
+  return insiders === undefined || insiders === 'none' ? added : [...added, ...insiders.added]
 }
 
 function perform(edit: Edit, source: number, operation: Operation, spot: ServiceSpot | undefined): void {
@@ -243,6 +290,6 @@ function perform(edit: Edit, source: number, operation: Operation, spot: Service
     if (entry?.live) {
       throw new LbError('SERVICE_EXISTS', `Service belongs to source "${sourceName(maps.services.source(entry.id))}"`)
     }
-    createService(edit, operation.want, spot, source, operation.want.servers)
+    createService(edit, operation.want, spot, source)
   }
 }

@@ -1,18 +1,19 @@
 /** Are ranges of cells apart from each other, and is none lost? */
+import { readAudience } from '../maps/audience.ts'
 import { orderFor } from '../maps/lists.ts'
 import { CELL_ORDERS, listRanges } from '../maps/free-cells.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
-import { liveServices } from './views.ts'
+import { listedServices } from './views.ts'
 
 /** Violations among lists in force, retired and free ranges. */
 export function checkCells(maps: TableMaps): string[] {
   const { book, cells, services } = maps
   const map = new RangeMap(maps)
   let used = 0
-  for (const id of liveServices(maps)) {
-    for (const [i, { start, order }] of listRanges(cells, services.list(id)).entries()) {
+  for (const id of listedServices(maps)) {
+    for (const { part, start, order } of listRanges(cells, services.list(id))) {
       used += 2 ** order
-      map.add(start, order, `${i === 0 ? 'list' : 'table'} of service ${id}`)
+      map.add(start, order, `${part} of service ${id}`)
     }
   }
   const retired = map.addRetired(book.cellRetired(0))
@@ -27,9 +28,9 @@ export function checkCells(maps: TableMaps): string[] {
 
 function checkOrders(maps: TableMaps): string[] {
   const found: string[] = []
-  for (const id of liveServices(maps)) {
+  for (const id of listedServices(maps)) {
     const cell = maps.services.list(id)
-    const due = orderFor(maps.cells.listCount(cell))
+    const due = orderFor(maps.cells.listCount(cell), readAudience(maps.cells, cell) !== undefined)
     if (maps.cells.listOrder(cell) !== due) {
       found.push(`list of service ${id} is of order ${maps.cells.listOrder(cell)}, not ${due}`)
     }

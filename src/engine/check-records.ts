@@ -1,25 +1,26 @@
 /** Do services, their lists, their servers and the book agree? */
-import { LbSched, LbServerFlag } from '../abi/generated.ts'
+import { LbSched, LbServerFlag, LbServiceFlag } from '../abi/generated.ts'
 import { isTableRight } from '../maps/hash-tables.ts'
 import { readList, summarizeWeights } from '../maps/lists.ts'
 import type { ServerList } from '../maps/lists.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
-import { liveServices } from './views.ts'
+import { checkAudience } from './check-audience.ts'
+import { listedServices } from './views.ts'
 
 /** Violations among services, lists, and the counts of services. */
 export function checkServices(maps: TableMaps): string[] {
   const { book, services, cells } = maps
   const found: string[] = []
   let live = 0
-  for (const id of liveServices(maps)) {
-    live++
+  for (const id of listedServices(maps)) {
+    if (!maps.isForInsiders(id)) live++
     const cell = services.list(id)
     if (services.af(id) === 0) found.push(`service ${id} has a list and no family`)
     if (cell >= cells.length || cells.listService(cell) !== id) {
       found.push(`service ${id}: cell ${cell} is not the head of its list`)
       continue
     }
-    found.push(...checkList(maps, id, cell), ...checkCursor(maps, id, cell))
+    found.push(...checkList(maps, id, cell), ...checkCursor(maps, id, cell), ...checkAudience(maps, id))
   }
   if (live !== book.services(0)) found.push(`${live} services are in force, lb_book says ${book.services(0)}`)
   return [...found, ...checkFreeServices(maps)]
@@ -34,7 +35,7 @@ function checkList(maps: TableMaps, id: number, cell: number): string[] {
     ['gcd', cells.listGcd(cell), gcd],
     ['max_weight', cells.listMaxWeight(cell), maxWeight],
     ['total_weight', cells.listTotalWeight(cell), total],
-    ['flags', cells.listFlags(cell), services.flags(id)],
+    ['flags', cells.listFlags(cell), services.flags(id) & ~LbServiceFlag.SERVICE_INSIDERS],
   ] as const
   for (const [what, is, due] of numbers) {
     if (is !== due) found.push(`service ${id}: ${what} of its list is ${is}, not ${due}`)
@@ -86,9 +87,9 @@ function checkFreeServices(maps: TableMaps): string[] {
   }
   for (let id = 1; id < book.serviceHigh(0); id++) {
     if (free.has(id) || maps.isVip(id)) continue
-    if (services.list(id) === 0 && (services.af(id) === 0 || services.next(id) === 0)) {
-      found.push(`service ${id} is lost`)
-    }
+    if (services.list(id) !== 0) continue
+    const ofInsiders = maps.isForInsiders(id) || services.pair(id) === 0
+    if (services.af(id) === 0 || (services.next(id) === 0 && ofInsiders)) found.push(`service ${id} is lost`)
   }
   return found
 }
@@ -105,7 +106,7 @@ export function checkServers(maps: TableMaps): string[] {
     return known === undefined && id < maps.serverMax
   }
   let listed = 0
-  for (const service of liveServices(maps)) {
+  for (const service of listedServices(maps)) {
     for (const id of readList(maps.cells, services.list(service)).ids) {
       if (note(id, `listed by service ${service}`)) listed++
     }

@@ -9,8 +9,9 @@ import { serverAddress, serverFamily, serverName, serviceName } from '../maps/na
 import type { ServerName } from '../maps/names.ts'
 import { findService, serviceSpot } from '../maps/service-index.ts'
 import type { IndexEntry } from '../maps/service-index.ts'
-import { totalRates, zeroServerRates, zeroServiceRates, zeroTotalRates } from '../maps/rates.ts'
-import { addTotal, laneCounters, newSums, toCounters, zeroServer, zeroServiceBase, zeroTotal } from '../maps/stats.ts'
+import { totalRates, zeroTotalRates } from '../maps/rates.ts'
+import { addTotal, laneCounters, newSums, toCounters, zeroTotal } from '../maps/stats.ts'
+import { readServiceConfig } from '../maps/records.ts'
 import { readSettings, writeSettings } from '../maps/settings.ts'
 import { TableMaps } from '../maps/table-maps.ts'
 import { canBeServer } from '../model/server-address.ts'
@@ -31,15 +32,17 @@ import type {
 import type { ServiceSpot, TableHandles } from '../native/handles.ts'
 import { applyDesired, changesSince, nothingApplied } from './apply.ts'
 import type { Applied } from './apply.ts'
+import { Drain } from './drain.ts'
 import { recoverTable } from './recover.ts'
-import { additions, announceServers, changeService, createService, deleteService } from './service-edit.ts'
+import { announceServers } from './list-edit.ts'
+import { additions, changeService, createService, deleteService } from './service-edit.ts'
 import type { Edit } from './edit.ts'
 import { steerLive } from './marks.ts'
 import { refreshSources } from './sources.ts'
 import { checkTimeouts, encodeServer, encodeService } from './specs.ts'
 import type { ApplyResult, DesiredChanges, DesiredService, ReconcilingTable, Totals } from './table.ts'
-import { sweepSome, trashedByName, zeroTrashed } from './trash.ts'
-import { liveServices, sourceNumber, ViewReader } from './views.ts'
+import { sweepSome, trashedByName, zeroService } from './trash.ts'
+import { liveServices, sourceNumber, ViewReader, withInsiders } from './views.ts'
 
 /** A service that packets find, and where the index has it. */
 interface Found extends IndexEntry {
@@ -127,13 +130,17 @@ export class KernelTable implements ReconcilingTable {
   addService(spec: ServiceSpec, source: Source = 'command'): void {
     const want = encodeService(spec)
     this.#edit((edit) => {
-      createService(edit, want, serviceSpot(this.#handles, want.name), sourceNumber(source), [])
+      createService(edit, { ...want, servers: [] }, serviceSpot(this.#handles, want.name), sourceNumber(source))
     })
   }
 
   editService(spec: ServiceSpec): void {
-    const { config } = encodeService(spec)
-    this.#edit((edit) => changeService(edit, this.#get(spec.key, 'NO_SERVICE').id, { ...additions([]), config }))
+    const want = encodeService(spec)
+    this.#edit((edit) => {
+      const { id } = this.#get(spec.key, 'NO_SERVICE')
+      const { policy, allowed } = spec.policy === undefined ? readServiceConfig(this.#maps, id) : want.config
+      changeService(edit, id, { ...additions([]), config: { ...want.config, policy, allowed } })
+    })
   }
 
   deleteService(key: ServiceKey): void {
@@ -186,16 +193,7 @@ export class KernelTable implements ReconcilingTable {
   zero(key?: ServiceKey): void {
     this.#edit(() => {
       const ids = key === undefined ? liveServices(this.#maps) : [this.#get(key, 'NO_SERVICE').id]
-      for (const id of ids) {
-        const { ids: servers } = readList(this.#maps.cells, this.#maps.services.list(id))
-        for (const server of servers) {
-          zeroServer(this.#maps, server)
-          zeroServerRates(this.#maps, server)
-        }
-        zeroTrashed(this.#maps, id)
-        zeroServiceBase(this.#maps, id)
-        zeroServiceRates(this.#maps, id)
-      }
+      for (const id of ids) for (const each of withInsiders(this.#maps, id)) zeroService(this.#maps, each)
       if (key !== undefined) return
       zeroTotal(this.#maps)
       zeroTotalRates(this.#maps)
@@ -237,7 +235,7 @@ export class KernelTable implements ReconcilingTable {
   /**
    * As ReconcilingTable; a DesiredService object that was applied before is taken to be unchanged: never change one.
    */
-  apply(source: Source, desired: readonly DesiredService[], changes?: DesiredChanges): ApplyResult {
+  apply(source: Source, desired: readonly DesiredService[], changes?: DesiredChanges, drainLimitS = 0): ApplyResult {
     const known = this.#applied.get(source)
     this.#applied.delete(source)
     try {
@@ -245,7 +243,7 @@ export class KernelTable implements ReconcilingTable {
         const before = edit.maps.generation()
         const applied = known?.generation === before ? known : nothingApplied()
         const news = changes !== undefined && known === applied ? changes : changesSince(applied, desired)
-        const result = applyDesired(edit, sourceNumber(source), news, applied)
+        const result = applyDesired(edit, sourceNumber(source), news, applied, drainLimitS)
         const after = isChange(result) ? before + 1n : before
         for (const other of this.#applied.values()) if (other.generation === before) other.generation = after
         applied.generation = after
@@ -258,8 +256,20 @@ export class KernelTable implements ReconcilingTable {
     }
   }
 
+  hasDrained(source: Source, drainLimitS: number): boolean {
+    const draining = this.#applied.get(source)?.draining
+    if (draining === undefined || draining.size === 0) return false
+    const drain = new Drain(this.#maps, this.#nowS(), drainLimitS)
+    return [...draining.values()].some((ids) => drain.isDue(ids))
+  }
+
   close(): void {
     this.#handles.close()
+  }
+
+  /** Monotonic seconds. */
+  #nowS(): number {
+    return Number(this.#handles.clock().ktimeNs / 1_000_000_000n)
   }
 
   /**
@@ -269,7 +279,7 @@ export class KernelTable implements ReconcilingTable {
   #edit<T>(change: (edit: Edit) => T, isEdit: (result: T) => boolean = () => true): T {
     const maps = this.#maps
     return this.#handles.withLock(() => {
-      const nowS = Number(this.#handles.clock().ktimeNs / 1_000_000_000n)
+      const nowS = this.#nowS()
       if (maps.book.editing(0) !== 0) this.#recover(nowS)
       maps.book.setEditing(0, 1)
       let result: T

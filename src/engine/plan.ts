@@ -14,11 +14,14 @@ export interface ActualService {
   readonly name: ServiceName
   readonly config: ServiceConfig
   readonly servers: readonly ActualServer[]
+  /** Those for insiders, where they have other ones. */
+  readonly insiders?: readonly ActualServer[]
 }
 
 /** A service as a source wants it, with its servers in the order of adding. */
 export interface DesiredRecord extends ServiceWant {
   readonly servers: readonly ServerWant[]
+  readonly insiders?: readonly ServerWant[]
 }
 
 /** How the servers of a service change. */
@@ -35,6 +38,8 @@ export interface ServerChanges {
 export interface ServiceChanges extends ServerChanges {
   /** Absent: scheduler, flags and persistence stay. */
   readonly config?: ServiceConfig
+  /** Of the servers for insiders, who may have had none of their own; `none`: they get those of all. Absent: as before. */
+  readonly insiders?: ServerChanges | 'none'
 }
 
 export type Operation =
@@ -42,11 +47,20 @@ export type Operation =
   | { readonly kind: 'change'; readonly id: number; readonly name: ServiceName; readonly changes: ServiceChanges }
   | { readonly kind: 'add'; readonly name: ServiceName; readonly want: DesiredRecord }
 
+/** Whether a server that is no longer wanted stays in its service with weight 0. */
+export type Drains = (service: ActualService, server: ActualServer) => boolean
+
+const neverDrains: Drains = () => false
+
 /**
  * Removals first, so that what they free can be used; then changes, then additions. Names in `desired` are unique.
  * Servers that stay keep their place; new ones come in the order of adding.
  */
-export function plan(actual: readonly ActualService[], desired: readonly DesiredRecord[]): Operation[] {
+export function plan(
+  actual: readonly ActualService[],
+  desired: readonly DesiredRecord[],
+  drains: Drains = neverDrains,
+): Operation[] {
   const wanted = new Map(desired.map((want) => [want.name, want]))
   const removals: Operation[] = []
   const changes: Operation[] = []
@@ -57,23 +71,49 @@ export function plan(actual: readonly ActualService[], desired: readonly Desired
       continue
     }
     wanted.delete(service.name)
-    const change = planChange(service, want)
+    const change = planChange(service, want, drains)
     if (change !== undefined) changes.push(change)
   }
   const additions: Operation[] = Array.from(wanted.values(), (want) => ({ kind: 'add', name: want.name, want }))
   return [...removals, ...changes, ...additions]
 }
 
-function planChange(service: ActualService, want: DesiredRecord): Operation | undefined {
+function planChange(service: ActualService, want: DesiredRecord, drains: Drains): Operation | undefined {
   const { id, name } = service
-  const servers = planServers(service.servers, want.servers)
+  const drainsHere = (server: ActualServer): boolean => drains(service, server)
+  const servers = planServers(service.servers, want.servers, drainsHere)
   const same = sameServiceConfig(service.config, want.config)
-  if (same && servers.removed.size === 0 && servers.edited.size === 0 && servers.added.length === 0) return undefined
-  return { kind: 'change', id, name, changes: same ? servers : { ...servers, config: want.config } }
+  const insiders = planInsiders(service.insiders, want.insiders, drainsHere)
+  if (same && isNothing(servers) && insiders === undefined) return undefined
+  const config = same ? {} : { config: want.config }
+  return {
+    kind: 'change',
+    id,
+    name,
+    changes: { ...servers, ...config, ...(insiders === undefined ? {} : { insiders }) },
+  }
+}
+
+function planInsiders(
+  actual: readonly ActualServer[] | undefined,
+  desired: readonly ServerWant[] | undefined,
+  drains: (server: ActualServer) => boolean,
+): ServiceChanges['insiders'] {
+  if (desired === undefined) return actual === undefined ? undefined : 'none'
+  const changes = planServers(actual ?? [], desired, drains)
+  return actual !== undefined && isNothing(changes) ? undefined : changes
+}
+
+function isNothing({ removed, edited, added }: ServerChanges): boolean {
+  return removed.size === 0 && edited.size === 0 && added.length === 0
 }
 
 /** `actual` in list order, `desired` in the order of adding; names in each are unique. */
-export function planServers(actual: readonly ActualServer[], desired: readonly ServerWant[]): ServerChanges {
+export function planServers(
+  actual: readonly ActualServer[],
+  desired: readonly ServerWant[],
+  drains: (server: ActualServer) => boolean = () => false,
+): ServerChanges {
   const removed = new Set<number>()
   const edited = new Map<number, ServerWant>()
   if (sameOrder(actual, desired)) {
@@ -88,7 +128,11 @@ export function planServers(actual: readonly ActualServer[], desired: readonly S
     else noteEdit(edited, server, want)
     present.delete(want.name)
   }
-  for (const server of present.values()) removed.add(server.id)
+  for (const server of present.values()) {
+    const { id, name, config } = server
+    if (drains(server)) noteEdit(edited, server, { name, config: { ...config, weight: 0 } })
+    else removed.add(id)
+  }
   return { removed, edited, added }
 }
 

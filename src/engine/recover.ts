@@ -8,6 +8,7 @@ import { updateFeatures } from '../maps/features.ts'
 import { rebuildFilter } from '../maps/filter.ts'
 import { freeServerId, retireServiceId } from '../maps/ids.ts'
 import { writeTable } from '../maps/hash-tables.ts'
+import { insidersOf } from '../maps/audience.ts'
 import { readList } from '../maps/lists.ts'
 import { namedMark, namedPort, servesFtp } from '../maps/names.ts'
 import type { ServiceName } from '../maps/names.ts'
@@ -23,11 +24,13 @@ import { steerLive } from './marks.ts'
 /** Rebuilds the book, the chains of removed servers, ranks, weights, tables, the free lists and the filter. */
 export function recoverTable({ maps, nowS }: Edit): void {
   const live = findLive(maps)
-  hideOthers(maps, live)
-  const owners = listOwners(maps, live)
+  const listed = new Set([...live, ...pairInsiders(maps, live)])
+  hideOthers(maps, listed)
+  const owners = listOwners(maps, listed)
   recoverServers(maps, owners, nowS)
   const missing = recoverVips(maps, live)
-  recoverServices(maps, live)
+  dropPairs(maps, listed)
+  recoverServices(maps, live, listed)
   dropDeadSlots(maps)
   recoverCells(maps)
   for (const [name, count] of missing) makeVip(maps, name, serviceSpot(maps.handles, name), count)
@@ -50,18 +53,29 @@ function hasList(maps: TableMaps, id: number): boolean {
   return maps.services.af(id) !== 0 && cell !== 0 && cell < maps.cells.length && maps.cells.listService(cell) === id
 }
 
+/** The services of insiders that lists in force lead to; each is its service's. */
+function* pairInsiders(maps: TableMaps, live: ReadonlySet<number>): Generator<number> {
+  for (const id of live) {
+    const insiders = insidersOf(maps, id)
+    if (insiders === 0) continue
+    maps.services.setPair(id, insiders)
+    maps.services.setPair(insiders, id)
+    yield insiders
+  }
+}
+
 /** Services that were being made or deleted are deleted ones. */
-function hideOthers(maps: TableMaps, live: ReadonlySet<number>): void {
+function hideOthers(maps: TableMaps, listed: ReadonlySet<number>): void {
   for (let id = 1; id < maps.book.serviceHigh(0); id++) {
-    if (!live.has(id) && maps.services.af(id) !== 0) maps.switchList(id, 0)
+    if (!listed.has(id) && maps.services.af(id) !== 0) maps.switchList(id, 0)
     maps.services.setNext(id, 0)
   }
 }
 
 /** The service in whose list a server is, by server id; 0: in none. What the lists say of servers is true. */
-function listOwners(maps: TableMaps, live: ReadonlySet<number>): Uint32Array {
+function listOwners(maps: TableMaps, listed: ReadonlySet<number>): Uint32Array {
   const owners = new Uint32Array(maps.serverMax)
-  for (const service of live) {
+  for (const service of listed) {
     const cell = maps.services.list(service)
     const { ids, weights } = readList(maps.cells, cell)
     for (const [i, id] of ids.entries()) {
@@ -135,9 +149,21 @@ function recoverVips(maps: TableMaps, live: ReadonlySet<number>): ReadonlyMap<Se
   return counts
 }
 
-/** Counts services; those without a list and without removed servers are free. */
-function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
-  const { book, services } = maps
+/** Services of insiders that have neither a list nor removed servers are nobody's any more. */
+function dropPairs(maps: TableMaps, listed: ReadonlySet<number>): void {
+  const { services } = maps
+  for (let id = 1; id < maps.book.serviceHigh(0); id++) {
+    const pair = services.pair(id)
+    if (pair === 0) continue
+    const insiders = maps.isForInsiders(id) ? id : pair
+    const kept = listed.has(insiders) || services.next(insiders) !== 0
+    if (!kept || services.pair(pair) !== id) services.setPair(id, 0)
+  }
+}
+
+/** Counts services; those without a list and without removed servers, their insiders' too, are free. */
+function recoverServices(maps: TableMaps, live: ReadonlySet<number>, listed: ReadonlySet<number>): void {
+  const { book } = maps
   let marks = 0
   let port0 = 0
   let ftp = 0
@@ -149,7 +175,7 @@ function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
       if (namedMark(name) !== 0) marks++
       else if (namedPort(name) === 0) port0++
       else if (servesFtp(name)) ftp++
-    } else if (!maps.isVip(id) && (services.af(id) === 0 || services.next(id) === 0)) {
+    } else if (!listed.has(id) && isOver(maps, id)) {
       zeroServiceBase(maps, id)
       zeroServiceRates(maps, id)
       clearState(maps, id)
@@ -161,6 +187,14 @@ function recoverServices(maps: TableMaps, live: ReadonlySet<number>): void {
   book.setPort0Services(0, port0)
   book.setFtpServices(0, ftp)
   updateFeatures(maps)
+}
+
+/** Of what packets are not led to. */
+function isOver(maps: TableMaps, id: number): boolean {
+  const { services } = maps
+  if (maps.isVip(id)) return false
+  const kept = services.next(id) !== 0 || (services.pair(id) !== 0 && !maps.isForInsiders(id))
+  return services.af(id) === 0 || !kept
 }
 
 /** Slots of services that are free now, and of hidden ones under a tag that packets use. */

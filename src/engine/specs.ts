@@ -1,5 +1,5 @@
 /** Between what people write (src/model) and what the table holds (src/maps/records.ts); says what cannot be. Pure. */
-import { LbFwd, LbSched, lbSchedNames, LbServiceFlag } from '../abi/generated.ts'
+import { LbFwd, LbPolicy, LbSched, lbSchedNames, LbServiceFlag } from '../abi/generated.ts'
 import { ADDRESS_BYTES, formatAddress, writeAddress } from '../model/address.ts'
 import {
   namedPort,
@@ -11,6 +11,7 @@ import {
   serviceName,
   serviceProtocol,
 } from '../maps/names.ts'
+import { intervalsOf, packIntervals, prefixesOf, unpackIntervals } from '../maps/intervals.ts'
 import type { ServiceName } from '../maps/names.ts'
 import type { ServerConfig, ServerWant, ServiceConfig, ServiceWant } from '../maps/records.ts'
 import { LbError } from '../model/errors.ts'
@@ -23,6 +24,7 @@ import type {
   ServerKey,
   ServerSpec,
   ServiceKey,
+  ServicePolicy,
   ServiceSpec,
   Timeouts,
 } from '../model/types.ts'
@@ -37,7 +39,7 @@ const methods = { masq: LbFwd.FWD_MASQ, tunnel: LbFwd.FWD_TUNNEL, droute: LbFwd.
 const tunnelTypes = ['ipip', 'gue', 'gre'] as const
 const tunnelChecksums = ['none', 'csum', 'remcsum'] as const
 
-/** NO_SCHEDULER; INVALID: an address, a port, a mark, persistence, or port 0 without persistence. */
+/** NO_SCHEDULER; INVALID: an address, a port, a mark, persistence, port 0 without it, or whom a policy allows. */
 export function encodeService(spec: ServiceSpec): ServiceWant {
   const name = serviceName(spec.key)
   if (spec.scheduler !== 'none' && !schedulers.includes(spec.scheduler)) {
@@ -49,7 +51,13 @@ export function encodeService(spec: ServiceSpec): ServiceWant {
   let flags = spec.onePacket ? LbServiceFlag.SERVICE_ONEPACKET : 0
   for (const flag of spec.schedulerFlags) flags |= schedulerFlags[flag - 1] ?? 0
   if (spec.persistence !== undefined) flags |= LbServiceFlag.SERVICE_PERSISTENT
-  return { name, config: { scheduler: schedulerNumber(spec.scheduler), flags, ...encodePersistence(spec) } }
+  const config = {
+    scheduler: schedulerNumber(spec.scheduler),
+    flags,
+    ...encodePersistence(spec),
+    ...encodePolicy(spec),
+  }
+  return { name, config }
 }
 
 /**
@@ -82,6 +90,7 @@ export function decodeService(name: ServiceName, config: ServiceConfig): Service
     schedulerFlags: flags,
     onePacket: (config.flags & LbServiceFlag.SERVICE_ONEPACKET) !== 0,
     ...(persistent ? { persistence: decodePersistence(name, config) } : {}),
+    ...(config.policy === 0 && config.allowed === '' ? {} : { policy: decodePolicy(name, config) }),
   }
 }
 
@@ -168,6 +177,40 @@ function decodePersistence(name: ServiceName, config: ServiceConfig): Persistenc
   const bytes = new Uint8Array(4)
   new DataView(bytes.buffer).setUint32(0, netmask)
   return { timeoutS, mask: formatAddress(bytes, 0, 4) }
+}
+
+function encodePolicy({ key, policy }: ServiceSpec): Pick<ServiceConfig, 'policy' | 'allowed'> {
+  if (policy === undefined) return { policy: 0, allowed: '' }
+  const { masquerade, whenEmpty, nodePort, foreign, sources } = policy
+  if (sources?.length === 0) throw invalid('source addresses', 'none')
+  const bits = [
+    [masquerade.pods, LbPolicy.POLICY_MASQ_PODS],
+    [masquerade.node, LbPolicy.POLICY_MASQ_NODE],
+    [masquerade.others, LbPolicy.POLICY_MASQ_OTHERS],
+    [whenEmpty === 'drop', LbPolicy.POLICY_DROP_EMPTY],
+    [nodePort, LbPolicy.POLICY_NODE_PORT],
+    [foreign, LbPolicy.POLICY_FOREIGN],
+  ] as const
+  return {
+    policy: bits.reduce((sum, [is, bit]) => (is ? sum | bit : sum), 0),
+    allowed: sources === undefined ? '' : packIntervals(intervalsOf(sources, key.family), key.family),
+  }
+}
+
+function decodePolicy(name: ServiceName, { policy, allowed }: ServiceConfig): ServicePolicy {
+  const has = (bit: number): boolean => (policy & bit) !== 0
+  const family = serviceFamily(name)
+  return {
+    masquerade: {
+      pods: has(LbPolicy.POLICY_MASQ_PODS),
+      node: has(LbPolicy.POLICY_MASQ_NODE),
+      others: has(LbPolicy.POLICY_MASQ_OTHERS),
+    },
+    whenEmpty: has(LbPolicy.POLICY_DROP_EMPTY) ? 'drop' : 'refuse',
+    nodePort: has(LbPolicy.POLICY_NODE_PORT),
+    foreign: has(LbPolicy.POLICY_FOREIGN),
+    ...(allowed === '' ? {} : { sources: prefixesOf(unpackIntervals(allowed, family), family) }),
+  }
 }
 
 function checkRange(what: string, value: number): void {

@@ -54,7 +54,7 @@ export interface Table {
 
   /** SERVICE_EXISTS, NO_SCHEDULER, INVALID, TABLE_FULL. */
   addService(spec: ServiceSpec, source?: Source): void
-  /** NO_SERVICE, NO_SCHEDULER, INVALID. Servers, counters and, with the same scheduler, its state stay. */
+  /** NO_SERVICE, NO_SCHEDULER, INVALID. Servers, counters, with the same scheduler its state, and a policy not named stay. */
   editService(spec: ServiceSpec): void
   /** NO_SERVICE. */
   deleteService(key: ServiceKey): void
@@ -80,6 +80,8 @@ export interface Table {
 export interface DesiredService {
   readonly service: ServiceSpec
   readonly servers: readonly ServerSpec[]
+  /** Servers for clients in pods and on the host itself; absent: they get those that all others get. */
+  readonly insiders?: readonly ServerSpec[]
 }
 
 /** How a desired state differs from the one that the same source gave before. */
@@ -103,7 +105,13 @@ export interface ReconcilingTable extends Table {
   /**
    * Makes what `source` owns be exactly `desired`, in one locked edit, touching only what differs. A service that
    * another source owns is reported in `failed` and left alone. With `changes` since the last call of the same source only
-   * these are looked at, if nobody else edited.
+   * these are looked at, if nobody else edited. A server that is no longer wanted while its service is, and that has TCP
+   * connections, stays with weight 0 until these have ended, `drainLimitS` seconds at most (0, the default: it goes at once).
    */
-  apply(source: Source, desired: readonly DesiredService[], changes?: DesiredChanges): ApplyResult
+  apply(source: Source, desired: readonly DesiredService[], changes?: DesiredChanges, drainLimitS?: number): ApplyResult
+  /**
+   * Whether a server that `source` has draining is to go: its connections have ended, or its time is up. Then the next
+   * `apply`, also without changes, takes it away. Costs what drains.
+   */
+  hasDrained(source: Source, drainLimitS: number): boolean
 }

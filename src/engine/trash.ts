@@ -8,9 +8,10 @@
 import { serverBits, serviceBits } from '../maps/filter.ts'
 import type { ServerName } from '../maps/names.ts'
 import { freeServerId, retireServiceId, takeServerId } from '../maps/ids.ts'
+import { readList } from '../maps/lists.ts'
 import { clearSlot, findService, serviceSpot } from '../maps/service-index.ts'
 import { zeroServerRates, zeroServiceRates } from '../maps/rates.ts'
-import { foldServer, zeroServer, zeroServiceBase } from '../maps/stats.ts'
+import { foldServer, foldService, zeroServer, zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import { clearState, forgetAddresses, leaveServer } from './cursor.ts'
@@ -20,6 +21,7 @@ import type { Edit } from './edit.ts'
 const KEEP_S = 120
 /** Services whose chains are looked at in one edit. */
 const SWEEP_SERVICES = 256
+const NONE: ReadonlySet<number> = new Set()
 
 /** Ids in a service's chain. */
 export function trashedServers(maps: TableMaps, service: number): number[] {
@@ -63,9 +65,9 @@ export function takeFromTrash(maps: TableMaps, service: number, ids: ReadonlySet
 
 /**
  * A new server's id, not in any list yet. Under pressure removed servers without connections give way, but those in
- * `keep` and the service `editing`. TABLE_FULL.
+ * `keep`; services that are being edited (`editing`) stay. TABLE_FULL.
  */
-export function takeServer(edit: Edit, keep: ReadonlySet<number>, editing: number): number {
+export function takeServer(edit: Edit, keep: ReadonlySet<number>, editing: ReadonlySet<number>): number {
   const { maps } = edit
   const id = takeServerId(maps) || reuseServer(edit, keep, editing)
   if (id === 0) throw new LbError('TABLE_FULL', undefined, { map: 'lb_servers', entries: maps.serverMax })
@@ -73,7 +75,7 @@ export function takeServer(edit: Edit, keep: ReadonlySet<number>, editing: numbe
 }
 
 /** The id of a removed server; 0: none. What was in vain is not tried again in this edit. */
-function reuseServer(edit: Edit, keep: ReadonlySet<number>, editing: number): number {
+function reuseServer(edit: Edit, keep: ReadonlySet<number>, editing: ReadonlySet<number>): number {
   const { maps, nowS, shortage } = edit
   if (maps.book.trashed(0) === 0 || (shortage !== undefined && isWithin(shortage, keep))) return 0
   sweepAll(maps, editing, (server) => !keep.has(server) && isDue(maps, server, nowS))
@@ -117,16 +119,28 @@ export function sweepSome(maps: TableMaps, nowS: number): void {
   book.setSweep(0, id)
 }
 
-/** Ends a service that no packet and no name leads to, and that no removed server belongs to. */
-export function freeService(maps: TableMaps, service: number): void {
+/** Ends a service that no packet is led to, and that no removed server belongs to. */
+function freeService(maps: TableMaps, service: number): void {
   const name = maps.serviceName(service)
   const entry = findService(maps, name, serviceSpot(maps.handles, name))
   if (entry?.id === service) clearSlot(maps, entry.slot)
   zeroServiceBase(maps, service)
   zeroServiceRates(maps, service)
   clearState(maps, service)
-  maps.book.setStaleBits(0, maps.book.staleBits(0) + serviceBits(name))
+  if (!maps.isForInsiders(service)) maps.book.setStaleBits(0, maps.book.staleBits(0) + serviceBits(name))
   retireServiceId(maps, service)
+}
+
+/** Zeroes the counters and rates of a service and of its servers, removed ones too. */
+export function zeroService(maps: TableMaps, id: number): void {
+  const list = maps.services.list(id)
+  for (const server of list === 0 ? [] : readList(maps.cells, list).ids) {
+    zeroServer(maps, server)
+    zeroServerRates(maps, server)
+  }
+  zeroTrashed(maps, id)
+  zeroServiceBase(maps, id)
+  zeroServiceRates(maps, id)
 }
 
 /** Zeroes the counters and rates of removed servers. */
@@ -145,8 +159,21 @@ function hasTrash(maps: TableMaps, service: number): boolean {
   return maps.services.af(service) !== 0 && maps.services.next(service) !== 0
 }
 
-function freeIfOver(maps: TableMaps, service: number): void {
-  if (maps.services.list(service) === 0 && maps.services.next(service) === 0) freeService(maps, service)
+/** Ends a service that packets are not led to, unless it or its insiders have removed servers, or it is in `but`. */
+export function freeIfOver(maps: TableMaps, service: number, but: ReadonlySet<number> = NONE): void {
+  const { services } = maps
+  if (services.list(service) !== 0 || services.next(service) !== 0 || but.has(service)) return
+  const pair = services.pair(service)
+  if (!maps.isForInsiders(service)) {
+    if (pair === 0) freeService(maps, service)
+    return
+  }
+  if (pair !== 0) {
+    foldService(maps, service, pair)
+    services.setPair(pair, 0)
+  }
+  freeService(maps, service)
+  if (pair !== 0) freeIfOver(maps, pair, but)
 }
 
 /** Makes void what lblc and lblcr remember of services whose removed servers that keeps; returns whether there were any. */
@@ -161,11 +188,11 @@ function forgetRemoved(maps: TableMaps): boolean {
   return forgot
 }
 
-function sweepAll(maps: TableMaps, editing: number, due: (server: number) => boolean): void {
+function sweepAll(maps: TableMaps, editing: ReadonlySet<number>, due: (server: number) => boolean): void {
   for (let id = 1; id < maps.book.serviceHigh(0); id++) {
     if (!hasTrash(maps, id)) continue
     sweepChain(maps, id, due)
-    if (id !== editing) freeIfOver(maps, id)
+    freeIfOver(maps, id, editing)
   }
 }
 

@@ -1,10 +1,11 @@
 /** The table as its users see it: addresses as text, names for numbers. The table's lock is held while it is read. */
 import { LbServerArray, lbSourceNames, LbSource } from '../abi/generated.ts'
+import { insidersOf } from '../maps/audience.ts'
 import { readList } from '../maps/lists.ts'
 import { readServerKey } from '../maps/names.ts'
 import { readServerConfig, readServiceConfig } from '../maps/records.ts'
 import { addServerCounters, addServiceBase, addSums, newSums, toCounters } from '../maps/stats.ts'
-import { serverRates, serviceRates } from '../maps/rates.ts'
+import { addRates, serverRates, serviceRates } from '../maps/rates.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import type { ServerView, ServiceView, Source } from '../model/types.ts'
 import { decodeServer, decodeService } from './specs.ts'
@@ -24,7 +25,18 @@ export function sourceName(number: number): Source {
 
 /** Ids of the services that packets find, of those above `after`. */
 export function* liveServices(maps: TableMaps, after = 0): Generator<number> {
+  for (const id of listedServices(maps, after)) if (!maps.isForInsiders(id)) yield id
+}
+
+/** Of these and of the services of their insiders: all that have a list. */
+export function* listedServices(maps: TableMaps, after = 0): Generator<number> {
   for (let id = after + 1; id < maps.book.serviceHigh(0); id++) if (maps.services.list(id) !== 0) yield id
+}
+
+/** A service, and the one that its insiders have, or had while servers of it are kept. */
+export function withInsiders(maps: TableMaps, id: number): number[] {
+  const pair = maps.services.pair(id)
+  return pair === 0 ? [id] : [id, pair]
 }
 
 /** Views of services, of tables of any size: sums are added up in place, and most counters are the same zeros. */
@@ -40,18 +52,30 @@ export class ViewReader {
   service(id: number): ServiceView {
     const maps = this.#maps
     const sums = this.#ofService.fill(0n)
-    addServiceBase(maps, id, sums)
-    const { ids } = readList(maps.cells, maps.services.list(id))
-    const servers = ids.map((server) => this.#server(server))
-    for (const server of trashedServers(maps, id)) addServerCounters(maps, server, sums)
+    const servers = this.#listed(maps.services.list(id))
+    const insiders = insidersOf(maps, id)
+    const others = insiders === 0 ? {} : { insiders: this.#listed(maps.services.list(insiders)) }
+    const both = withInsiders(maps, id)
+    for (const each of both) this.#addGone(each)
     return {
       ...decodeService(maps.serviceName(id), readServiceConfig(maps, id)),
       id,
       source: sourceName(maps.services.source(id)),
       counters: toCounters(sums),
-      rates: serviceRates(maps, id),
+      rates: both.map((each) => serviceRates(maps, each)).reduce(addRates),
       servers,
+      ...others,
     }
+  }
+
+  /** Adds to the service's counters what servers did that are in no list. */
+  #addGone(id: number): void {
+    addServiceBase(this.#maps, id, this.#ofService)
+    for (const server of trashedServers(this.#maps, id)) addServerCounters(this.#maps, server, this.#ofService)
+  }
+
+  #listed(list: number): ServerView[] {
+    return readList(this.#maps.cells, list).ids.map((server) => this.#server(server))
   }
 
   /** Adds the server's counters to its service's. */

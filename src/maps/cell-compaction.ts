@@ -8,18 +8,18 @@
  * left out.)
  */
 import { LbCellArray } from '../abi/generated.ts'
-import { CELL_ORDERS, listRanges, pushFreeSpan, reclaimCells, takeFree } from './free-cells.ts'
-import type { CellRange } from './hash-tables.ts'
+import { audienceCell, type CellRange } from './audience.ts'
+import { CELL_ORDERS, type ListRange, listRanges, pushFreeSpan, reclaimCells, takeFree } from './free-cells.ts'
 import type { TableMaps } from './table-maps.ts'
 
-/** A range in force, as one number: the service's id << 1, and TABLE if it is not the list's own range. 0: none. */
+/** A range in force, as one number: the service's id << 2, and which of its ranges. 0: none. */
 type Owner = number
-const TABLE = 1
+const WHICH = 3
 /** Cells that are not free and stay where they are. */
 const KEPT: Owner = 0xffffffff
 
 /**
- * Finds out anew which cells are free: those of no service's list or table and of no block of `kept`. Everything else, above
+ * Finds out anew which cells are free: those of no service's list and of no block of `kept`. Everything else, above
  * `cell_high` too, comes into the free lists as the largest ranges there can be. Waits a grace period if ranges are
  * retired.
  */
@@ -95,20 +95,19 @@ function cellOwners(maps: TableMaps): Uint32Array {
   const high = maps.book.serviceHigh(0)
   for (let id = 1; id < high; id++) {
     for (const [which, { start, order }] of rangesOf(maps, id).entries()) {
-      owners.fill((id << 1) | which, start, start + 2 ** order)
+      owners.fill(((id << 2) | which) >>> 0, start, start + 2 ** order)
     }
   }
   return owners
 }
 
-/** The ranges of a service: of its list, of the list's table. */
-function rangesOf(maps: TableMaps, service: number): CellRange[] {
+function rangesOf(maps: TableMaps, service: number): ListRange[] {
   const cell = maps.services.list(service)
   return cell === 0 ? [] : listRanges(maps.cells, cell)
 }
 
-function rangeOf(maps: TableMaps, owner: Owner): CellRange {
-  const range = rangesOf(maps, owner >>> 1)[owner & TABLE]
+function rangeOf(maps: TableMaps, owner: Owner): ListRange {
+  const range = rangesOf(maps, owner >>> 2)[owner & WHICH]
   if (range === undefined) throw new RangeError(`owner ${owner} has no range`)
   return range
 }
@@ -119,9 +118,12 @@ function orderOf(maps: TableMaps, owner: Owner): number {
 
 /** Copies a range and switches to the copy by one store. The old range stays as it is. */
 function moveRange(maps: TableMaps, owner: Owner, to: number): void {
-  const { start, order } = rangeOf(maps, owner)
+  const { part, start, order } = rangeOf(maps, owner)
   const from = start * LbCellArray.size
   maps.cells.u8.copyWithin(to * LbCellArray.size, from, from + 2 ** order * LbCellArray.size)
-  if ((owner & TABLE) !== 0) maps.switchTable(maps.services.list(owner >>> 1), to)
-  else maps.switchList(owner >>> 1, to)
+  const service = owner >>> 2
+  const list = maps.services.list(service)
+  if (part === 'list') maps.switchList(service, to)
+  else if (part === 'table') maps.switchTable(list, to)
+  else maps.switchAllowed(audienceCell(list, maps.cells.listOrder(list)), to)
 }

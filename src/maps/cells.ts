@@ -1,40 +1,66 @@
 /** Allocation of ranges of cells (see free-cells.ts), with the table's lock held. */
 import { LbError } from '../model/errors.ts'
 import { makeRoom, rebuildFreeRanges } from './cell-compaction.ts'
+import { allowedOrder, type CellRange } from './audience.ts'
 import { popFree, pushFree, pushFreeSpan, reclaimCells, takeFree } from './free-cells.ts'
-import { type CellRange, tableOrder } from './hash-tables.ts'
+import { tableOrder } from './hash-tables.ts'
 import { orderFor } from './lists.ts'
 import type { TableMaps } from './table-maps.ts'
 
 /** Retired cells that are worth a grace period, which takes up to some ms: so it is paid once in very many edits. */
 const RECLAIM_CELLS = 4096
 
-/** Room for a list, and for its table if it has one. */
+/** What a list is to hold. */
+export interface ListNeeds {
+  readonly servers: number
+  /** enum lb_sched */
+  readonly scheduler: number
+  readonly audience: boolean
+  /** Of clients who may come. */
+  readonly intervals: number
+}
+
+/** Room for a list, and for its other parts, where it has them; 0: it has not. */
 export interface ListRoom {
   /** Of the list's head. */
   readonly cell: number
-  /** Of the table's first buckets; 0: the scheduler has none. */
+  /** Of the table's first buckets. */
   readonly table: number
+  /** Of the first interval. */
+  readonly allowed: number
 }
 
-/** Ranges for a list of a scheduler (enum lb_sched). Other services' lists may have moved afterwards. TABLE_FULL. */
-export function allocateList(maps: TableMaps, servers: number, scheduler: number): ListRoom {
-  const listOrder = orderFor(servers)
-  const order = tableOrder(scheduler, servers)
+/** Ranges for lists, in their order. Other services' lists may have moved afterwards. TABLE_FULL: there are none of them. */
+export function allocateLists(maps: TableMaps, lists: readonly ListNeeds[]): ListRoom[] {
+  const rooms = lists.map(() => ({ cell: 0, table: 0, allowed: 0 }))
+  const wanted = lists.flatMap((needs, i) => partsOf(needs).map((part) => ({ ...part, room: rooms[i] })))
   // Said at once: a full table may be asked for room a hundred thousand times in one edit. Cell 0 is no range's.
-  const wanted = 2 ** listOrder + (order === undefined ? 0 : 2 ** order)
-  if (maps.book.cellsUsed(0) + wanted > maps.cells.length - 1) throw noCells(wanted)
-  if (order === undefined) return { cell: allocateCells(maps, listOrder), table: 0 }
-  /* The larger one first: room for the other can then be made around it. */
-  const larger = { start: allocateCells(maps, Math.max(listOrder, order)), order: Math.max(listOrder, order) }
-  let smaller: number
+  const cells = wanted.reduce((sum, { order }) => sum + 2 ** order, 0)
+  if (maps.book.cellsUsed(0) + cells > maps.cells.length - 1) throw noCells(cells)
+  /* The largest first: room for the others can then be made around it. */
+  if (wanted.length > 1) wanted.sort((a, b) => b.order - a.order)
+  const taken: CellRange[] = []
   try {
-    smaller = allocateCells(maps, Math.min(listOrder, order), [larger])
+    for (const { room, as, order } of wanted) {
+      const start = allocateCells(maps, order, taken)
+      taken.push({ start, order })
+      if (room !== undefined) room[as] = start
+    }
   } catch (error) {
-    pushFree(maps, larger.start, larger.order)
+    for (const { start, order } of taken) pushFree(maps, start, order)
     throw error
   }
-  return listOrder > order ? { cell: larger.start, table: smaller } : { cell: smaller, table: larger.start }
+  return rooms
+}
+
+/** Orders of the ranges that a list needs. */
+function partsOf({ servers, scheduler, audience, intervals }: ListNeeds): { as: keyof ListRoom; order: number }[] {
+  const parts: { as: keyof ListRoom; order: number }[] = [{ as: 'cell', order: orderFor(servers, audience) }]
+  const table = tableOrder(scheduler, servers)
+  if (table !== undefined) parts.push({ as: 'table', order: table })
+  const allowed = allowedOrder(intervals)
+  if (allowed !== undefined) parts.push({ as: 'allowed', order: allowed })
+  return parts
 }
 
 /**

@@ -1,5 +1,5 @@
 /**
- * Ranges of cells for lists of servers and for their tables (see hash-tables.ts). A range has 1 << order cells, starts at a multiple of that, and is either in
+ * Ranges of cells for lists of servers, their tables (see hash-tables.ts) and their intervals (see audience.ts). A range has 1 << order cells, starts at a multiple of that, and is either in
  * force (a service points at it, or the head of its list), retired, or free (in a list by order, or above `cell_high`).
  *
  * A range that is no longer in force may still be read by a program that runs now, so it is retired: kept as it was
@@ -8,17 +8,28 @@
  * All functions are called with the table's lock held.
  */
 import type { LbCellArray } from '../abi/generated.ts'
-import { type CellRange, tableRange } from './hash-tables.ts'
+import { allowedRange, type CellRange } from './audience.ts'
+import { tableRange } from './hash-tables.ts'
 import type { TableMaps } from './table-maps.ts'
 
 /** Orders that lb_book has free lists for. */
 export const CELL_ORDERS = 20
 
-/** The ranges of the list whose head is `cell`: its own and, if it has one, its table's. */
-export function listRanges(cells: LbCellArray, cell: number): CellRange[] {
-  const own = { start: cell, order: cells.listOrder(cell) }
+/** What of a list a range holds: itself, its table of buckets, the intervals of who may come. */
+export type ListPart = 'list' | 'table' | 'allowed'
+
+export interface ListRange extends CellRange {
+  readonly part: ListPart
+}
+
+/** The ranges of the list whose head is `cell`: its own and those of the other parts that it has. */
+export function listRanges(cells: LbCellArray, cell: number): ListRange[] {
+  const ranges: ListRange[] = [{ part: 'list', start: cell, order: cells.listOrder(cell) }]
   const table = tableRange(cells, cell)
-  return table === undefined ? [own] : [own, table]
+  if (table !== undefined) ranges.push({ part: 'table', ...table })
+  const allowed = allowedRange(cells, cell)
+  if (allowed !== undefined) ranges.push({ part: 'allowed', ...allowed })
+  return ranges
 }
 
 /** Counts the cells of a list that is about to come into force. */

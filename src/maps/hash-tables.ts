@@ -4,14 +4,9 @@
  */
 import { LbCellArray, LbLimit, LbSched, LbServerArray } from '../abi/generated.ts'
 import { fillByWeight, fillInTurn, fillMaglev, foldAddress } from './buckets.ts'
+import type { CellRange } from './audience.ts'
 import { readList } from './lists.ts'
 import type { TableMaps } from './table-maps.ts'
-
-/** 1 << order cells from `start`. */
-export interface CellRange {
-  readonly start: number
-  readonly order: number
-}
 
 const bucketCounts: ReadonlyMap<number, number> = new Map([
   [LbSched.SCHED_DH, LbLimit.HASH_BUCKETS],

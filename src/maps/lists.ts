@@ -1,5 +1,6 @@
 /** Lists of servers: a head and slots in a range of cells, in the kernel's order (the newest server first). */
-import { LbCellArray, LbLimit } from '../abi/generated.ts'
+import { LbCellArray, LbLimit, LbPolicy } from '../abi/generated.ts'
+import { type Audience, audienceCell, writeAudience } from './audience.ts'
 
 /** The servers of a service and the weights they count with, in list order. */
 export interface ServerList {
@@ -20,9 +21,9 @@ export interface WeightSummary {
 const CELL_WORDS = LbCellArray.size / 4
 const SLOT_WORDS = CELL_WORDS / LbLimit.CELL_SLOTS
 
-/** Order of the smallest range (1 << order cells) with room for a head and `servers` slots. */
-export function orderFor(servers: number): number {
-  return 32 - Math.clz32(Math.ceil(servers / LbLimit.CELL_SLOTS))
+/** Order of the smallest range (1 << order cells) with room for a head, `servers` slots and, if it has one, an audience. */
+export function orderFor(servers: number, audience = false): number {
+  return 32 - Math.clz32(Math.ceil(servers / LbLimit.CELL_SLOTS) + (audience ? 1 : 0))
 }
 
 /** As ip_vs_wrr_update_svc(). */
@@ -63,9 +64,13 @@ export interface ListHead {
   readonly flags: number
   /** First cell of the buckets (see hash-tables.ts); 0: none. */
   readonly table: number
+  /** enum lb_policy, without LB_POLICY_AUDIENCE */
+  readonly policy: number
+  /** Absent: the same servers for all, and everybody may come. */
+  readonly audience?: Audience | undefined
 }
 
-/** Writes a list into a range that nobody reads: slots first, then the head. */
+/** Writes a list into a range that nobody reads: slots and audience first, then the head. */
 export function writeList(cells: LbCellArray, cell: number, head: ListHead, list: ServerList): void {
   const { ids, weights } = list
   let at = (cell + 1) * CELL_WORDS
@@ -74,6 +79,8 @@ export function writeList(cells: LbCellArray, cell: number, head: ListHead, list
     cells.i32[at + 1] = weights[i] ?? 0
   }
   const { gcd, maxWeight, total } = summarizeWeights(weights)
+  const order = orderFor(ids.length, head.audience !== undefined)
+  if (head.audience !== undefined) writeAudience(cells, audienceCell(cell, order), head.audience)
   cells.clear(cell)
   cells.setListCount(cell, ids.length)
   cells.setListService(cell, head.service)
@@ -81,7 +88,8 @@ export function writeList(cells: LbCellArray, cell: number, head: ListHead, list
   cells.setListGcd(cell, gcd)
   cells.setListSched(cell, head.scheduler)
   cells.setListFlags(cell, head.flags)
-  cells.setListOrder(cell, orderFor(ids.length))
+  cells.setListOrder(cell, order)
+  cells.setListPolicy(cell, head.policy | (head.audience === undefined ? 0 : LbPolicy.POLICY_AUDIENCE))
   cells.setListTotalWeight(cell, total)
   cells.setListTable(cell, head.table)
 }

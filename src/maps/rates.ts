@@ -19,6 +19,17 @@ export function totalRates(maps: TableMaps): Rates {
   return readRates(maps, maps.serverMax)
 }
 
+/** Of two that are shown as one. */
+export function addRates(a: Rates, b: Rates): Rates {
+  return {
+    conns: a.conns + b.conns,
+    inPkts: a.inPkts + b.inPkts,
+    outPkts: a.outPkts + b.outPkts,
+    inBytes: a.inBytes + b.inBytes,
+    outBytes: a.outBytes + b.outBytes,
+  }
+}
+
 /** A server's rates begin at 0. */
 export function zeroServerRates(maps: TableMaps, id: number): void {
   zeroRates(maps, id)

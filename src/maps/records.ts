@@ -1,5 +1,7 @@
 /** What is configured of a service and a server, in the numbers of bpf/abi.h: easy to compare and to write. */
-import { LbServiceArray } from '../abi/generated.ts'
+import { LbPolicy, LbServiceArray, LbServiceFlag } from '../abi/generated.ts'
+import { readAllowed } from './audience.ts'
+import type { PackedIntervals } from './intervals.ts'
 import { serviceFamily } from './names.ts'
 import type { ServerName, ServiceName } from './names.ts'
 import type { TableMaps } from './table-maps.ts'
@@ -13,6 +15,10 @@ export interface ServiceConfig {
   readonly timeoutS: number
   /** Of persistence: an IPv4 mask as a number in host order, or an IPv6 prefix length; 0 without. */
   readonly netmask: number
+  /** enum lb_policy, without LB_POLICY_AUDIENCE */
+  readonly policy: number
+  /** Who may use it (see intervals.ts); empty: everybody. */
+  readonly allowed: PackedIntervals
 }
 
 export interface ServerConfig {
@@ -40,7 +46,14 @@ export interface ServiceWant {
 }
 
 export function sameServiceConfig(a: ServiceConfig, b: ServiceConfig): boolean {
-  return a.scheduler === b.scheduler && a.flags === b.flags && a.timeoutS === b.timeoutS && a.netmask === b.netmask
+  return (
+    a.scheduler === b.scheduler &&
+    a.flags === b.flags &&
+    a.timeoutS === b.timeoutS &&
+    a.netmask === b.netmask &&
+    a.policy === b.policy &&
+    a.allowed === b.allowed
+  )
 }
 
 export function sameServerConfig(a: ServerConfig, b: ServerConfig): boolean {
@@ -58,22 +71,34 @@ export function sameServerConfig(a: ServerConfig, b: ServerConfig): boolean {
 /** Of a service that has a list. */
 export function readServiceConfig(maps: TableMaps, id: number): ServiceConfig {
   const { services, cells } = maps
+  const list = services.list(id)
   return {
-    scheduler: cells.listSched(services.list(id)),
-    flags: services.flags(id),
+    scheduler: cells.listSched(list),
+    flags: services.flags(id) & ~LbServiceFlag.SERVICE_INSIDERS,
     timeoutS: services.timeout(id),
     netmask: services.af(id) === 6 ? (services.u32[netmaskWord(id)] ?? 0) : services.netmask(id),
+    policy: cells.listPolicy(list) & ~LbPolicy.POLICY_AUDIENCE,
+    allowed: readAllowed(cells, list),
   }
 }
 
-/** All but the scheduler, which is in the list. A packet that finds the flag of persistence finds a timeout and mask too. */
+/** The configuration of a service's insiders, which follows it: who may come is asked before. */
+export function insidersConfig(config: ServiceConfig): ServiceConfig {
+  return { ...config, allowed: '' }
+}
+
+/**
+ * All but what is in the list: scheduler, policy, who may come. A packet that finds the flag of persistence finds a timeout
+ * and mask too.
+ */
 export function writeServiceConfig(maps: TableMaps, id: number, config: ServiceConfig): void {
   const { services } = maps
-  services.setFlags(id, config.flags & services.flags(id))
+  const kept = services.flags(id) & LbServiceFlag.SERVICE_INSIDERS
+  services.setFlags(id, (config.flags & services.flags(id)) | kept)
   services.setTimeout(id, config.timeoutS)
   if (serviceFamily(maps.serviceName(id)) === 6) services.u32[netmaskWord(id)] = config.netmask
   else services.setNetmask(id, config.netmask)
-  services.setFlags(id, config.flags)
+  services.setFlags(id, config.flags | kept)
 }
 
 export function readServerConfig(maps: TableMaps, id: number): ServerConfig {

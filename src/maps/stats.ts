@@ -110,6 +110,14 @@ export function foldServer(maps: TableMaps, id: number, service: number): void {
   maps.statsBase.clear(id)
 }
 
+/** Adds a service's base to another's: it is about to be freed. */
+export function foldService(maps: TableMaps, id: number, into: number): void {
+  const sums = newSums()
+  addServiceBase(maps, id, sums)
+  addServiceBase(maps, into, sums)
+  setFields(maps.statsBase, maps.serverMax + into, sums)
+}
+
 function addFields(array: LbCountersArray, i: number, sums: CounterSums, sign: bigint): void {
   const base = i * WORDS
   for (let f = 0; f < FIELDS.length; f++) {

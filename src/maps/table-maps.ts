@@ -88,6 +88,11 @@ export class TableMaps {
     return (this.services.flags(id) & LbServiceFlag.SERVICE_VIP) !== 0
   }
 
+  /** Whether the service is one for insiders: another's list leads to it, and no name. */
+  isForInsiders(id: number): boolean {
+    return (this.services.flags(id) & LbServiceFlag.SERVICE_INSIDERS) !== 0
+  }
+
   serverName(id: number): ServerName {
     const at = id * LbServerArray.size
     return this.#serverBytes.toString('latin1', at, at + SERVER_NAME_BYTES)
@@ -105,6 +110,11 @@ export class TableMaps {
   /** One aligned store: the table of the list whose head is `cell` is elsewhere; it says the same there. */
   switchTable(cell: number, table: number): void {
     Atomics.store(this.cells.u32, (cell * LbCellArray.size + LbCellArray.at.listTable) / 4, table)
+  }
+
+  /** One aligned store, in the last cell of a list: the intervals of who may come are elsewhere; they say the same there. */
+  switchAllowed(audience: number, allowed: number): void {
+    Atomics.store(this.cells.u32, (audience * LbCellArray.size + LbCellArray.at.audienceAllowed) / 4, allowed)
   }
 
   /** Whether a server takes packets, in one store. */

@@ -47,6 +47,20 @@ export interface Persistence {
   readonly mask: string | number
 }
 
+/** What becomes of a virtual service's connections beyond forwarding, by where they come from. */
+export interface ServicePolicy {
+  /** Whose connections get an address of this host for a source: those of the cluster's pods, the host's own, all others. */
+  readonly masquerade: { readonly pods: boolean; readonly node: boolean; readonly others: boolean }
+  /** What becomes of a new connection without a usable server. */
+  readonly whenEmpty: 'refuse' | 'drop'
+  /** The address is the host's own, and the port kept for the service. */
+  readonly nodePort: boolean
+  /** The address need not be anybody's here: sockets do not turn to it. */
+  readonly foreign: boolean
+  /** Clients elsewhere are dropped; not empty; absent: everybody may. */
+  readonly sources?: readonly Prefix[]
+}
+
 /** A virtual service as somebody wants it. */
 export interface ServiceSpec {
   readonly key: ServiceKey
@@ -56,6 +70,8 @@ export interface ServiceSpec {
   readonly persistence?: Persistence
   /** One-packet scheduling. */
   readonly onePacket: boolean
+  /** Absent: forwarding is all. */
+  readonly policy?: ServicePolicy
 }
 
 /** What names a real server within its service. */
@@ -105,9 +121,12 @@ export interface ServerView extends ServerSpec {
 export interface ServiceView extends ServiceSpec {
   readonly id: number
   readonly source: Source
+  /** What came to the virtual address, whoever served it. */
   readonly counters: Counters
   readonly rates: Rates
   readonly servers: readonly ServerView[]
+  /** Servers for clients in pods and on the host itself; absent: they get those that all others get. */
+  readonly insiders?: readonly ServerView[]
 }
 
 /** The protocol of an entry of the connection table; `ip`: a persistence template of a firewall mark. */

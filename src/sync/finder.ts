@@ -1,4 +1,5 @@
 /** Which server of the table a record of another director means. As ip_vs_find_dest(). */
+import { insidersOf } from '../maps/audience.ts'
 import { readList } from '../maps/lists.ts'
 import { addressName, endpointName, FTP_PORT, markName, type ServerName, type ServiceName } from '../maps/names.ts'
 import { findService, serviceSpot } from '../maps/service-index.ts'
@@ -55,7 +56,9 @@ export class ServerFinder {
     const maps = this.#maps
     const found = findService(maps, name, serviceSpot(maps.handles, name))
     if (found?.live !== true) return undefined
-    const { ids } = readList(maps.cells, maps.services.list(found.id))
+    const insiders = insidersOf(maps, found.id)
+    const both = insiders === 0 ? [found.id] : [insiders, found.id]
+    const ids = both.flatMap((service) => readList(maps.cells, maps.services.list(service)).ids)
     return new Map(ids.map((id) => [maps.serverName(id), id]))
   }
 }

@@ -1,6 +1,6 @@
 /** A daemon's surroundings without a kernel: a table in memory, interfaces by name, time that passes when told to. */
 import type { AttachPolicy, Host, ManagedTable, SocketPolicy, TableRoom, Timers } from '../../src/daemon/ports.ts'
-import type { ApplyResult, DesiredService } from '../../src/engine/table.ts'
+import type { ApplyResult, DesiredChanges, DesiredService } from '../../src/engine/table.ts'
 import type { IpAddress } from '../../src/kube/address.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
@@ -36,8 +36,15 @@ export class FakeTable implements ManagedTable {
     return this.#generation
   }
 
-  apply(source: Source, desired: readonly DesiredService[]): ApplyResult {
+  apply(
+    source: Source,
+    desired: readonly DesiredService[],
+    _changes?: DesiredChanges,
+    drainLimitS?: number,
+  ): ApplyResult {
     this.applies++
+    this.drainLimits.push(drainLimitS)
+    this.drained = false
     if (this.broken !== undefined) throw this.broken
     this.interfere?.()
     const result = {
@@ -62,6 +69,15 @@ export class FakeTable implements ManagedTable {
     }
     this.#generation++
     return result
+  }
+
+  /** Limits that servers drained with, in seconds, of every apply. */
+  readonly drainLimits: (number | undefined)[] = []
+  /** A server has drained since the last apply. */
+  drained = false
+
+  hasDrained(): boolean {
+    return this.drained
   }
 
   /** How often it was asked to look at the host's addresses. */

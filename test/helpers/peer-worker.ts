@@ -42,7 +42,8 @@ function get(id: number): End {
 
 function state(id: number): PeerSocket {
   const { socket, port, received, ended, error } = get(id)
-  return { id, port, connected: !socket.connecting, received, ended, error }
+  const address = (socket.localAddress ?? '').replace(/^::ffff:(?=.*\.)/, '')
+  return { id, port, address, connected: !socket.connecting, received, ended, error }
 }
 
 /** Resolves when the port is listened on. */

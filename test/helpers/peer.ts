@@ -10,6 +10,8 @@ export interface PeerSocket {
   readonly id: number
   /** Its local port. */
   readonly port: number
+  /** Its local address; '' before there is a connection. */
+  readonly address: string
   readonly connected: boolean
   readonly received: string
   /** The other side has ended. */

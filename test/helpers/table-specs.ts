@@ -1,7 +1,14 @@
 /** Specs for tests, short to write; and what a test must know of a table in memory. */
 import { TableMaps } from '../../src/maps/table-maps.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
-import type { Scheduler, ServerSpec, ServerView, ServiceKey, ServiceSpec } from '../../src/model/types.ts'
+import type {
+  Scheduler,
+  ServerSpec,
+  ServerView,
+  ServiceKey,
+  ServicePolicy,
+  ServiceSpec,
+} from '../../src/model/types.ts'
 import { MemoryHandles } from './memory-handles.ts'
 import type { MemorySizes } from './memory-handles.ts'
 
@@ -66,4 +73,10 @@ export function seeded(seed: number): (limit: number) => number {
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
     return ((t ^ (t >>> 14)) >>> 0) % limit
   }
+}
+
+/** A policy with only this of it. */
+export function policyOf(more: Partial<ServicePolicy> = {}): ServicePolicy {
+  const masquerade = { pods: false, node: false, others: false }
+  return { masquerade, whenEmpty: 'refuse', nodePort: false, foreign: false, ...more }
 }

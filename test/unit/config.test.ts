@@ -40,6 +40,7 @@ t.test('without more than the directory the defaults hold, and the result is fro
     adminSocket: '/run/bpvs/admin.sock',
     logLevel: 'info',
     repairIntervalMs: 1000,
+    drainLimitS: 3600,
     rescanIntervalMs: 30000,
     maxManifestBytes: 67108864,
     maxServices: 16384,

@@ -16,6 +16,35 @@ t.test('timeouts of IPVS are set when the table is opened, and left alone where 
   t.same(silent.table.timeouts, [])
 })
 
+t.test(
+  "kube-proxy's tunables are set in its place, but where others are asked for; with manifests none is",
+  async (t) => {
+    const tunables = (source: readonly string[], ...args: readonly string[]): unknown => {
+      const scene = new Scene(args, source)
+      scene.daemon.start()
+      return scene.table.changes
+    }
+    const both = { expire_nodest_conn: 1, expire_quiescent_template: 1 }
+    t.same(tunables(kubernetes), [{ tunables: both }])
+    t.same(tunables(kubernetes, '--sysctls', 'expire_nodest_conn=0,sloppy_tcp=1'), [
+      { tunables: { ...both, expire_nodest_conn: 0, sloppy_tcp: 1 } },
+    ])
+    t.same(tunables(['--manifests', '/m']), [])
+  },
+)
+
+t.test('servers that have drained are looked for with every beat, and are taken away', async (t) => {
+  const scene = new Scene(['--drain-limit-s', '60'])
+  scene.daemon.start()
+  scene.timers.pass(3000)
+  const { applies } = scene.table
+  t.same(scene.table.drainLimits, [60])
+  scene.table.drained = true
+  scene.timers.pass(1000)
+  t.equal(scene.table.applies, applies + 1)
+  t.equal(scene.log.of('repaired what others changed').length, 0)
+})
+
 t.test('what of the configuration has no effect is said at the start', async (t) => {
   const scene = new Scene(['--ipvs-strict-arp'], kubernetes)
   scene.daemon.start()

@@ -3,7 +3,7 @@ import { plan, planServers } from '../../src/engine/plan.ts'
 import type { ActualServer, ActualService, DesiredRecord } from '../../src/engine/plan.ts'
 import type { ServerWant, ServiceConfig } from '../../src/maps/records.ts'
 
-const config: ServiceConfig = { scheduler: 1, flags: 0, timeoutS: 0, netmask: 0 }
+const config: ServiceConfig = { scheduler: 1, flags: 0, timeoutS: 0, netmask: 0, policy: 0, allowed: '' }
 
 function want(name: string, weight = 1): ServerWant {
   return { name, config: { method: 0, weight, upper: 0, lower: 0, tunnelType: 0, tunnelFlags: 0, tunnelPort: 0 } }
@@ -67,4 +67,14 @@ t.test('every field of a server counts', async (t) => {
     const changes = planServers([actual(1, 'a')], [{ ...other, config: { ...other.config, [field]: 9 } }])
     t.equal(changes.edited.size, 1, field)
   }
+})
+
+t.test('a server that is no longer wanted and drains is changed to weight 0, or stays at it', async (t) => {
+  const before = [actual(3, 'c', 4), actual(2, 'b', 0), actual(1, 'a')]
+  const drains = ({ id }: ActualServer): boolean => id !== 1
+  t.same(planServers(before, [want('d')], drains), {
+    removed: new Set([1]),
+    edited: new Map([[3, want('c', 0)]]),
+    added: [want('d')],
+  })
 })

@@ -11,7 +11,12 @@ import { memoryTable, seeded } from '../helpers/table-specs.ts'
 function setList(maps: TableMaps, id: number, servers: number): void {
   const cell = allocateCells(maps, orderFor(servers))
   const ids = Array.from({ length: servers }, (_, i) => id * 1000 + i)
-  writeList(maps.cells, cell, { service: id, scheduler: 1, flags: 0, table: 0 }, { ids, weights: ids.map(() => 1) })
+  writeList(
+    maps.cells,
+    cell,
+    { service: id, scheduler: 1, flags: 0, table: 0, policy: 0 },
+    { ids, weights: ids.map(() => 1) },
+  )
   const old = maps.services.list(id)
   useCells(maps, cell)
   maps.switchList(id, cell)

@@ -1,0 +1,365 @@
+/** Services that have a policy, other servers for insiders, and only some clients. */
+import t from 'tap'
+import { LbPolicy, LbServiceFlag } from '../../src/abi/generated.ts'
+import { checkTable } from '../../src/engine/check.ts'
+import { KernelTable } from '../../src/engine/kernel-table.ts'
+import type { DesiredService } from '../../src/engine/table.ts'
+import { audienceCell, readAudience } from '../../src/maps/audience.ts'
+import { readList } from '../../src/maps/lists.ts'
+import type { ServicePolicy } from '../../src/model/types.ts'
+import { DyingHandles } from '../helpers/dying-handles.ts'
+import {
+  idOf,
+  keyOf,
+  type MemoryTable,
+  memoryTable,
+  numberOf,
+  policyOf,
+  seeded,
+  serverOf,
+  serversOf,
+  serviceOf,
+} from '../helpers/table-specs.ts'
+
+const office = { family: 4, address: '192.0.2.0', length: 24 } as const
+const lan = { family: 4, address: '10.0.0.0', length: 8 } as const
+
+function wanted(
+  n: number,
+  servers: readonly number[],
+  insiders?: readonly number[],
+  policy?: ServicePolicy,
+  scheduler: 'rr' | 'wrr' | 'sh' | 'mh' = 'rr',
+): DesiredService {
+  return {
+    service: { ...serviceOf(n, scheduler), ...(policy === undefined ? {} : { policy }) },
+    servers: servers.map((server) => serverOf(server)),
+    ...(insiders === undefined ? {} : { insiders: insiders.map((server) => serverOf(server)) }),
+  }
+}
+
+/** Ids of a service and of the one that its list leads insiders to. */
+function idsOf({ table, maps }: MemoryTable, n: number): { head: number; insiders: number } {
+  const head = table.service(keyOf(n))?.id ?? 0
+  return { head, insiders: readAudience(maps.cells, maps.services.list(head))?.insiders ?? 0 }
+}
+
+t.test('a policy is in the list that it is in force with, and comes back as it was given', async (t) => {
+  const { table, maps, handles } = memoryTable()
+  const rows: readonly (readonly [Partial<ServicePolicy>, number])[] = [
+    [{ masquerade: { pods: true, node: false, others: false } }, LbPolicy.POLICY_MASQ_PODS],
+    [{ masquerade: { pods: false, node: true, others: false } }, LbPolicy.POLICY_MASQ_NODE],
+    [{ masquerade: { pods: false, node: false, others: true } }, LbPolicy.POLICY_MASQ_OTHERS],
+    [{ whenEmpty: 'drop' }, LbPolicy.POLICY_DROP_EMPTY],
+    [{ nodePort: true }, LbPolicy.POLICY_NODE_PORT],
+    [{ foreign: true }, LbPolicy.POLICY_FOREIGN],
+    [{ sources: [lan, office] }, LbPolicy.POLICY_AUDIENCE],
+  ]
+  for (const [i, [more, bits]] of rows.entries()) {
+    table.addService({ ...serviceOf(i), policy: policyOf(more) })
+    const view = table.service(keyOf(i))
+    t.same(view?.policy, policyOf(more))
+    t.equal(maps.cells.listPolicy(maps.services.list(view?.id ?? 0)), bits)
+    t.notOk(view?.insiders)
+  }
+  table.addService(serviceOf(50))
+  t.notOk(table.service(keyOf(50))?.policy, 'of a service that only forwards there is none')
+  t.same(checkTable(handles), [])
+})
+
+t.test('the last cell of a list says who gets other servers and who may come', async (t) => {
+  const memory = memoryTable()
+  const { table, maps, handles } = memory
+  for (const servers of [0, 1, 3, 4, 5, 12, 13]) {
+    const policy = policyOf({ whenEmpty: 'drop', sources: [office, lan, { ...office, address: '198.51.100.0' }] })
+    const some = Array.from({ length: servers }, (_, i) => i + 1)
+    table.apply('kubernetes', [wanted(1, some, [40, 41], policy, 'sh')])
+    const { head, insiders } = idsOf(memory, 1)
+    const list = maps.services.list(head)
+    const last = audienceCell(list, maps.cells.listOrder(list))
+    t.ok(last > list + Math.ceil(servers / 4), `${servers} servers leave it alone`)
+    t.equal(maps.cells.audienceAllowedCount(last), 3)
+    const first = maps.cells.audienceAllowed(last)
+    t.same([...maps.cells.intervalFirst(first)].slice(0, 5), [10, 0, 0, 0, 0])
+    t.same([...maps.cells.intervalLast(first)].slice(0, 5), [10, 255, 255, 255, 0])
+    t.equal(maps.services.flags(insiders), LbServiceFlag.SERVICE_INSIDERS)
+    t.equal(maps.serviceName(insiders), maps.serviceName(head))
+    t.equal(maps.cells.listPolicy(maps.services.list(insiders)), LbPolicy.POLICY_DROP_EMPTY, 'and has no audience')
+    t.same(serversOf(table, 1).map(numberOf), some.toReversed())
+    t.same(table.service(keyOf(1))?.insiders?.map(numberOf), [41, 40])
+    t.same(checkTable(handles), [])
+  }
+})
+
+t.test('the service for insiders is no service of its own', async (t) => {
+  const { table, maps } = memoryTable()
+  table.apply('kubernetes', [wanted(1, [1], [2])])
+  t.equal(table.services().length, 1)
+  t.equal(maps.book.services(0), 1)
+  t.same(table.apply('kubernetes', [wanted(1, [1], [2])]), { added: 0, changed: 0, removed: 0, failed: [] })
+  t.same(new KernelTable(maps.handles).apply('kubernetes', [wanted(1, [1], [2])]).changed, 0, 'read anew too')
+  t.throws(() => table.addService(serviceOf(1)), { code: 'SERVICE_EXISTS' })
+})
+
+t.test('only what differs is touched', async (t) => {
+  const memory = memoryTable()
+  const { table, maps, handles } = memory
+  const lists = () => {
+    const { head, insiders } = idsOf(memory, 1)
+    return [maps.services.list(head), maps.services.list(insiders)] as const
+  }
+  const policy = policyOf({ sources: [lan] })
+  table.apply('kubernetes', [wanted(1, [1], [2, 3], policy)])
+  const steps: readonly (readonly [string, DesiredService, own: boolean, insiders: boolean])[] = [
+    ['a server of the insiders', wanted(1, [1], [2, 3, 4], policy), false, true],
+    ['a server of all others', wanted(1, [1, 2], [2, 3, 4], policy), true, false],
+    ['who may come', wanted(1, [1, 2], [2, 3, 4], policyOf({ sources: [lan, office] })), true, false],
+    ['whether it drops', wanted(1, [1, 2], [2, 3, 4], policyOf({ sources: [lan], whenEmpty: 'drop' })), true, true],
+    ['the scheduler', wanted(1, [1, 2], [2, 3, 4], policyOf({ sources: [lan], whenEmpty: 'drop' }), 'sh'), true, true],
+  ]
+  for (const [what, want, own, insiders] of steps) {
+    const before = lists()
+    t.equal(table.apply('kubernetes', [want]).changed, 1, what)
+    const after = lists()
+    t.same([before[0] !== after[0], before[1] !== after[1]], [own, insiders], what)
+    t.same(checkTable(handles), [], what)
+  }
+})
+
+t.test('what insiders did counts for the service, even when they have its own servers again', async (t) => {
+  const memory = memoryTable()
+  const { table, maps, handles } = memory
+  table.apply('kubernetes', [wanted(1, [1], [2])])
+  const { head, insiders } = idsOf(memory, 1)
+  const inside = readList(maps.cells, maps.services.list(insiders)).ids[0] ?? 0
+  maps.stats.setConns(idOf(table, 1, 1), 5n)
+  maps.stats.setConns(inside, 7n)
+  maps.rates.setCps(maps.serverMax + head, 1024)
+  maps.rates.setCps(maps.serverMax + insiders, 2048)
+  const conns = () => table.service(keyOf(1))?.counters.conns
+  t.equal(conns(), 12n)
+  t.equal(table.service(keyOf(1))?.rates.conns, 3n)
+  maps.serverStates.setActive(inside, 1)
+  table.apply('kubernetes', [wanted(1, [1])])
+  t.equal(conns(), 12n, 'while the server has a connection')
+  t.notOk(table.service(keyOf(1))?.insiders)
+  t.same(checkTable(handles), [])
+  maps.serverStates.setActive(inside, 0)
+  handles.nowS += 500
+  table.zero(keyOf(1))
+  t.equal(conns(), 0n, 'zeroing zeroes all of it')
+})
+
+t.test('counts outlive the service of insiders', async (t) => {
+  const memory = memoryTable()
+  const { table, maps, handles } = memory
+  table.apply('kubernetes', [wanted(1, [1], [2])])
+  const { insiders } = idsOf(memory, 1)
+  const inside = readList(maps.cells, maps.services.list(insiders)).ids[0] ?? 0
+  maps.stats.setConns(inside, 7n)
+  table.apply('kubernetes', [wanted(1, [1])])
+  handles.nowS += 500
+  table.addService(serviceOf(2))
+  t.equal(maps.services.af(insiders), 0, 'its record is free')
+  t.equal(table.service(keyOf(1))?.counters.conns, 7n)
+  t.same(checkTable(handles), [])
+})
+
+t.test('a server of insiders that has connections goes on where it was when they have it again', async (t) => {
+  const memory = memoryTable()
+  const { table, maps, handles } = memory
+  table.apply('kubernetes', [wanted(1, [1], [2])])
+  const before = idsOf(memory, 1)
+  const inside = readList(maps.cells, maps.services.list(before.insiders)).ids[0] ?? 0
+  maps.serverStates.setActive(inside, 3)
+  for (const gone of [[wanted(1, [1])], []]) {
+    table.apply('kubernetes', gone)
+    handles.nowS += 500
+    table.addService(serviceOf(2))
+    table.deleteService(keyOf(2))
+    t.same(checkTable(handles), [])
+    table.apply('kubernetes', [wanted(1, [1], [2])])
+    t.same(idsOf(memory, 1), before)
+    t.equal(table.service(keyOf(1))?.insiders?.[0]?.active, 3)
+    t.equal(table.service(keyOf(1))?.insiders?.[0]?.id, inside)
+  }
+})
+
+t.test('servers of insiders drain as all others do', async (t) => {
+  const limitS = 600
+  const { table, maps, handles } = memoryTable()
+  const shown = () => table.service(keyOf(1))?.insiders?.map((server) => `${numberOf(server)}:${server.weight}`)
+  const submit = (insiders: readonly number[]) =>
+    table.apply('kubernetes', [wanted(1, [3], insiders)], undefined, limitS)
+  submit([3, 4])
+  const draining = table.service(keyOf(1))?.insiders?.[0]?.id ?? 0
+  maps.serverStates.setActive(draining, 1)
+  submit([3])
+  t.same(shown(), ['4:0', '3:1'])
+  t.same(serversOf(table, 1).map(numberOf), [3])
+  submit([3, 4])
+  t.same(shown(), ['4:1', '3:1'], 'it is wanted again')
+  t.equal(maps.servers.removed(draining), 0)
+  submit([3])
+  maps.serverStates.setActive(draining, 0)
+  t.equal(table.hasDrained('kubernetes', limitS), true)
+  table.apply('kubernetes', [], { added: [], dropped: [] }, limitS)
+  t.same(shown(), ['3:1'])
+  t.same(checkTable(handles), [])
+})
+
+t.test('a service goes with that of its insiders, and nothing is left of either', async (t) => {
+  const { table, maps, handles } = memoryTable()
+  const policy = policyOf({ sources: [office] })
+  const ways: readonly (readonly [string, (table: KernelTable) => void])[] = [
+    ['-D', (table) => table.deleteService(keyOf(1))],
+    ['-C', (table) => table.clear()],
+    ['apply', (table) => void table.apply('kubernetes', [])],
+  ]
+  for (const [what, remove] of ways) {
+    table.apply('kubernetes', [wanted(1, [1, 2], [2, 3], policy, 'mh')])
+    remove(table)
+    t.same(table.services(), [], what)
+    t.equal(maps.book.cellsUsed(0), 0, what)
+    handles.nowS += 500
+    table.zero()
+    t.equal(maps.book.trashed(0), 0, what)
+    for (let id = 1; id < maps.book.serviceHigh(0); id++) t.equal(maps.services.af(id), 0, `${what}: record ${id}`)
+    t.same(checkTable(handles), [], what)
+  }
+})
+
+t.test('a command that says nothing of policies leaves them alone', async (t) => {
+  const { table, handles } = memoryTable()
+  const policy = policyOf({ whenEmpty: 'drop', sources: [office] })
+  table.apply('kubernetes', [wanted(1, [1], [2], policy)])
+  table.editService(serviceOf(1, 'wrr'))
+  table.addServer(keyOf(1), serverOf(5))
+  table.deleteServer(keyOf(1), serverOf(1))
+  const view = table.service(keyOf(1))
+  t.same([view?.scheduler, view?.policy], ['wrr', policy])
+  t.same([view?.servers.map(numberOf), view?.insiders?.map(numberOf)], [[5], [2]])
+  t.throws(() => table.deleteServer(keyOf(1), serverOf(2)), { code: 'NO_SERVER' })
+  t.same(checkTable(handles), [])
+})
+
+t.test('a table that has no room for all of it is as it was', async (t) => {
+  for (let servers = 4; servers < 14; servers++) {
+    const { table, handles, maps } = memoryTable({ servers: 12, services: 8, cells: 24 })
+    table.apply('kubernetes', [wanted(1, [1, 2], [3])])
+    const before = table.services()
+    const some = Array.from({ length: servers }, (_, i) => i + 1)
+    const { failed } = table.apply('kubernetes', [wanted(1, some, [...some, 20], policyOf({ sources: [lan] }))])
+    if (failed.length > 0) t.same(table.services(), before, `${servers} servers`)
+    t.same(checkTable(handles), [], `${servers} servers`)
+    table.apply('kubernetes', [wanted(1, [1, 2]), wanted(2, some, some)])
+    t.same(checkTable(handles), [])
+    t.ok(maps.book.editing(0) === 0)
+  }
+})
+
+t.test('INVALID: nobody may come, or whoever may is no prefix', async (t) => {
+  const { table } = memoryTable()
+  for (const sources of [[], [{ family: 6, address: 'fd00::', length: 8 }], [{ ...lan, length: 33 }]] as const) {
+    t.throws(() => table.addService({ ...serviceOf(1), policy: policyOf({ sources }) }), { code: 'INVALID' })
+  }
+})
+
+/** What a service may be wanted as. */
+function randomWant(random: (limit: number) => number, n: number): DesiredService {
+  const some = () => [1, 2, 3, 4, 5, 6].filter(() => random(2) === 0)
+  const scheduler = (['rr', 'wrr', 'sh'] as const)[random(3)]
+  const sources = Array.from({ length: 1 + random(9) }, () => ({ ...office, address: `192.0.${random(250)}.0` }))
+  const policy = [undefined, policyOf({ whenEmpty: 'drop' }), policyOf({ sources })][random(3)]
+  return wanted(n, some(), random(2) === 0 ? undefined : some(), policy, scheduler)
+}
+
+function describe(want: DesiredService | undefined): unknown {
+  if (want === undefined) return undefined
+  const { service, servers, insiders } = want
+  const drops = service.policy?.whenEmpty === 'drop'
+  return [service.scheduler, drops, servers.map(numberOf).sort(), insiders?.map(numberOf).sort()]
+}
+
+for (const [seed, sizes] of [
+  [1, {}],
+  [2, { services: 32, servers: 96, cells: 96, lines: 2 }],
+] as const) {
+  t.test(`random desired states are what the table has, and it is consistent (seed ${seed})`, async (t) => {
+    const random = seeded(seed)
+    const { table, maps, handles } = memoryTable(sizes)
+    const got = new Map<number, unknown>()
+    let full = 0
+    for (let i = 0; i < 600; i++) {
+      const all = [1, 2, 3, 4, 5, 6].filter(() => random(4) > 0).map((n) => randomWant(random, n))
+      const { failed } = table.apply('kubernetes', all)
+      full += failed.length
+      const refused = new Set(failed.map(({ key }) => key))
+      const wants = new Map(all.map((want) => [numberOf(want.service.key as never), want]))
+      for (const n of [1, 2, 3, 4, 5, 6]) {
+        const want = wants.get(n)
+        if (want === undefined) got.delete(n)
+        else if (!refused.has(want.service.key)) got.set(n, describe(want))
+        const view = table.service(keyOf(n))
+        const is = view === undefined ? undefined : describe({ service: view, ...view })
+        if (JSON.stringify(is) !== JSON.stringify(got.get(n))) t.same(is, got.get(n), `state ${i}, service ${n}`)
+      }
+      const id = 1 + random(maps.book.serviceHigh(0))
+      const first = maps.services.list(id) === 0 ? undefined : readList(maps.cells, maps.services.list(id)).ids[0]
+      if (first !== undefined) maps.serverStates.setActive(first, random(2))
+      handles.nowS += random(60)
+      const violations = checkTable(handles)
+      if (violations.length > 0) t.same(violations, [], `state ${i}`)
+    }
+    t.equal(full > 20, seed === 2, `${full} were refused for want of room`)
+  })
+}
+
+t.test('after a writer died in the middle of it the next edit puts the table in order', async (t) => {
+  const random = seeded(3)
+  const handles = new DyingHandles()
+  const table = new KernelTable(handles)
+  let deaths = 0
+  for (let i = 0; i < 400; i++) {
+    handles.left = random(6)
+    try {
+      table.apply(
+        'kubernetes',
+        [1, 2, 3].filter(() => random(3) > 0).map((n) => randomWant(random, n)),
+      )
+    } catch (error) {
+      if (error instanceof Error && error.message === 'killed') deaths++
+    }
+    handles.left = Number.POSITIVE_INFINITY
+    handles.nowS += random(60)
+    table.zero()
+    const violations = checkTable(handles)
+    if (violations.length > 0) t.same(violations, [], `edit ${i}`)
+  }
+  t.ok(deaths > 50, `${deaths} writers died`)
+})
+
+t.test('the check tells what is wrong with insiders and with who may come', async (t) => {
+  const rows: readonly (readonly [RegExp, (memory: MemoryTable, head: number, insiders: number) => void])[] = [
+    [/is none/, ({ maps }, head) => maps.cells.setAudienceInsiders(maps.services.list(head) + 1, 200)],
+    [/nothing leads there/, ({ maps }, head) => maps.cells.setAudienceInsiders(maps.services.list(head) + 1, 0)],
+    [/not known as such/, ({ maps }, head) => maps.services.setPair(head, 0)],
+    [/another name/, ({ maps }, _, insiders) => maps.services.setVport(insiders, 81)],
+    [/configured otherwise/, ({ maps }, _, insiders) => maps.services.setTimeout(insiders, 9)],
+    [
+      /not in order/,
+      ({ maps }, head) => {
+        const at = maps.cells.audienceAllowed(maps.services.list(head) + 1)
+        maps.cells.setIntervalFirst(at, new Uint8Array(16).fill(255))
+      },
+    ],
+  ]
+  for (const [violation, breakIt] of rows) {
+    const memory = memoryTable()
+    memory.table.apply('kubernetes', [wanted(1, [], [2], policyOf({ sources: [lan, office] }))])
+    t.same(checkTable(memory.handles), [])
+    const { head, insiders } = idsOf(memory, 1)
+    breakIt(memory, head, insiders)
+    t.match(checkTable(memory.handles).join('; '), violation)
+  }
+})
