@@ -10,7 +10,6 @@ import type { Config } from '../config/schema.ts'
 import type { DesiredService } from '../engine/table.ts'
 import type { IpAddress } from '../kube/address.ts'
 import type { KubeChanges } from '../kube/client/kubernetes-source.ts'
-import { withholdUnenforced } from '../kube/enforced.ts'
 import { NodeContext } from '../kube/node-context.ts'
 import type { HealthCheck } from '../kube/observed.ts'
 import { serviceText } from '../kube/service-text.ts'
@@ -18,7 +17,7 @@ import { Translator } from '../kube/translator.ts'
 import { formatProblem } from '../manifests/problem.ts'
 import type { ManifestState, ProblemChanges } from '../manifests/store.ts'
 import { parseTunable } from '../model/settings.ts'
-import type { ServiceKey, ServiceView, Source } from '../model/types.ts'
+import type { ServerSpec, ServerView, ServiceKey, ServiceView, Source } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
 import { InterfaceKeeper } from './interfaces.ts'
@@ -197,7 +196,7 @@ export class Daemon {
   /** Has the table brought to what the objects say; returns how many virtual services that is. */
   #submit(complete: boolean): number {
     this.#complete ||= complete
-    const translation = withholdUnenforced(this.#translator.take())
+    const translation = this.#translator.take()
     const { desired, notices, healthChecks } = translation
     const { status, onHealthChecks } = this.#parts
     status.translated(translation)
@@ -293,10 +292,22 @@ export class Daemon {
 
 /** A table's service as a source would ask for it: servers in the order of their adding, the reverse of the list. */
 function asDesired(view: ServiceView): DesiredService {
-  const { key, scheduler, schedulerFlags, persistence, onePacket } = view
-  const servers = view.servers.map(({ family, address, port, weight, method, upper, lower, tunnel }) => {
+  const { key, scheduler, schedulerFlags, persistence, onePacket, policy } = view
+  const service = {
+    key,
+    scheduler,
+    schedulerFlags,
+    onePacket,
+    ...(persistence === undefined ? {} : { persistence }),
+    ...(policy === undefined ? {} : { policy }),
+  }
+  const others = view.insiders === undefined ? {} : { insiders: asAdded(view.insiders) }
+  return { service, servers: asAdded(view.servers), ...others }
+}
+
+function asAdded(views: readonly ServerView[]): ServerSpec[] {
+  const servers = views.map(({ family, address, port, weight, method, upper, lower, tunnel }) => {
     return { family, address, port, weight, method, upper, lower, ...(tunnel === undefined ? {} : { tunnel }) }
   })
-  const service = { key, scheduler, schedulerFlags, onePacket, ...(persistence === undefined ? {} : { persistence }) }
-  return { service, servers: servers.reverse() }
+  return servers.reverse()
 }

@@ -35,7 +35,17 @@ export interface TableRoom {
 /** What the daemon asks of a table. */
 export type ManagedTable = Pick<
   ReconcilingTable,
-  'generation' | 'apply' | 'hasDrained' | 'services' | 'changeSettings' | 'setTimeouts' | 'refreshSources' | 'close'
+  | 'generation'
+  | 'apply'
+  | 'hasDrained'
+  | 'services'
+  | 'settings'
+  | 'changeSettings'
+  | 'setTimeouts'
+  | 'setPods'
+  | 'setServiceRanges'
+  | 'refreshSources'
+  | 'close'
 >
 
 /** The network namespace that the daemon runs in. Calls throw LbError. */

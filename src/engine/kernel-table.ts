@@ -12,6 +12,8 @@ import type { IndexEntry } from '../maps/service-index.ts'
 import { totalRates, zeroTotalRates } from '../maps/rates.ts'
 import { addTotal, laneCounters, newSums, toCounters, zeroTotal } from '../maps/stats.ts'
 import { readServiceConfig } from '../maps/records.ts'
+import { type PodsKnown, writePods } from '../maps/pods.ts'
+import { writeServiceRanges } from '../maps/service-ranges.ts'
 import { readSettings, writeSettings } from '../maps/settings.ts'
 import { TableMaps } from '../maps/table-maps.ts'
 import { canBeServer } from '../model/server-address.ts'
@@ -21,6 +23,7 @@ import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
   ConnectionView,
   Counters,
+  Prefix,
   ServerKey,
   ServerSpec,
   ServiceKey,
@@ -230,6 +233,14 @@ export class KernelTable implements ReconcilingTable {
 
   refreshSources(): void {
     this.#handles.withLock(() => refreshSources(this.#maps))
+  }
+
+  setPods(pods: PodsKnown): void {
+    this.#edit(({ maps }) => writePods(maps, pods), Boolean)
+  }
+
+  setServiceRanges(prefixes: readonly Prefix[], known: boolean): void {
+    this.#edit(({ maps }) => writeServiceRanges(maps, { prefixes, known }), Boolean)
   }
 
   /**

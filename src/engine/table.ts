@@ -5,10 +5,12 @@
  * an order in which a packet sees the old list or the new one, and raises the generation number. Errors are LbError
  * with the codes named at each method; the table is unchanged when a method throws.
  */
+import type { PodsKnown } from '../maps/pods.ts'
 import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
   ConnectionView,
   Counters,
+  Prefix,
   Rates,
   ServerKey,
   ServerSpec,
@@ -102,6 +104,13 @@ export interface ApplyResult {
 export interface ReconcilingTable extends Table {
   /** Sees to it that tunnels begin at the addresses that the host has now, where the kernel leaves that to user space. NATIVE. */
   refreshSources(): void
+  /** How packets of the cluster's pods are known from now on. INVALID, NATIVE. */
+  setPods(pods: PodsKnown): void
+  /**
+   * Addresses of which all that no service takes is refused (with `known` also what is for no service's address: dropped).
+   * TABLE_FULL: more than 32; INVALID.
+   */
+  setServiceRanges(prefixes: readonly Prefix[], known: boolean): void
   /**
    * Makes what `source` owns be exactly `desired`, in one locked edit, touching only what differs. A service that
    * another source owns is reported in `failed` and left alone. With `changes` since the last call of the same source only

@@ -63,6 +63,7 @@ export class NodeContext {
       scheduler,
       place: { node, ...(zone === undefined ? {} : { zone }) },
       nodePortAddresses: nodePortAddresses(this.#settings.nodePortAddresses, this.#own, primaries),
+      hostAddresses: nodePortAddresses([], this.#own, []),
       primaryAddresses: primaries,
       masqueradeAll,
       knowsPods,

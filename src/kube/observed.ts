@@ -41,13 +41,13 @@ export function healthChecksOf(
 
 /** Of a Service's virtual services; those of one port share their list for clients within the cluster. */
 export function noLocalOf(made: readonly KubeVirtualService[]): Readonly<Record<Family, NoLocal>> {
-  const missing = made.filter(({ servers, rules }) => servers.length === 0 && rules.whenEmpty === 'drop')
+  const missing = made.filter(({ servers, service }) => servers.length === 0 && service.policy.whenEmpty === 'drop')
   if (missing.length === 0) return noneMissing
   const count = (family: Family): NoLocal => {
     const own = missing.filter(({ service }) => service.key.family === family)
-    const outside = own.filter(({ rules }) => rules.role !== 'clusterIP')
+    const outside = own.filter(({ role }) => role !== 'clusterIP')
     const internal = own.length - outside.length
-    return { internal, external: new Set(outside.map(({ rules }) => rules.insiders)).size }
+    return { internal, external: new Set(outside.map(({ insiders }) => insiders)).size }
   }
   return { 4: count(4), 6: count(6) }
 }

@@ -1,6 +1,6 @@
-/** From one Service and its EndpointSlices to the virtual services that serve it, and their rules. Pure. */
+/** From one Service and its EndpointSlices to the virtual services that serve it. Pure. */
 import type { DesiredService } from '../engine/table.ts'
-import type { Family, Prefix, Scheduler, ServerSpec, ServiceSpec } from '../model/types.ts'
+import type { Family, Prefix, Scheduler, ServerSpec, ServicePolicy, ServiceSpec } from '../model/types.ts'
 import { type IpAddress, isWithin } from './address.ts'
 import { type Candidate, type ChosenEndpoints, candidatesOf, chooseEndpoints, type Place } from './endpoints.ts'
 import type { KubeEndpointSlice, KubeService, KubeServicePort } from './objects.ts'
@@ -13,6 +13,8 @@ export interface TranslateOptions {
   readonly place: Place
   /** Where node ports are served. */
   readonly nodePortAddresses: readonly IpAddress[]
+  /** The node's addresses, but loopback and link-local ones. */
+  readonly hostAddresses: readonly IpAddress[]
   /** The node's own address of each family: where it may use a load balancer's address, so may the node. */
   readonly primaryAddresses: readonly IpAddress[]
   /** Masquerade whatever goes to a cluster IP. */
@@ -24,34 +26,18 @@ export interface TranslateOptions {
 /** Which address of its Service a virtual service has. */
 export type Role = 'clusterIP' | 'externalIP' | 'loadBalancerIP' | 'nodePort'
 
-/** Whose connections get the node's address for a source: by where they come from. */
-export interface Masquerade {
-  readonly pod: boolean
-  readonly node: boolean
-  readonly external: boolean
-}
-
-/** What there is to a virtual service of Kubernetes beside forwarding. */
-export interface ServiceRules {
-  readonly role: Role
-  readonly masquerade: Masquerade
-  /** What becomes of a new connection when there are no servers: dropped, if other nodes have some. */
-  readonly whenEmpty: 'refuse' | 'drop'
-  /** Servers for clients in pods and on the node itself, where they are not those that all others get. */
-  readonly insiders?: readonly ServerSpec[]
-  /** Packets from elsewhere are dropped; absent: everybody may. */
-  readonly sources?: readonly Prefix[]
-}
-
-/** A virtual service as a Service wants it. */
+/** A virtual service as a Service wants it. Without servers connections are dropped if other nodes have some. */
 export interface KubeVirtualService extends DesiredService {
-  readonly rules: ServiceRules
+  readonly service: ServiceSpec & { readonly policy: ServicePolicy }
+  readonly role: Role
 }
 
-const nobody: Masquerade = { pod: false, node: false, external: false }
-const strangers: Masquerade = { pod: false, node: true, external: true }
-const everybody: Masquerade = { pod: true, node: true, external: true }
-const theNode: Masquerade = { pod: false, node: true, external: false }
+type Masquerade = ServicePolicy['masquerade']
+
+const nobody: Masquerade = { pods: false, node: false, others: false }
+const strangers: Masquerade = { pods: false, node: true, others: true }
+const everybody: Masquerade = { pods: true, node: true, others: true }
+const theNode: Masquerade = { pods: false, node: true, others: false }
 
 /** mh counts the source port too, as kube-proxy has it (flag 2: mh-port). */
 const flagsOf = (scheduler: Scheduler): ServiceSpec['schedulerFlags'] => (scheduler === 'mh' ? [2] : [])
@@ -110,7 +96,7 @@ class PortServices {
     const { protocol } = this.#port
     const { affinityS } = this.#service
     const mask = family === 4 ? '255.255.255.255' : 128
-    const local = this.#policy(role) === 'Local'
+    const local = this.#trafficPolicy(role) === 'Local'
     const servers = local ? serversOf(family, this.#chosen.local) : this.#cluster
     return {
       service: {
@@ -119,19 +105,26 @@ class PortServices {
         schedulerFlags: flagsOf(scheduler),
         ...(affinityS === undefined ? {} : { persistence: { timeoutS: affinityS, mask } }),
         onePacket: false,
+        policy: this.#policy(role, { family, address }, local),
       },
       servers,
-      rules: {
-        role,
-        masquerade: this.#masquerade(role, local),
-        whenEmpty: this.#chosen.any ? 'drop' : 'refuse',
-        ...(local && role !== 'clusterIP' ? { insiders: this.#cluster } : {}),
-        ...this.#sources(role, address, family),
-      },
+      ...(local && role !== 'clusterIP' ? { insiders: this.#cluster } : {}),
+      role,
     }
   }
 
-  #policy(role: Role): 'Cluster' | 'Local' {
+  #policy(role: Role, ip: IpAddress, local: boolean): ServicePolicy {
+    const { hostAddresses } = this.#options
+    return {
+      masquerade: this.#masquerade(role, local),
+      whenEmpty: this.#chosen.any ? 'drop' : 'refuse',
+      nodePort: role === 'nodePort',
+      foreign: role === 'externalIP' && !hostAddresses.some(({ address }) => address === ip.address),
+      ...this.#sources(role, ip),
+    }
+  }
+
+  #trafficPolicy(role: Role): 'Cluster' | 'Local' {
     const { internalTrafficPolicy, externalTrafficPolicy } = this.#service
     return role === 'clusterIP' ? internalTrafficPolicy : externalTrafficPolicy
   }
@@ -144,7 +137,7 @@ class PortServices {
   }
 
   /** Of load balancers' addresses. Where the node may come in, so may what it sends from the address itself. */
-  #sources(role: Role, address: string, family: Family): { readonly sources?: readonly Prefix[] } {
+  #sources(role: Role, { family, address }: IpAddress): { readonly sources?: readonly Prefix[] } {
     const ranges = this.#service.sourceRanges.filter((range) => range.family === family)
     if (role !== 'loadBalancerIP' || ranges.length === 0 || ranges.some(({ length }) => length === 0)) return {}
     const nodeMay = this.#options.primaryAddresses.some((ip) => ranges.some((range) => isWithin(ip, range)))

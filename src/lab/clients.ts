@@ -3,7 +3,7 @@ import { createSocket } from 'node:dgram'
 import { type Agent, type IncomingMessage, request as httpRequest } from 'node:http'
 import { connect as connectTcp } from 'node:net'
 import { addressType, decodeDns, type DnsMessage, encodeQuery } from './dns-codec.ts'
-import type { DnsAnswer, DnsLoadOptions, HttpAnswer, Outcome, Target } from './host-api.ts'
+import type { DnsAnswer, DnsLoadOptions, HttpAnswer, Mirrored, Outcome, Probe, Target } from './host-api.ts'
 import { onDnsMessage, serverHeader, serverRecord, withLength } from './servers.ts'
 
 /** How long a request may take when nobody says otherwise. */
@@ -140,4 +140,36 @@ export function datagramEcho(target: Target & { size: number; timeoutMs?: number
     if (split < 0 || !answer.subarray(split + 1).equals(payload)) return { error: 'WRONG ANSWER' }
     return { value: answer.toString('utf8', 0, split) }
   })
+}
+
+function readMirror(answer: Buffer): Outcome<Mirrored> {
+  const [server, client] = answer.toString().trim().split(' ')
+  if (server === undefined || client === undefined) return { error: 'WRONG ANSWER' }
+  return { value: { server, client } }
+}
+
+/** Asks a mirror who it is and whom it sees: over a TCP connection of its own, or with a datagram from a new port. */
+function askMirror(probe: Probe): Promise<Outcome<Mirrored>> {
+  const { timeoutMs } = probe
+  const payload = Buffer.from('who\n')
+  if (probe.protocol === 'udp') return exchange(probe, timeoutMs, payload, readMirror)
+  return attempt(timeoutMs, (done) => {
+    const socket = connectTcp({ host: probe.address, port: probe.port })
+    socket.on('error', (error) => done({ error: kindOf(error) }))
+    socket.on('close', () => done({ error: 'CUT SHORT' }))
+    socket.on('data', (answer: Buffer) => done(readMirror(answer)))
+    socket.write(payload)
+    return () => socket.destroy()
+  })
+}
+
+/** Asks mirrors, at most `parallel` at a time; the outcomes are in the order of the probes. */
+export async function askMirrors(probes: readonly Probe[], parallel: number): Promise<Outcome<Mirrored>[]> {
+  const outcomes: Outcome<Mirrored>[] = []
+  const rest = probes.entries()
+  const asker = async (): Promise<void> => {
+    for (const [i, probe] of rest) outcomes[i] = await askMirror(probe)
+  }
+  await Promise.all(Array.from({ length: parallel }, asker))
+  return outcomes
 }

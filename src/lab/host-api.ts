@@ -90,6 +90,18 @@ export interface DnsAnswer {
   readonly answers: readonly string[]
 }
 
+/** A question to a mirror, and for how long an answer is waited for. */
+export interface Probe extends Target {
+  readonly protocol: 'tcp' | 'udp'
+  readonly timeoutMs: number
+}
+
+/** What a mirror answers: its own name, and the address that it sees its caller at. */
+export interface Mirrored {
+  readonly server: string
+  readonly client: string
+}
+
 /** How one attempt of a client ended: the value, or what kind of failure it was. */
 export type Outcome<T> = { readonly value: T } | { readonly error: string }
 
@@ -101,6 +113,8 @@ export interface HostApi {
   serveDns(options: DnsServerOptions): Promise<ServerInfo>
   /** Echo server on TCP and UDP; TCP says its name in a first line, UDP in front of every datagram. */
   serveEcho(options: ServerOptions): Promise<ServerInfo>
+  /** Mirror on TCP and UDP: tells callers its name and their address. UDP answers from the address it was asked at only where `address` names it. */
+  serveMirror(options: ServerOptions): Promise<ServerInfo>
   serverCounts(id: number): ServerCounts
   /** Closes a server and, with reset, its connections (RST) too; without, these end when their clients end them. */
   stopServer(id: number, reset?: boolean): Promise<void>
@@ -118,6 +132,8 @@ export interface HostApi {
   dns(query: DnsLoadOptions): Promise<Outcome<DnsAnswer>>
   /** One datagram to an echo server and its answer; size counts bytes of payload. */
   datagram(target: Target & { readonly size: number; readonly timeoutMs?: number }): Promise<Outcome<string>>
+  /** Asks mirrors, at most `parallel` at a time; outcomes in the order of the probes. */
+  probe(probes: readonly Probe[], parallel: number): Promise<Outcome<Mirrored>[]>
   /** Opens a connection to an echo server and keeps it; the value tells its id and the server's name. */
   connect(target: Target & { readonly timeoutMs?: number }): Promise<Outcome<{ id: number; server: string }>>
   /** Sends text on a kept connection and waits until it comes back; the value is the server's name. */

@@ -190,3 +190,20 @@ export async function serveEcho(options: ServerOptions): Promise<LabServer> {
   await lab.listenUdp(udp, options)
   return lab
 }
+
+/** Starts a server that answers whatever it is told, on TCP and UDP, with a line: its name and the caller's address. */
+export async function serveMirror(options: ServerOptions): Promise<LabServer> {
+  const lab = new LabServer(options.name)
+  const answerTo = (address: string | undefined): string => {
+    lab.requests += 1
+    return `${options.name} ${plainAddress(address)}\n`
+  }
+  const server = createServer((socket) => {
+    socket.on('data', () => socket.write(answerTo(socket.remoteAddress)))
+  })
+  await lab.listenTcp(server, options)
+  const udp = udpSocketFor(options)
+  udp.on('message', (_, from) => udp.send(answerTo(from.address), from.port, from.address))
+  await lab.listenUdp(udp, options)
+  return lab
+}

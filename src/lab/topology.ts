@@ -21,6 +21,8 @@ export interface NamespaceSpec {
   readonly routes?: readonly { readonly to: string; readonly via: string }[]
   /** Keys as sysctl(8) writes them, without dots in names of interfaces. */
   readonly sysctls?: Readonly<Record<string, string | number>>
+  /** What else is to be done with ip(8) once links, addresses and routes are there: a line per command, without `ip`. */
+  readonly lines?: readonly string[]
 }
 
 /** One end of a veth pair. */
@@ -32,6 +34,8 @@ export interface LinkEnd {
   readonly addresses?: readonly string[]
   /** A bridge of the same namespace that the interface joins. */
   readonly bridge?: string
+  /** Its link-layer address. Default: any. */
+  readonly mac?: string
 }
 
 export interface TopologySpec {
@@ -83,7 +87,7 @@ function namespaceLines(spec: NamespaceSpec, ends: readonly LinkEnd[]): string[]
     ...addressLines(end),
   ])
   const routes = (spec.routes ?? []).map(({ to, via }) => `route add ${to} via ${via}`)
-  return ['link set dev lo up', ...bridges, ...interfaces, ...routes]
+  return ['link set dev lo up', ...bridges, ...interfaces, ...routes, ...(spec.lines ?? [])]
 }
 
 /** A topology: described on construction, there after create(), gone after close(). */
@@ -168,8 +172,9 @@ export class Topology {
    */
   #linkLine([a, b]: readonly [LinkEnd, LinkEnd], ordinal: number): string {
     const index = firstIndex + 2 * ordinal
-    const peer = `peer name ${b.interface} index ${index + 1} netns ${this.nameOf(b.namespace)}`
-    return `link add name ${a.interface} index ${index} netns ${this.nameOf(a.namespace)} type veth ${peer}\n`
+    const [mine, theirs] = [a, b].map(({ mac }) => (mac === undefined ? '' : ` address ${mac}`))
+    const peer = `peer name ${b.interface}${theirs} index ${index + 1} netns ${this.nameOf(b.namespace)}`
+    return `link add name ${a.interface}${mine} index ${index} netns ${this.nameOf(a.namespace)} type veth ${peer}\n`
   }
 
   async #configure(spec: NamespaceSpec): Promise<void> {

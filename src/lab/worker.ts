@@ -1,11 +1,11 @@
 /** Entry point of a host's worker thread: enters the host's namespace, then does what the main thread asks for. */
 import { parentPort, workerData } from 'node:worker_threads'
 import { enterNamespace } from '../native/setns.ts'
-import { datagramEcho, dnsQuery, httpGet } from './clients.ts'
+import { askMirrors, datagramEcho, dnsQuery, httpGet } from './clients.ts'
 import type { HostApi, HostCall, HostReply, ServerInfo } from './host-api.ts'
 import { KeptConnection } from './kept.ts'
 import { dnsLoad, httpLoad, type Load } from './load.ts'
-import { type LabServer, serveDns, serveEcho, serveHttp } from './servers.ts'
+import { type LabServer, serveDns, serveEcho, serveHttp, serveMirror } from './servers.ts'
 
 /** Objects of a kind by number. */
 class Registry<T> {
@@ -48,6 +48,7 @@ const api: HostApi = {
   serveHttp: async (options) => started(await serveHttp(options)),
   serveDns: async (options) => started(await serveDns(options)),
   serveEcho: async (options) => started(await serveEcho(options)),
+  serveMirror: async (options) => started(await serveMirror(options)),
   serverCounts: (id) => servers.get(id).counts(),
   stopServer: async (id, reset = false) => servers.take(id).stop(reset),
 
@@ -68,6 +69,7 @@ const api: HostApi = {
   http: (target) => httpGet(target),
   dns: (query) => dnsQuery(query),
   datagram: (target) => datagramEcho(target),
+  probe: (probes, parallel) => askMirrors(probes, parallel),
   connect: async (target) => {
     const connection = new KeptConnection(target)
     const outcome = await connection.open(target.timeoutMs)

@@ -10,7 +10,8 @@ export function dueFeatures(maps: TableMaps): number {
     (book.fwmarkServices(0) > 0 ? LbFeature.FEATURE_FWMARK : 0) |
     (book.port0Services(0) > 0 ? LbFeature.FEATURE_PORT0 : 0) |
     (book.ftpServices(0) > 0 ? LbFeature.FEATURE_FTP : 0) |
-    (countMarkRules(maps) > 0 ? LbFeature.FEATURE_MARK_RULES : 0)
+    (countMarkRules(maps) > 0 ? LbFeature.FEATURE_MARK_RULES : 0) |
+    (maps.config.ranges(0) > 0 ? LbFeature.FEATURE_RANGES : 0)
   )
 }
 

@@ -3,10 +3,11 @@
  * A new list goes into the other one, and comes into force by one store.
  */
 import { LbConfigArray, LbLimit, LbMarkRuleArray } from '../abi/generated.ts'
-import { ADDRESS_BYTES, formatAddress, writeAddress } from '../model/address.ts'
+import { formatAddress } from '../model/address.ts'
 import { LbError } from '../model/errors.ts'
 import type { Family, MarkRule, Prefix } from '../model/types.ts'
 import { protocolNumber, protocolOf } from './names.ts'
+import { prefixBytes, prefixLength } from './prefixes.ts'
 import type { TableMaps } from './table-maps.ts'
 
 /** A rule as the table has it: the interface by its index, 0: any. */
@@ -14,7 +15,7 @@ export interface TableMarkRule extends Omit<MarkRule, 'interface'> {
   readonly ifindex: number
 }
 
-const addressBits = { 4: 32, 6: 128 } as const
+const anywhere: Prefix = { family: 6, address: '::', length: 0 }
 
 /** How many rules are in force. */
 export function countMarkRules(maps: TableMaps): number {
@@ -63,7 +64,8 @@ function readRule(records: LbMarkRuleArray, i: number): TableMarkRule {
 
 function writeRule(records: LbMarkRuleArray, i: number, rule: TableMarkRule): void {
   const { from, to, ports = { first: 0, last: 65535 } } = rule
-  const [source, destination] = [prefixBytes(from), prefixBytes(to)]
+  const source = prefixBytes(from ?? anywhere)
+  const destination = prefixBytes(to ?? anywhere)
   records.setSaddr(i, source.address)
   records.setSmask(i, source.mask)
   records.setDaddr(i, destination.address)
@@ -78,22 +80,6 @@ function writeRule(records: LbMarkRuleArray, i: number, rule: TableMarkRule): vo
 
 /** Undefined: no bit counts. */
 function readPrefix(address: Uint8Array, mask: Uint8Array, family: Family): Prefix | undefined {
-  const length = mask.reduce((bits, byte) => bits + byte.toString(2).replaceAll('0', '').length, 0)
+  const length = prefixLength(mask)
   return length === 0 ? undefined : { address: formatAddress(address, 0, family), family, length }
-}
-
-/** An address without the bits that do not count, and those that do. INVALID. */
-function prefixBytes(prefix: Prefix | undefined): { readonly address: Uint8Array; readonly mask: Uint8Array } {
-  const address = new Uint8Array(ADDRESS_BYTES)
-  const mask = new Uint8Array(ADDRESS_BYTES)
-  if (prefix === undefined) return { address, mask }
-  const { length, family } = prefix
-  if (!writeAddress(address, 0, prefix.address, family) || length < 0 || length > addressBits[family]) {
-    throw new LbError('INVALID', undefined, { what: 'prefix', value: `${prefix.address}/${length}` })
-  }
-  for (let i = 0; i < ADDRESS_BYTES; i++) {
-    mask[i] = (0xff00 >> Math.min(8, Math.max(0, length - i * 8))) & 0xff
-    address[i]! &= mask[i] ?? 0
-  }
-  return { address, mask }
 }

@@ -1,5 +1,6 @@
 /** A table's settings as lb_config holds them: programs read them at each packet that they concern. */
 import { LbBypassMode, LbConfigArray } from '../abi/generated.ts'
+import type { PortRange } from '../model/masquerade-ports.ts'
 import {
   type BypassMode,
   bypassModes,
@@ -39,7 +40,10 @@ const bypassNumbers: Readonly<Record<BypassMode, number>> = {
 
 export function readSettings(maps: TableMaps): Settings {
   const bypass = maps.config.bypass(0)
+  const first = maps.config.masqueradeFirst(0)
+  const count = maps.config.masqueradeCount(0)
   return {
+    ...(count === 0 ? {} : { masqueradePorts: { first, last: first + count - 1 } }),
     bypass: bypassModes.find((mode) => bypassNumbers[mode] === bypass) ?? 'auto',
     tunables: Object.fromEntries(tunables.map(({ name }) => [name, readTunable(maps, name)])) as Settings['tunables'],
   }
@@ -54,8 +58,15 @@ function readTunable(maps: TableMaps, name: TunableName): number {
 /** Each in one store. */
 export function writeSettings(maps: TableMaps, change: SettingsChange): void {
   if (change.bypass !== undefined) maps.config.setBypass(0, bypassNumbers[change.bypass])
+  if (change.masqueradePorts !== undefined) writeMasqueradePorts(maps.config, change.masqueradePorts)
   for (const { name } of tunables) {
     const value = change.tunables?.[name]
     if (value !== undefined) Atomics.store(maps.config.u32, offsets[name] / 4, value)
   }
+}
+
+/** First and count lie together: one store changes both. */
+function writeMasqueradePorts(config: LbConfigArray, { first, last }: PortRange): void {
+  const pair = new Uint32Array([first, last - first + 1])
+  Atomics.store(config.u64, at.masqueradeFirst / 8, new BigUint64Array(pair.buffer)[0] ?? 0n)
 }

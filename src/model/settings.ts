@@ -1,5 +1,6 @@
 /** What can be set for a table as a whole: the way of packets, and IPVS's sysctls net.ipv4.vs.* as far as they apply. */
 import { LbError } from './errors.ts'
+import type { PortRange } from './masquerade-ports.ts'
 
 /** Whether connections bypass the host's stack: unless netfilter has hooks, not at all, in any case. */
 export const bypassModes = ['auto', 'never', 'always'] as const
@@ -113,12 +114,15 @@ export const foreignTunables: Readonly<Record<string, string>> = {
 
 export interface Settings {
   readonly bypass: BypassMode
+  /** What masqueraded connections are sent from; absent: none can be made. */
+  readonly masqueradePorts?: PortRange
   readonly tunables: Readonly<Record<TunableName, number>>
 }
 
 /** What is to be set; the rest stays. */
 export interface SettingsChange {
   readonly bypass?: BypassMode
+  readonly masqueradePorts?: PortRange
   readonly tunables?: Readonly<Partial<Record<TunableName, number>>>
 }
 

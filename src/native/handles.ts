@@ -61,5 +61,7 @@ export interface TableHandles {
    * `only`: and of no others. NATIVE.
    */
   tellSources(ends: readonly TunnelEnd[], only: boolean): void
+  /** Makes these the interfaces that pods are behind (ifindexes); true if others were before. NATIVE. */
+  setPodLinks(links: readonly number[]): boolean
   close(): void
 }

@@ -1,4 +1,4 @@
-/** What user space tells the datapath of interfaces: lb_xdp_ports and lb_links. */
+/** What user space tells the datapath of interfaces: lb_xdp_ports, lb_links and lb_pod_links. */
 import { join } from 'node:path'
 import { LbLinkArray, LbLinkFlag } from '../abi/generated.ts'
 import type { NetworkInterface } from './interfaces.ts'
@@ -55,5 +55,29 @@ export class Links {
 
   forget(ifindex: number): void {
     this.#map.delete(keyOf(ifindex))
+  }
+}
+
+/** The interfaces that pods are behind. */
+export class PodLinks {
+  readonly #map: PinnedHash
+
+  constructor(dir: string) {
+    this.#map = new PinnedHash(join(dir, mapPin('lb_pod_links')), 4)
+  }
+
+  /** Makes them these; true if others were before. NATIVE: E2BIG if there are too many. */
+  set(links: readonly number[]): boolean {
+    const before = new Set(this.list())
+    const wanted = new Set(links)
+    for (const ifindex of wanted)
+      if (!before.has(ifindex)) this.#map.set(keyOf(ifindex), keyOf(1), `interface ${ifindex}`)
+    for (const ifindex of before) if (!wanted.has(ifindex)) this.#map.delete(keyOf(ifindex))
+    return before.size !== wanted.size || [...wanted].some((ifindex) => !before.has(ifindex))
+  }
+
+  /** ifindexes, in no order. */
+  list(): number[] {
+    return this.#map.keys().map((key) => new Uint32Array(key.buffer)[0] ?? 0)
   }
 }

@@ -8,10 +8,12 @@ import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { LbConfigArray, LbState, maps, opaqueMaps } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
+import { largestGap, usualNodePorts } from '../model/masquerade-ports.ts'
 import { type AttachPolicy, Attachments, defaultPolicy, type SyncResult } from './attachments.ts'
 import { ensureTablesDir, findTablesDir, tableName } from './bpffs.ts'
 import type { TableHandles } from './handles.ts'
 import { buildPath, errno } from './library.ts'
+import { kernelPorts } from './local-ports.ts'
 import { PinnedTable } from './pinned-table.ts'
 import {
   inspect,
@@ -158,6 +160,10 @@ function writeDefaults(config: LbConfigArray): void {
   config.setAmDroprate(0, 10)
   config.setAmemthresh(0, 1024)
   config.setRunEstimation(0, 1)
+  const ports = largestGap([...kernelPorts(), usualNodePorts])
+  if (ports === undefined) return
+  config.setMasqueradeFirst(0, ports.first)
+  config.setMasqueradeCount(0, ports.last - ports.first + 1)
 }
 
 /** New pins take the names of old ones atomically; programs that the object no longer has are unpinned. */

@@ -5,6 +5,7 @@ import { LbClockArray, LbRodataArray, type MapName, maps } from '../abi/generate
 import { LbError } from '../model/errors.ts'
 import { ENDPOINT_SIZE, packEndpoint } from './endpoints.ts'
 import type { ServiceSpot, TableConstants, TableHandles } from './handles.ts'
+import { PodLinks } from './link-maps.ts'
 import type { RouteType } from '../model/server-address.ts'
 import { routeType } from './route-types.ts'
 import type { ProgramName } from './programs.ts'
@@ -149,6 +150,10 @@ export class PinnedTable implements TableHandles {
       if (only) sources.tellOnly(ends)
       else sources.tell(ends)
     })
+  }
+
+  setPodLinks(links: readonly number[]): boolean {
+    return new PodLinks(this.dir).set(links)
   }
 
   close(): void {

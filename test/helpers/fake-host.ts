@@ -4,8 +4,10 @@ import type { ApplyResult, DesiredChanges, DesiredService } from '../../src/engi
 import type { IpAddress } from '../../src/kube/address.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
-import type { SettingsChange } from '../../src/model/settings.ts'
-import type { ServiceView, Source, Timeouts } from '../../src/model/types.ts'
+import type { PodsKnown } from '../../src/maps/pods.ts'
+import type { ServiceRanges } from '../../src/maps/service-ranges.ts'
+import { initialSettings, type Settings, type SettingsChange } from '../../src/model/settings.ts'
+import type { Prefix, ServiceView, Source, Timeouts } from '../../src/model/types.ts'
 import type { Log } from '../../src/observe/log.ts'
 
 const noCounters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
@@ -89,6 +91,27 @@ export class FakeTable implements ManagedTable {
 
   changeSettings(change: SettingsChange): void {
     this.changes.push(change)
+    const { masqueradePorts = this.current.masqueradePorts } = change
+    if (masqueradePorts !== undefined) this.current = { ...this.current, masqueradePorts }
+  }
+
+  /** What is in force of settings. */
+  current: Settings = initialSettings
+
+  settings(): Settings {
+    return this.current
+  }
+
+  /** Of every call, in order. */
+  readonly pods: PodsKnown[] = []
+  readonly serviceRanges: ServiceRanges[] = []
+
+  setPods(pods: PodsKnown): void {
+    this.pods.push(pods)
+  }
+
+  setServiceRanges(prefixes: readonly Prefix[], known: boolean): void {
+    this.serviceRanges.push({ prefixes, known })
   }
 
   setTimeouts(timeouts: Timeouts): void {

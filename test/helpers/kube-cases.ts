@@ -71,6 +71,7 @@ export function optionsOf({ config, nodes }: KubeCase): TranslateOptions {
     scheduler: schedulerOf(config.ipvs?.scheduler),
     place: { node: 'node-a', ...(node?.zone === undefined ? {} : { zone: node.zone }) },
     nodePortAddresses: nodePortAddresses(config.nodePortAddresses ?? [], own, primaries),
+    hostAddresses: nodePortAddresses([], own, []),
     primaryAddresses: primaries,
     masqueradeAll: config.iptables?.masqueradeAll === true,
     knowsPods: (config.clusterCIDR ?? '') !== '' || config.detectLocalMode !== undefined,

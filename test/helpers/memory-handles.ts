@@ -43,6 +43,8 @@ export class MemoryHandles implements TableHandles {
   /** Marks whose packets come to the programs. */
   steered: readonly Mark[] = []
   readonly localAddresses = new Set<string>()
+  /** Interfaces that pods are behind. */
+  podLinks: readonly number[] = []
   /** Servers in tunnels that the programs were told of. */
   readonly tunnelEnds = new Set<string>()
 
@@ -77,6 +79,7 @@ export class MemoryHandles implements TableHandles {
       lb_conn_pools: all.lanes,
       lb_verdicts: all.lanes * 64,
       lb_mark_rules: 2 * LbLimit.MAX_MARK_RULES,
+      lb_service_ranges: LbLimit.MAX_SERVICE_RANGES,
     }
     for (const name of Object.keys(maps) as MapName[]) {
       this.#buffers.set(name, new ArrayBuffer((entries[name] ?? 1) * maps[name].valueSize))
@@ -143,6 +146,12 @@ export class MemoryHandles implements TableHandles {
 
   steer(marks: readonly Mark[]): void {
     this.steered = marks
+  }
+
+  setPodLinks(links: readonly number[]): boolean {
+    const before = this.podLinks
+    this.podLinks = links
+    return before.join() !== links.join()
   }
 
   close(): void {

@@ -28,13 +28,13 @@ for (const [i, recording] of cases.entries()) {
 t.test('every recorded table is ours, or another by intent', async (t) => tally.end(t))
 
 /** What our desired state says of a connection from somewhere. */
-function outcomeOf({ servers, rules }: KubeVirtualService, caller: Caller, knowsPods: boolean): Outcome {
+function outcomeOf({ servers, insiders, service }: KubeVirtualService, caller: Caller, knowsPods: boolean): Outcome {
   const insider = caller === 'node' || (caller === 'pod' && knowsPods)
-  const usable = insider ? (rules.insiders ?? servers) : servers
+  const usable = insider ? (insiders ?? servers) : servers
   const names = usable.map(({ address, port }) => `${address} ${port}`).sort()
-  const seenAs = caller === 'pod' && !knowsPods ? 'external' : caller
-  const masqueraded = rules.masquerade[seenAs]
-  return { end: names.length > 0 ? names : rules.whenEmpty, masqueraded }
+  const { masquerade, whenEmpty } = service.policy
+  const seenAs = caller === 'node' ? 'node' : insider ? 'pods' : 'others'
+  return { end: names.length > 0 ? names : whenEmpty, masqueraded: masquerade[seenAs] }
 }
 
 for (const recording of cases.filter(({ nft }) => nft.ip !== undefined)) {
@@ -47,9 +47,9 @@ for (const recording of cases.filter(({ nft }) => nft.ip !== undefined)) {
     for (const want of desired) {
       const { key } = want.service
       if (key.kind !== 'address') throw new Error('a mark')
-      const to = { ...key, nodePort: want.rules.role === 'nodePort' }
+      const to = { ...key, nodePort: want.service.policy.nodePort }
       const table = tables[key.family]
-      const sources = want.rules.sources?.map(({ address, length }) =>
+      const sources = want.service.policy.sources?.map(({ address, length }) =>
         length === (key.family === 4 ? 32 : 128) ? address : `${address}/${length}`,
       )
       t.same(sources?.toSorted(), table.sources(to)?.toSorted(), `who may use ${serviceText(key)}`)

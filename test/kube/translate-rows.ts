@@ -23,6 +23,7 @@ export const here: TranslateOptions = {
   scheduler: 'rr',
   place: { node: 'here', zone: 'z1' },
   nodePortAddresses: [ip4('192.0.2.1'), ip4('198.51.100.1'), { family: 6, address: 'fd00:192::1' }],
+  hostAddresses: [ip4('192.0.2.1'), ip4('198.51.100.1')],
   primaryAddresses: [ip4('192.0.2.1')],
   masqueradeAll: false,
   knowsPods: true,

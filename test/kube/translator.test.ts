@@ -3,7 +3,6 @@ import t from 'tap'
 import type { KubeEndpointSlice, KubeObject, KubeService } from '../../src/kube/objects.ts'
 import { objectId } from '../../src/kube/objects.ts'
 import { translate, Translator } from '../../src/kube/translator.ts'
-import { withholdUnenforced } from '../../src/kube/enforced.ts'
 import type { TranslateOptions } from '../../src/kube/virtual-services.ts'
 import { random } from '../helpers/random.ts'
 import { saveFormat } from './save-format.ts'
@@ -12,6 +11,7 @@ const options: TranslateOptions = {
   scheduler: 'rr',
   place: { node: 'here' },
   nodePortAddresses: [],
+  hostAddresses: [],
   primaryAddresses: [],
   masqueradeAll: false,
   knowsPods: true,
@@ -137,11 +137,45 @@ t.test("what bears on all services reaches all: this node's name", async (t) => 
   t.equal(translator.take().desired[0]?.servers.length, 1)
 })
 
-t.test('an address that only some may use is withheld, and that is said', async (t) => {
+t.test('who may use an address is in its policy', async (t) => {
   const translator = new Translator(options)
   const ranges = [{ family: 4, address: '192.0.2.0', length: 24 }] as const
   translator.set({ ...service('a', 1), ingressIps: [{ family: 4, address: '203.0.113.1' }], sourceRanges: ranges })
-  const { desired, notices } = withholdUnenforced(translator.take())
-  t.same(saveFormat(desired), ['-A -t 10.96.0.1:80 -s rr'])
-  t.match(notices, [{ object: 'TCP 203.0.113.1:80', reason: /^loadBalancerSourceRanges/ }])
+  const { desired, notices } = translator.take()
+  t.same(saveFormat(desired), ['-A -t 10.96.0.1:80 -s rr', '-A -t 203.0.113.1:80 -s rr'])
+  t.same(
+    desired.map((want) => want.service.policy.sources),
+    [undefined, ranges],
+  )
+  t.same(notices, [])
+})
+
+t.test('each kind of address has its policy, and a Local one the servers of the cluster for insiders', async (t) => {
+  const translator = new Translator({
+    ...options,
+    nodePortAddresses: [{ family: 4, address: '192.0.2.1' }],
+    hostAddresses: [{ family: 4, address: '192.0.2.2' }],
+  })
+  const made = service('a', 1)
+  translator.set({
+    ...made,
+    ports: made.ports.map((port) => ({ ...port, nodePort: 30080 })),
+    ingressIps: [{ family: 4, address: '203.0.113.1' }],
+    externalIps: ['198.51.100.1', '192.0.2.2'].map((address) => ({ family: 4, address })),
+    externalTrafficPolicy: 'Local' as const,
+  })
+  translator.set(slice('a-1', 'a', 1))
+  const policies = translator.take().desired.map(({ role, servers, insiders, service: { policy } }) => {
+    const { masquerade, ...others } = policy
+    const masqueraded = Object.entries(masquerade).flatMap(([who, is]) => (is ? [who] : []))
+    return [role, servers.length, insiders?.length, masqueraded.join(), others]
+  })
+  const plain = { whenEmpty: 'drop', nodePort: false, foreign: false }
+  t.same(policies, [
+    ['clusterIP', 1, undefined, 'node,others', plain],
+    ['externalIP', 0, 1, 'node', { ...plain, foreign: true }],
+    ['externalIP', 0, 1, 'node', plain],
+    ['loadBalancerIP', 0, 1, 'node', plain],
+    ['nodePort', 0, 1, 'node', { ...plain, nodePort: true }],
+  ])
 })

@@ -1,0 +1,46 @@
+/** bpvsd on the node of kube-proxy's matrix, with its configuration and its objects. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { TestApiServer } from './api-server.ts'
+import { Daemon } from './daemon.ts'
+import { objects } from './kube-matrix.ts'
+import type { KubeNet } from './kube-net.ts'
+
+interface Teardown {
+  teardown(handler: () => Promise<void> | void): void
+}
+
+const kinds = { services: 'Service', endpointSlices: 'EndpointSlice', nodes: 'Node' } as const
+
+/** Starts bpvsd, with flags of its own, and waits until it has programmed everything. */
+export async function startBpvsd(
+  t: Teardown,
+  net: KubeNet,
+  configuration: Readonly<Record<string, unknown>>,
+  ...flags: readonly string[]
+): Promise<Daemon> {
+  const directory = mkdtempSync(join(tmpdir(), 'bpvs-matrix-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const server = await TestApiServer.start({ teardown: (end) => t.teardown(end) }, (open) =>
+    net.topology.within('director', open),
+  )
+  for (const [list, kind] of Object.entries(kinds)) {
+    for (const object of objects[list as keyof typeof kinds]) server.set(kind, object)
+  }
+  const kubeconfig = join(directory, 'kubeconfig')
+  const context = { cluster: 'test', user: 'me' }
+  const access = {
+    clusters: [{ name: 'test', cluster: { server: server.url } }],
+    users: [{ name: 'me', user: { token: 'secret' } }],
+    contexts: [{ name: 'here', context }],
+    'current-context': 'here',
+  }
+  writeFileSync(kubeconfig, JSON.stringify(access))
+  const config = join(directory, 'config.json')
+  writeFileSync(config, JSON.stringify({ ...configuration, clientConnection: { kubeconfig } }))
+  const small = ['--max-servers', '4096', '--max-services', '4096', '--max-connections', '32768']
+  const daemon = new Daemon(net.topology, ['--config', config], ...small, ...flags)
+  await daemon.logged('ready')
+  return daemon
+}
