@@ -5,6 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
+import { TestEvents } from './api-events.ts'
 
 /** An object as the API has it. */
 export interface ApiObject {
@@ -12,6 +13,8 @@ export interface ApiObject {
     readonly name: string
     readonly namespace?: string
     readonly labels?: Readonly<Record<string, string>>
+    readonly annotations?: Readonly<Record<string, string>>
+    readonly uid?: string
   }
   readonly [field: string]: unknown
 }
@@ -39,6 +42,7 @@ interface Watch {
 }
 
 export interface ApiRequest {
+  readonly method: string
   readonly path: string
   readonly query: URLSearchParams
   readonly authorization: string | undefined
@@ -64,6 +68,7 @@ interface Teardown {
 
 export class TestApiServer {
   readonly requests: ApiRequest[] = []
+  readonly events = new TestEvents()
   /** Asked before every answer; a fault is answered in place of it. */
   fault: (request: ApiRequest) => Fault | 'reset' | 'silence' | undefined = () => undefined
   /** Knows streaming lists; without, it refuses them as old servers do. */
@@ -207,13 +212,24 @@ export class TestApiServer {
   async #answer(message: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(message.url ?? '', 'http://api')
     const { authorization } = message.headers
-    const request = { path: url.pathname, query: url.searchParams, authorization }
+    const request = { method: message.method ?? '', path: url.pathname, query: url.searchParams, authorization }
     this.requests.push(request)
     const fault = this.fault(request) ?? this.#unauthorized(authorization)
     if (fault === 'silence') return
     if (fault === 'reset') response.destroy()
     else if (fault !== undefined) refuse(response, fault)
-    else await this.#serve(request, response)
+    else if (request.method === 'GET') await this.#serve(request, response)
+    else await this.#write(request, message, response)
+  }
+
+  /** Creates an event, or merges a patch into one. */
+  async #write({ method, path }: ApiRequest, message: IncomingMessage, response: ServerResponse): Promise<void> {
+    const chunks: Buffer[] = []
+    for await (const chunk of message) chunks.push(chunk as Buffer)
+    const answer = this.events.write(method, path, message.headers['content-type'], Buffer.concat(chunks).toString())
+    if ('fault' in answer) return refuse(response, answer.fault)
+    response.writeHead(answer.status, { 'content-type': 'application/json' })
+    response.end(JSON.stringify(answer.event))
   }
 
   #unauthorized(authorization: string | undefined): Fault | undefined {

@@ -302,7 +302,7 @@ function parseJson(text: string): unknown {
 }
 
 /** What a refusal says: the message of its Status, or the beginning of its text. */
-async function readMessage(body: AsyncIterable<Buffer>): Promise<string> {
+export async function readMessage(body: AsyncIterable<Buffer>): Promise<string> {
   const chunks: Buffer[] = []
   let length = 0
   for await (const chunk of body) {
