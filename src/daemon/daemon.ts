@@ -1,7 +1,7 @@
 /** bpvsd: a source of services, one table, the interfaces. Holds no truth of its own: the kernel's table goes on. */
 import {
   type KubeProxySettings,
-  knowsPods,
+  localDetection,
   masqueradesAll,
   nodeName,
   timeoutsOf,
@@ -18,10 +18,12 @@ import { SlowStart } from '../kube/slow-start.ts'
 import { type Notice, Translator } from '../kube/translator.ts'
 import { formatProblem } from '../manifests/problem.ts'
 import type { ManifestState, ProblemChanges } from '../manifests/store.ts'
+import { parsePortRange } from '../model/masquerade-ports.ts'
 import { parseTunable } from '../model/settings.ts'
 import type { ServerSpec, ServerView, ServiceKey, ServiceView, Source } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
+import { ClusterKeeper } from './cluster.ts'
 import { InterfaceKeeper } from './interfaces.ts'
 import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from './ports.ts'
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts'
@@ -77,6 +79,7 @@ export class Daemon {
   readonly #notices = new News<Notice>()
   readonly #trouble = new News<unknown>()
   readonly #interfaces: InterfaceKeeper
+  readonly #cluster: ClusterKeeper
   readonly #sockets: SocketKeeper
   readonly #sourceName: Source
   readonly #source: ServiceSource
@@ -108,17 +111,22 @@ export class Daemon {
     this.#timers = timers
     this.#room = { services: config.maxServices, servers: config.maxServers, connections: config.maxConnections }
     this.#policy = { include: config.interfaces, exclude: config.excludeInterfaces, xdp: config.xdp }
-    this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers })
+    const onPass = (): void => this.#cluster.look()
+    this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers, onPass })
     this.#sockets = new SocketKeeper(host, socketPolicy(config), log)
     this.#sourceName = config.manifests === undefined ? 'kubernetes' : 'manifest'
     const { configuration } = kubeProxy
+    const pods = localDetection(configuration)
+    const ports =
+      config.masqueradePorts === undefined ? {} : { masqueradePorts: parsePortRange(config.masqueradePorts) }
+    this.#cluster = new ClusterKeeper({ host, log, pods, ...ports })
     this.#context = new NodeContext({
       scheduler: config.scheduler,
       nodeName: nodeName(configuration),
       bindAddress: configuration.bindAddress,
       nodePortAddresses: configuration.nodePortAddresses ?? [],
       masqueradeAll: masqueradesAll(configuration),
-      knowsPods: knowsPods(configuration),
+      pods,
     })
     this.#translator = new Translator(this.#context.options)
     this.#source = makeSource({
@@ -134,6 +142,7 @@ export class Daemon {
   start(): void {
     this.#parts.events?.record(startingEvent(nodeName(this.#kubeProxy.configuration)))
     for (const warning of this.#kubeProxy.warnings) this.#log.warn({ warning }, 'configuration')
+    this.#cluster.checkPorts()
     this.#table = this.#openTable()
     const source = this.#sourceName
     const onApplied: ReconcilerOptions['onApplied'] = (ms, size) => this.#parts.status.applied(ms, size)
@@ -180,6 +189,8 @@ export class Daemon {
     }
     const timeouts = timeoutsOf(this.#kubeProxy.configuration)
     if (Object.values(timeouts).some((seconds) => seconds > 0)) table.setTimeouts(timeouts)
+    this.#cluster.setNetworks(this.#context.podNetworks)
+    this.#cluster.setTable(table)
     return table
   }
 
@@ -193,6 +204,7 @@ export class Daemon {
   #onChanges({ set, removed, node, complete }: KubeChanges): void {
     const { status } = this.#parts
     if (this.#context.setNode(node)) this.#translator.configure(this.#context.options)
+    this.#cluster.setNetworks(this.#context.podNetworks)
     status.setNodeEligible(node?.eligible ?? false)
     status.changed(set, removed)
     for (const object of set) this.#translator.set(object)
@@ -210,6 +222,7 @@ export class Daemon {
     const { desired, changes } = this.#slowStart.apply(translation, this.#timers.now())
     const { status, onHealthChecks } = this.#parts
     status.translated(translation)
+    this.#cluster.note(translation.changes.added)
     onHealthChecks(healthChecks, this.#healthAddresses())
     this.#sayNotices(notices)
     if (!this.#complete) this.#reconciler?.submit(this.#withKept(desired))

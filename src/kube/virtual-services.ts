@@ -21,7 +21,7 @@ export interface TranslateOptions {
   /** Masquerade whatever goes to a cluster IP. */
   readonly masqueradeAll: boolean
   /** It can be told which packets come from the cluster's pods. Without that nothing to a cluster IP is masqueraded. */
-  readonly knowsPods: boolean
+  readonly knowsPods: Readonly<Record<Family, boolean>>
 }
 
 /** Which address of its Service a virtual service has. */
@@ -141,7 +141,7 @@ class PortServices {
     const { masqueradeAll, knowsPods } = this.#options
     if (role !== 'clusterIP') return local ? theNode : everybody
     if (masqueradeAll) return everybody
-    return knowsPods ? strangers : nobody
+    return knowsPods[this.#clusterIp.family] ? strangers : nobody
   }
 
   /** Of load balancers' addresses. Where the node may come in, so may what it sends from the address itself. */

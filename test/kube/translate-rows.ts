@@ -26,7 +26,7 @@ export const here: TranslateOptions = {
   hostAddresses: [ip4('192.0.2.1'), ip4('198.51.100.1')],
   primaryAddresses: [ip4('192.0.2.1')],
   masqueradeAll: false,
-  knowsPods: true,
+  knowsPods: { 4: true, 6: true },
 }
 
 interface ServiceText {
