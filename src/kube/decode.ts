@@ -315,3 +315,9 @@ export function decodeNode(value: unknown): KubeNode {
     eligible: metadata.at('deletionTimestamp').absent && !leaving,
   }
 }
+
+/** Reads a ServiceCIDR (networking.k8s.io/v1): its prefixes. What is none counts as absent. */
+export function decodeServiceCidr(value: unknown): readonly Prefix[] {
+  const cidrs = new Field(value, []).at('spec').at('cidrs').list()
+  return cidrs.map((item) => parsePrefix(item.string(''))).filter((prefix) => prefix !== undefined)
+}

@@ -59,6 +59,7 @@ const kinds = {
   '/api/v1/services': { kind: 'Service', apiVersion: 'v1' },
   '/api/v1/nodes': { kind: 'Node', apiVersion: 'v1' },
   '/apis/discovery.k8s.io/v1/endpointslices': { kind: 'EndpointSlice', apiVersion: 'discovery.k8s.io/v1' },
+  '/apis/networking.k8s.io/v1/servicecidrs': { kind: 'ServiceCIDR', apiVersion: 'networking.k8s.io/v1' },
 } as const
 type Kind = (typeof kinds)[keyof typeof kinds]['kind']
 
@@ -79,6 +80,8 @@ export class TestApiServer {
   tokens: readonly string[] | undefined
   /** Answers a watch of a version that is gone with a status, not with an event. */
   goneByStatus = false
+  /** Has ServiceCIDRs. */
+  hasServiceCidrs = true
   /** Knows the field selector for cluster IPs. */
   knowsClusterIp = true
   readonly #server: Server
@@ -98,6 +101,7 @@ export class TestApiServer {
       Service: collection(kinds['/api/v1/services']),
       Node: collection(kinds['/api/v1/nodes']),
       EndpointSlice: collection(kinds['/apis/discovery.k8s.io/v1/endpointslices']),
+      ServiceCIDR: collection(kinds['/apis/networking.k8s.io/v1/servicecidrs']),
     }
     this.#server = createServer((request, response) => void this.#answer(request, response))
   }
@@ -241,7 +245,7 @@ export class TestApiServer {
     const [, namespace] = /\/namespaces\/([^/]+)\/[^/]+$/.exec(path) ?? []
     const collectionPath = path.replace(/\/namespaces\/[^/]+/, '')
     const known = Object.entries(kinds).find(([each]) => each === collectionPath)
-    if (known === undefined) {
+    if (known === undefined || (known[1].kind === 'ServiceCIDR' && !this.hasServiceCidrs)) {
       refuse(response, { status: 404, message: `no such resource ${path}` })
       return
     }

@@ -238,7 +238,7 @@ t.test('the role allows exactly what bpvsd asks of an API server, old or new', a
       onTrouble: () => undefined,
     })
     source.start()
-    await waitFor('everything is watched', () => server.watches === 3)
+    await waitFor('everything is watched', () => server.watches === 4)
     source.close()
     const events = new EventRecorder({ api, clock, wallMs: Date.now, host: 'node-1', onTrouble: () => undefined })
     for (const count of [undefined, 2]) {
