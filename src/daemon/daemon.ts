@@ -86,7 +86,10 @@ export class Daemon {
   readonly #timers: Timers
   readonly #context: NodeContext
   readonly #translator: Translator
-  readonly #slowStart = new SlowStart((key) => this.#table?.service(key)?.servers ?? [])
+  readonly #slowStart = new SlowStart((key) => {
+    const { servers = [], insiders = [] } = this.#table?.service(key) ?? {}
+    return [...servers, ...insiders]
+  })
   /** The next change of weights. */
   #weights: { cancel(): void } | undefined
   #table: ManagedTable | undefined
