@@ -49,14 +49,16 @@ enum lb_sched {
 	LB_SCHED_TWOS,
 };
 
-/* The last two are of connections alone: NAT of both ends, and the entry that its server's packets are found by. */
+/* The last three are of connections alone: NAT of both ends (masquerade), the same of what the host itself began, and the entry
+ * that the server's packets of both are found by. */
 enum lb_fwd {
 	LB_FWD_MASQ = 0,
 	LB_FWD_LOCAL = 1,
 	LB_FWD_TUNNEL = 2,
 	LB_FWD_DROUTE = 3,
 	LB_FWD_FULLNAT = 4,
-	LB_FWD_RETURN = 5,
+	LB_FWD_HOST = 5,
+	LB_FWD_RETURN = 6,
 };
 
 /* The TCP states of ip_vs_proto_tcp.c in its order, UDP, then the SCTP states of ip_vs_proto_sctp.c; the numbers index

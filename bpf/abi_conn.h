@@ -17,7 +17,7 @@ enum lb_template { LB_TEMPLATE = 0x40 };
  * table: (LB_TEMPLATE | protocol, masked client, port 0, virtual address and port); of a service by mark with protocol 0
  * and the mark in vaddr.w[0], in network order.
  *
- * A masqueraded connection (LB_FWD_FULLNAT) has a second entry (LB_FWD_RETURN), whose client is the address and port that
+ * A masqueraded connection (LB_FWD_FULLNAT, LB_FWD_HOST) has a second entry (LB_FWD_RETURN), whose client is the address and port that
  * the server sees, and whose virtual address is the server. They lead to each other; the second is found by
  * what the server sends, has the next hop of replies, and ends with the first.
  */
@@ -34,7 +34,7 @@ struct lb_conn {
 	__u8 flags;    /* enum lb_conn_flag */
 	__u8 fwd; /* enum lb_fwd: as the server had it when the connection began, kept for life */
 	__u8 packets; /* from the client, up to LB_CONN_PACKETS */
-	__u32 hop; /* next hop of replies, as in lb_server_state; of LB_FWD_FULLNAT: index + 1 of its second entry */
+	__u32 hop; /* next hop of replies, as in lb_server_state; masqueraded: index + 1 of its second entry */
 	__u32 hop_token; /* routes as they were then; of a template: its timeout, seconds */
 	__u32 control; /* index + 1 of the template it was made by; of a template: how many it made that live; of
 			* LB_FWD_RETURN: index + 1 of the connection */

@@ -34,8 +34,19 @@ static __always_inline bool request_matches(const struct lb_conn *c, const struc
 	       addr_equal(&c->vaddr, &p->t.daddr, af);
 }
 
-/* Is `c` the connection whose server sends this packet to its client? By direct routing and tunnels it does so under the
- * virtual address, and mostly by another way; as ip_vs_conn_out_get(). */
+/* Does the server answer under the virtual address, and mostly by another way? */
+static __always_inline bool fwd_one_way(__u8 fwd)
+{
+	return fwd && fwd < LB_FWD_FULLNAT;
+}
+
+/* Is the connection masqueraded? */
+static __always_inline bool fwd_both_ends(__u8 fwd)
+{
+	return fwd == LB_FWD_FULLNAT || fwd == LB_FWD_HOST;
+}
+
+/* Is `c` the connection whose server sends this packet to its client? As ip_vs_conn_out_get(). */
 static __always_inline bool reply_matches(const struct lb_conn *c, const struct packet *p,
 					  enum lb_af af)
 {
@@ -44,7 +55,7 @@ static __always_inline bool reply_matches(const struct lb_conn *c, const struct 
 	if (c->cport != p->t.dport || c->dport != p->t.sport || c->proto != p->t.proto ||
 	    c->af != af || !addr_equal(&c->caddr, &p->t.daddr, af))
 		return false;
-	if (unlikely(c->fwd != LB_FWD_MASQ))
+	if (unlikely(fwd_one_way(c->fwd)))
 		return addr_equal(&c->vaddr, &p->t.saddr, af);
 	srv = server_at(c->server);
 	return srv && addr_equal(&srv->addr, &p->t.saddr, af);
@@ -100,8 +111,8 @@ static __always_inline struct conn_ref conn_find(const struct packet *p, enum lb
 	return line ? line_find(line, spot.tag, p, dir, af) : r;
 }
 
-/* Is the packet one that a connection's server gets? It is if an answer to it would be the connection's. */
-static __always_inline bool conn_translated(const struct packet *p, enum lb_af af)
+/* The connection whose server gets this packet: it is the one that an answer to it would be of. */
+static __always_inline struct conn_ref conn_translated(const struct packet *p, enum lb_af af)
 {
 	struct packet answer = { .now = p->now, .src = p->dst, .dst = p->src };
 
@@ -110,7 +121,7 @@ static __always_inline bool conn_translated(const struct packet *p, enum lb_af a
 	answer.t.sport = p->t.dport;
 	answer.t.dport = p->t.sport;
 	answer.t.proto = p->t.proto;
-	return conn_find(&answer, DIR_OUT, af).c != NULL;
+	return conn_find(&answer, DIR_OUT, af);
 }
 
 /* Keeps a connection alive for `state`'s time from now on. Written at most once a tick. */

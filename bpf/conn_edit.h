@@ -2,6 +2,7 @@
 /* Adding connections to the table and taking them out of it: everything that needs a line's lock. */
 #pragma once
 #include "lock.h"
+#include "new_conn.h"
 
 enum { EVICT_LOOKS = 32 };
 
@@ -61,8 +62,32 @@ static __always_inline void spill_remove(const struct lb_conn *c, const struct c
 					 __u32 index)
 {
 	pair_swap(e->client, e->service, index, false);
-	if (!(c->flags & LB_CONN_NOOUTPUT) && c->fwd == LB_FWD_MASQ)
+	if (!(c->flags & LB_CONN_NOOUTPUT) && !fwd_one_way(c->fwd))
 		pair_swap(e->server, e->client, index, false);
+}
+
+/* The second entry of a masqueraded connection, if it is that still. */
+static __always_inline struct lb_conn *conn_partner(const struct lb_conn *c, __u32 index)
+{
+	struct lb_conn *partner = conn_at(READ_ONCE(c->hop) - 1);
+
+	return partner && partner->af && partner->fwd == LB_FWD_RETURN &&
+			       partner->control == index + 1
+		       ? partner
+		       : NULL;
+}
+
+/* A connection that ends is in no count any more, and its second entry is over. That ends when it is swept: it is another
+ * line's, whose lock may not be waited for under this one. */
+static __always_inline void conn_uncount(struct lb_conn *c, __u32 index)
+{
+	struct lb_conn *partner = fwd_both_ends(c->fwd) ? conn_partner(c, index) : NULL;
+
+	server_unload(c->server, c->proto, c->flags);
+	if (!conn_is_template(c))
+		template_leave(c->control);
+	if (unlikely(partner))
+		partner->expires = clock_tick();
 }
 
 /* Ends a connection, or a template without any: references, counts, entry. Its client's line must be locked. (Not static, like all that only new and
@@ -87,9 +112,8 @@ __noinline int conn_release(__u32 index)
 		line_replace(home, (__u64)spot.tag << 32 | (index + 1), 0);
 	}
 	c->af = 0;
-	server_unload(c->server, c->proto, c->flags);
-	if (!conn_is_template(c))
-		template_leave(c->control);
+	if (likely(c->fwd != LB_FWD_RETURN))
+		conn_uncount(c, index);
 	pool_push(index);
 	return 1;
 }
@@ -152,38 +176,6 @@ __noinline __u32 pool_evict(__u32 now, __u32 seed)
 	return pool_take();
 }
 
-/* Is it to be put into the table at all? No: one-packet scheduling. */
-enum once { ONCE_NO, ONCE_WANTED, ONCE_PICKED };
-
-/* A connection, or a template, to be put into the table: who asks for what, and what the scheduler said. */
-struct new_conn {
-	struct tuple t; /* as the client sends; addresses whole */
-	__u8 af;
-	__u8 state;
-	__u8 flags;
-	__u8 fwd; /* enum lb_fwd */
-	__u32 now;
-	__u32 server;
-	__be16 dport;
-	__u16 own_port;        /* the server is asked at the port that the client asked for */
-	__u32 entry;           /* a free entry, index + 1 */
-	__u32 control;         /* as in lb_conn */
-	__u32 expires;         /* tick */
-	__u32 timeout;         /* of a template, seconds; else 0 */
-	__u32 fragment;        /* of a fragment: the identification of its datagram */
-	__u16 l4;              /* of one that is not plain: where its transport header is, */
-	__u8 shape;            /* and enum packet_shape */
-	__u8 event;            /* of the packet: TCP flags, or enum sctp_event */
-	__u32 virtual_service; /* id of the service that it is for */
-	__u8 hook;             /* where the packet is, enum lb_hook */
-	__u8 once;             /* enum once */
-	__u8 odd;              /* as of struct packet */
-	__u8 scratch;          /* which of a CPU's records it is: scratch.h */
-	__u32 icmp;            /* it is begun by an ICMP error about it */
-	__u32 pad;
-	__u64 client, service; /* hashes of the two ends */
-};
-
 static __always_inline void conn_fill(struct lb_conn *c, const struct new_conn *n)
 {
 	c->caddr = n->t.saddr;
@@ -199,7 +191,7 @@ static __always_inline void conn_fill(struct lb_conn *c, const struct new_conn *
 	c->flags = n->flags;
 	c->fwd = n->fwd;
 	c->packets = n->flags & LB_CONN_SYNC ? LB_SYNC_DATAGRAMS : 0;
-	c->hop = 0;
+	c->hop = n->partner;
 	c->hop_token = n->timeout;
 	c->control = n->control;
 }
@@ -367,6 +359,8 @@ __noinline int conn_add(struct new_conn *n)
 		pool_push(n->entry - 1);
 		return other;
 	}
+	if (unlikely(n->fwd == LB_FWD_RETURN))
+		return n->entry;
 	srv = server_at(n->server);
 	st = server_state_at(n->server);
 	if (srv && st)

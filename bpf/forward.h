@@ -18,7 +18,7 @@ static __always_inline int act_drop(enum lb_hook hook, enum lb_verdict why)
 
 /* Not actions of a hook: the packet is for somebody else to look at; for icmp.h; may open a connection; is for transmit.h;
  * for tunnel_error.h; for odd.h, to be read, was read, and may open one; opens one, which lb_new_conns describes; opened it, and
- * goes on as one of its packets. */
+ * goes on as one of its packets; is for masqueraded.h. */
 enum {
 	NOT_OURS = -100,
 	ICMP_NEXT = -101,
@@ -30,6 +30,7 @@ enum {
 	ODD_OPEN_NEXT = -107,
 	SCHEDULE_NEXT = -108,
 	PACKET_NEXT = -109,
+	MASQUERADED_NEXT = -110,
 };
 
 /* Interfaces that take packets from XDP of another one. Writer: user space, as it attaches. */
@@ -135,6 +136,14 @@ static __always_inline int transmit_later(const struct packet *p, enum lb_af af,
 	x->fwd = fwd;
 	x->icmp = icmp;
 	return TRANSMIT_NEXT;
+}
+
+/* Hands a packet over to masqueraded.h. `conn`: as above; 0 for what leaves for a server, on egress. */
+static __always_inline int masqueraded_later(const struct packet *p, enum lb_af af, __u32 conn,
+					     __u32 server, __u8 fwd)
+{
+	return transmit_later(p, af, conn, server, fwd, false) == TRANSMIT_NEXT ? MASQUERADED_NEXT
+										: NOT_OURS;
 }
 
 /* The packet as it was handed over. */

@@ -2,7 +2,7 @@
 /* The programs: entry points, one for each hook, and what user space runs by BPF_PROG_RUN. */
 #include "odd.h"
 #include "parts.h"
-#include "transmit.h"
+#include "masqueraded.h"
 #include "tunnel_error.h"
 #include "sweep.h"
 #include "sync.h"
@@ -23,12 +23,15 @@ static __always_inline enum lb_af frame_family(void *ctx, enum lb_hook hook)
 	return *type == bpf_htons(ETH_P_IPV6) ? LB_AF_INET6 : 0;
 }
 
-int lb_xdp4(struct xdp_md *ctx);
-int lb_xdp6(struct xdp_md *ctx);
-int lb_xdp_open4(struct xdp_md *ctx);
-int lb_xdp_open6(struct xdp_md *ctx);
-int lb_xdp_transmit4(struct xdp_md *ctx);
-int lb_xdp_transmit6(struct xdp_md *ctx);
+/* A program for each family. */
+#define DECLARE(NAME, CONTEXT)                                                                     \
+	int NAME##4(CONTEXT * ctx);                                                                \
+	int NAME##6(CONTEXT * ctx);
+
+DECLARE(lb_xdp, struct xdp_md)
+DECLARE(lb_xdp_open, struct xdp_md)
+DECLARE(lb_xdp_transmit, struct xdp_md)
+DECLARE(lb_xdp_masqueraded, struct xdp_md)
 int lb_xdp_schedule(struct xdp_md *ctx);
 PARTS_OF(lb_xdp_parts, struct xdp_md) = {
 	.values = { [PART_IPV4] = lb_xdp4,
@@ -37,24 +40,20 @@ PARTS_OF(lb_xdp_parts, struct xdp_md) = {
 		    [PART_OPEN6] = lb_xdp_open6,
 		    [PART_TRANSMIT4] = lb_xdp_transmit4,
 		    [PART_TRANSMIT6] = lb_xdp_transmit6,
+		    [PART_MASQUERADED4] = lb_xdp_masqueraded4,
+		    [PART_MASQUERADED6] = lb_xdp_masqueraded6,
 		    [PART_SCHEDULE] = lb_xdp_schedule },
 };
 
-int lb_ingress4(struct __sk_buff *skb);
-int lb_ingress6(struct __sk_buff *skb);
-int lb_ingress_open4(struct __sk_buff *skb);
-int lb_ingress_open6(struct __sk_buff *skb);
-int lb_ingress_icmp4(struct __sk_buff *skb);
-int lb_ingress_icmp6(struct __sk_buff *skb);
-int lb_transmit4(struct __sk_buff *skb);
-int lb_transmit6(struct __sk_buff *skb);
+DECLARE(lb_ingress, struct __sk_buff)
+DECLARE(lb_ingress_open, struct __sk_buff)
+DECLARE(lb_ingress_icmp, struct __sk_buff)
+DECLARE(lb_transmit, struct __sk_buff)
 int lb_tunnel_error(struct __sk_buff *skb);
-int lb_ingress_odd4(struct __sk_buff *skb);
-int lb_ingress_odd6(struct __sk_buff *skb);
-int lb_ingress_odd_read4(struct __sk_buff *skb);
-int lb_ingress_odd_open4(struct __sk_buff *skb);
-int lb_ingress_odd_read6(struct __sk_buff *skb);
-int lb_ingress_odd_open6(struct __sk_buff *skb);
+DECLARE(lb_ingress_odd, struct __sk_buff)
+DECLARE(lb_ingress_odd_read, struct __sk_buff)
+DECLARE(lb_ingress_odd_open, struct __sk_buff)
+DECLARE(lb_ingress_masqueraded, struct __sk_buff)
 int lb_schedule(struct __sk_buff *skb);
 PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_ingress4,
@@ -72,35 +71,44 @@ PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 		    [PART_ODD_OPEN4] = lb_ingress_odd_open4,
 		    [PART_ODD_READ6] = lb_ingress_odd_read6,
 		    [PART_ODD_OPEN6] = lb_ingress_odd_open6,
+		    [PART_MASQUERADED4] = lb_ingress_masqueraded4,
+		    [PART_MASQUERADED6] = lb_ingress_masqueraded6,
 		    [PART_SCHEDULE] = lb_schedule },
 };
 
-int lb_egress4(struct __sk_buff *skb);
-int lb_egress6(struct __sk_buff *skb);
-int lb_egress_icmp4(struct __sk_buff *skb);
-int lb_egress_icmp6(struct __sk_buff *skb);
-int lb_egress_odd4(struct __sk_buff *skb);
-int lb_egress_odd6(struct __sk_buff *skb);
-int lb_egress_odd_read4(struct __sk_buff *skb);
-int lb_egress_odd_read6(struct __sk_buff *skb);
+DECLARE(lb_egress, struct __sk_buff)
+DECLARE(lb_egress_open, struct __sk_buff)
+DECLARE(lb_egress_icmp, struct __sk_buff)
+DECLARE(lb_egress_odd, struct __sk_buff)
+DECLARE(lb_egress_odd_read, struct __sk_buff)
+DECLARE(lb_egress_odd_open, struct __sk_buff)
+DECLARE(lb_egress_transmit, struct __sk_buff)
+DECLARE(lb_egress_masqueraded, struct __sk_buff)
 PARTS_OF(lb_egress_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_egress4,
 		    [PART_IPV6] = lb_egress6,
+		    [PART_OPEN4] = lb_egress_open4,
+		    [PART_OPEN6] = lb_egress_open6,
 		    [PART_ICMP4] = lb_egress_icmp4,
 		    [PART_ICMP6] = lb_egress_icmp6,
 		    [PART_ODD4] = lb_egress_odd4,
 		    [PART_ODD6] = lb_egress_odd6,
 		    [PART_ODD_READ4] = lb_egress_odd_read4,
-		    [PART_ODD_READ6] = lb_egress_odd_read6 },
+		    [PART_ODD_READ6] = lb_egress_odd_read6,
+		    [PART_ODD_OPEN4] = lb_egress_odd_open4,
+		    [PART_ODD_OPEN6] = lb_egress_odd_open6,
+		    [PART_TRANSMIT4] = lb_egress_transmit4,
+		    [PART_TRANSMIT6] = lb_egress_transmit6,
+		    [PART_MASQUERADED4] = lb_egress_masqueraded4,
+		    [PART_MASQUERADED6] = lb_egress_masqueraded6,
+		    [PART_SCHEDULE] = lb_schedule },
 };
 
 /* ICMP that is marked is the stack's: errors about connections were translated at ingress. */
-int lb_marked4(struct __sk_buff *skb);
-int lb_marked6(struct __sk_buff *skb);
-int lb_marked_open4(struct __sk_buff *skb);
-int lb_marked_open6(struct __sk_buff *skb);
-int lb_marked_transmit4(struct __sk_buff *skb);
-int lb_marked_transmit6(struct __sk_buff *skb);
+DECLARE(lb_marked, struct __sk_buff)
+DECLARE(lb_marked_open, struct __sk_buff)
+DECLARE(lb_marked_transmit, struct __sk_buff)
+DECLARE(lb_marked_masqueraded, struct __sk_buff)
 PARTS_OF(lb_marked_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_marked4,
 		    [PART_IPV6] = lb_marked6,
@@ -108,6 +116,8 @@ PARTS_OF(lb_marked_parts, struct __sk_buff) = {
 		    [PART_OPEN6] = lb_marked_open6,
 		    [PART_TRANSMIT4] = lb_marked_transmit4,
 		    [PART_TRANSMIT6] = lb_marked_transmit6,
+		    [PART_MASQUERADED4] = lb_marked_masqueraded4,
+		    [PART_MASQUERADED6] = lb_marked_masqueraded6,
 		    [PART_SCHEDULE] = lb_schedule },
 };
 
@@ -122,6 +132,8 @@ static __always_inline int go_on(void *ctx, enum lb_hook hook, enum lb_af af, vo
 		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_ICMP4 : PART_ICMP6);
 	else if (act == TRANSMIT_NEXT)
 		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_TRANSMIT4 : PART_TRANSMIT6);
+	else if (act == MASQUERADED_NEXT)
+		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_MASQUERADED4 : PART_MASQUERADED6);
 	else if (act == TUNNEL_NEXT)
 		bpf_tail_call(ctx, parts, PART_TUNNEL_ERROR);
 	else if (act == ODD_NEXT)
@@ -162,6 +174,7 @@ OPENING_PARTS(lb_xdp_open, HOOK_XDP, "xdp", struct xdp_md, lb_xdp_parts)
 BALANCE_PARTS(lb_ingress, HOOK_INGRESS, "tc", struct __sk_buff, lb_ingress_parts)
 OPENING_PARTS(lb_ingress_open, HOOK_INGRESS, "tc", struct __sk_buff, lb_ingress_parts)
 BALANCE_PARTS(lb_egress, HOOK_EGRESS, "tc", struct __sk_buff, lb_egress_parts)
+OPENING_PARTS(lb_egress_open, HOOK_EGRESS, "tc", struct __sk_buff, lb_egress_parts)
 BALANCE_PARTS(lb_marked, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts)
 OPENING_PARTS(lb_marked_open, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts)
 
@@ -175,6 +188,7 @@ ODD_PARTS(lb_ingress_odd_read, HOOK_INGRESS, lb_ingress_parts, balance_odd, fals
 ODD_PARTS(lb_ingress_odd_open, HOOK_INGRESS, lb_ingress_parts, balance_odd, true)
 ODD_PARTS(lb_egress_odd, HOOK_EGRESS, lb_egress_parts, odd_read)
 ODD_PARTS(lb_egress_odd_read, HOOK_EGRESS, lb_egress_parts, balance_odd, false)
+ODD_PARTS(lb_egress_odd_open, HOOK_EGRESS, lb_egress_parts, balance_odd, true)
 
 TC_PART(lb_ingress_icmp4, HOOK_INGRESS, LB_AF_INET, lb_ingress_parts,
 	icmp_handle(ctx, false, LB_AF_INET))
@@ -194,7 +208,16 @@ TC_PART(lb_egress_icmp6, HOOK_EGRESS, LB_AF_INET6, lb_egress_parts,
 
 TRANSMIT_PARTS(lb_xdp_transmit, HOOK_XDP, "xdp", struct xdp_md, lb_xdp_parts, transmit_xdp)
 TRANSMIT_PARTS(lb_transmit, HOOK_INGRESS, "tc", struct __sk_buff, lb_ingress_parts, transmit_tc)
+TRANSMIT_PARTS(lb_egress_transmit, HOOK_EGRESS, "tc", struct __sk_buff, lb_egress_parts, transmit_tc)
 TRANSMIT_PARTS(lb_marked_transmit, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts, transmit_tc)
+/* The programs for packets of masqueraded connections. */
+TRANSMIT_PARTS(lb_xdp_masqueraded, HOOK_XDP, "xdp", struct xdp_md, lb_xdp_parts, masqueraded_handle)
+TRANSMIT_PARTS(lb_ingress_masqueraded, HOOK_INGRESS, "tc", struct __sk_buff, lb_ingress_parts,
+	       masqueraded_handle)
+TRANSMIT_PARTS(lb_egress_masqueraded, HOOK_EGRESS, "tc", struct __sk_buff, lb_egress_parts,
+	       masqueraded_handle)
+TRANSMIT_PARTS(lb_marked_masqueraded, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts,
+	       masqueraded_handle)
 TC_PART(lb_tunnel_error, HOOK_INGRESS, LB_AF_INET, lb_ingress_parts, tunnel_error(ctx))
 
 /* The part that goes on with a packet whose connection was opened, or whose server was picked. */
@@ -240,6 +263,8 @@ int lb_schedule(struct __sk_buff *skb)
 		return act;
 	if (n->hook == HOOK_MARKED)
 		bpf_tail_call(skb, &lb_marked_parts, part_of_scheduled(n));
+	else if (n->hook == HOOK_EGRESS)
+		bpf_tail_call(skb, &lb_egress_parts, part_of_scheduled(n));
 	else
 		bpf_tail_call(skb, &lb_ingress_parts, part_of_scheduled(n));
 	return act_pass(HOOK_INGRESS);

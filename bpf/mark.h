@@ -18,12 +18,6 @@ struct mark_query {
 	__u8 af;
 };
 
-static __always_inline bool addr_within(const union lb_addr *addr, const union lb_addr *net,
-					const union lb_addr *mask)
-{
-	return !((addr->d[0] ^ net->d[0]) & mask->d[0]) && !((addr->d[1] ^ net->d[1]) & mask->d[1]);
-}
-
 static __always_inline bool mark_rule_fits(const struct lb_mark_rule *r, const struct mark_query *q)
 {
 	return (!r->af || r->af == q->af) && (!r->proto || r->proto == q->proto) &&

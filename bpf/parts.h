@@ -22,6 +22,8 @@ enum part {
 	PART_ODD_READ6,
 	PART_ODD_OPEN4,
 	PART_ODD_OPEN6,
+	PART_MASQUERADED4,
+	PART_MASQUERADED6,
 	PART_SCHEDULE, /* of both families, as it sees no packet */
 	PARTS
 };

@@ -29,6 +29,7 @@ static __always_inline void template_describe(struct new_conn *t, const struct n
 	t->state = LB_TCP_NONE;
 	t->flags = LB_CONN_NOOUTPUT; /* no packet is its reply */
 	t->control = 1;
+	t->partner = 0;
 	t->timeout = svc->timeout;
 	t->expires = n->now + seconds_ticks(svc->timeout);
 	t->t.proto = n->t.proto | LB_TEMPLATE;

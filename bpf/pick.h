@@ -58,6 +58,7 @@ __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 		w->gcd = head->list.gcd;
 		w->flags = head->list.flags;
 		w->table = head->list.table;
+		n->policy = head->list.policy;
 		w->best = 0;
 		w->raced = 0;
 		id = sched_pick(head->list.sched, w);

@@ -154,7 +154,9 @@ __noinline int refuse(struct __sk_buff *skb, __u32 hook, enum lb_af af, __u32 sa
 	if (!write_refusal(skb, r, af))
 		goto failed;
 	count_verdict(says & 0xff);
-	return hook == HOOK_MARKED ? marked_answer(skb) : bpf_redirect(skb->ifindex, 0);
+	if (hook == HOOK_MARKED)
+		return marked_answer(skb);
+	return bpf_redirect(skb->ifindex, hook == HOOK_EGRESS ? BPF_F_INGRESS : 0);
 failed:
 	count_verdict(LB_DROP_REFUSE_FAILED);
 	return 2; /* TC_ACT_SHOT */

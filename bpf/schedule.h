@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* A new connection: its server, by a template or the scheduler, and the entry in the table. */
 #pragma once
-#include "persist.h"
-#include "hop.h"
+#include "masquerade.h"
 
 /* May neither direction go through the host's stack? Decided once, so that netfilter sees all of a flow or nothing. */
 static __always_inline bool bypass_allowed(void *ctx, enum lb_hook hook, enum lb_af af)
@@ -23,6 +22,9 @@ static __always_inline void new_conn_begin(struct new_conn *n, __u32 now, __u8 a
 	n->own_port = 0;
 	n->timeout = 0;
 	n->icmp = 0;
+	n->partner = 0;
+	n->policy = 0;
+	n->origin = 0;
 }
 
 /* Notes whose connection it is: all that a scheduler may ask. */
@@ -59,7 +61,7 @@ static __always_inline void new_conn_assign(struct new_conn *n, __u32 id,
 	n->state = n->icmp ? state_none(n->t.proto) : state_first(n->t.proto, n->event);
 	n->flags = state_active(n->state) ? 0 : LB_CONN_INACTIVE;
 	n->expires = n->now + (n->icmp ? seconds_ticks(ICMP_CONN_S) : state_timeout_ticks(n->state));
-	if (n->fwd != LB_FWD_MASQ)
+	if (fwd_one_way(n->fwd))
 		n->flags |= LB_CONN_NOOUTPUT;
 }
 
@@ -109,9 +111,13 @@ static __always_inline bool ftp_data(const struct new_conn *n)
 static __always_inline enum lb_verdict new_conn_add(struct new_conn *n)
 {
 	int added = conn_enter(n);
+	bool own = likely(added > 0 &&
+			  (__u32)added == n->entry); /* else another CPU's, or nobody's */
 
-	if (unlikely(added < 0 || (__u32)added != n->entry))
-		template_leave(n->control); /* it is another CPU's, or nobody's */
+	if (unlikely(n->partner))
+		masquerade_end(n, own);
+	if (!own)
+		template_leave(n->control);
 	return added < 0 ? -added : LB_OK;
 }
 
@@ -125,20 +131,37 @@ static __always_inline enum lb_verdict once_assign(struct new_conn *n, __u32 id)
 	return LB_OK;
 }
 
+/* Why a connection has no server: refused, or dropped where the policy says so. */
+static __always_inline enum lb_verdict conn_unserved(const struct new_conn *n)
+{
+	return unlikely(n->policy & LB_POLICY_DROP_EMPTY) ? LB_DROP_NO_LOCAL : LB_REFUSE_NO_SERVER;
+}
+
 /* Schedules what is described, for the service noted there, and adds it. LB_OK: it is in the table. LB_REFUSE_* and LB_DROP_*
  * say why not. */
 static __always_inline enum lb_verdict conn_schedule(void *ctx, enum lb_hook hook,
 						     struct new_conn *n)
 {
-	int id = new_conn_pick(n, n->virtual_service);
-	struct lb_server *srv = id > 0 ? server_at(id) : NULL;
+	int id = policy_apply(n, packet_ifindex(ctx, hook));
+	struct lb_server *srv;
 
+	if (unlikely(id))
+		return id;
+	id = new_conn_pick(n, n->virtual_service);
+	srv = id > 0 ? server_at(id) : NULL;
 	if (!srv)
-		return id < 0 ? -id : LB_REFUSE_NO_SERVER;
+		return id < 0 ? -id : conn_unserved(n);
 	if (unlikely(n->once))
 		return once_assign(n, id);
 	new_conn_assign(n, id, srv);
 	if (bypass_allowed(ctx, hook, n->af))
 		n->flags |= LB_CONN_BYPASS;
+	if (unlikely(masquerade_wanted(n, srv))) {
+		id = masquerade_begin(ctx, hook, n, srv);
+		if (id) {
+			template_leave(n->control);
+			return id;
+		}
+	}
 	return new_conn_add(n);
 }

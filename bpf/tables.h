@@ -79,6 +79,12 @@ static __always_inline void addr_copy(union lb_addr *to, const union lb_addr *fr
 	}
 }
 
+static __always_inline bool addr_within(const union lb_addr *addr, const union lb_addr *net,
+					const union lb_addr *mask)
+{
+	return !((addr->d[0] ^ net->d[0]) & mask->d[0]) && !((addr->d[1] ^ net->d[1]) & mask->d[1]);
+}
+
 enum filter_half { FILTER_SERVICE = 0, FILTER_SERVER = 1 };
 
 /* False: no service (or server) has this endpoint. True: perhaps one has. */

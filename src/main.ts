@@ -1,6 +1,6 @@
 /** bpvsd's entry point: wires the parts, minds signals, and alone decides about output and exit status. */
 import { readFileSync, writeFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, hostname } from 'node:os'
 import { basename } from 'node:path'
 import { HealthCheckPorts } from './api/health-check-ports.ts'
 import { type AccessFiles, makeAccess } from './api/admin/access.ts'
@@ -25,7 +25,9 @@ import { ProxyStatus } from './daemon/status.ts'
 import { hooks, verdicts } from './engine/open.ts'
 import { HttpApiServer } from './kube/client/api-server.ts'
 import { loadCredentials } from './kube/client/credentials.ts'
+import { EventRecorder } from './kube/client/event-recorder.ts'
 import { KubernetesSource } from './kube/client/kubernetes-source.ts'
+import { type EventSink, healthCheckEvent, serverEvent } from './kube/events.ts'
 import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
 import { createLog, type Log } from './observe/log.ts'
@@ -38,17 +40,32 @@ function exitStatus(error: unknown): number {
   return error instanceof LbError ? errorCodes[error.code].exit : 1
 }
 
+/** Where services come from, and where their owners are told something. */
+interface Origin {
+  readonly makeSource: (callbacks: SourceCallbacks) => ServiceSource
+  readonly events?: EventRecorder
+}
+
 /** The directory of manifests if there is one, else the Kubernetes API. */
-function makeSource({ config, kubeProxy }: Serving, callbacks: SourceCallbacks): ServiceSource {
+function makeOrigin({ config, kubeProxy }: Serving, log: Log): Origin {
   const { manifests: directory, maxManifestBytes: maxFileBytes, rescanIntervalMs: rescanMs } = config
-  if (directory !== undefined) return new ManifestDirectory({ directory, maxFileBytes, rescanMs, ...callbacks })
+  if (directory !== undefined) {
+    return { makeSource: (callbacks) => new ManifestDirectory({ directory, maxFileBytes, rescanMs, ...callbacks }) }
+  }
   const { configuration, master } = kubeProxy
   const kubeconfig = configuration['clientConnection.kubeconfig']
   const settings = { ...(kubeconfig === '' ? {} : { kubeconfig }), ...(master === undefined ? {} : { master }) }
   const api = new HttpApiServer(() => loadCredentials(settings))
   const clock = { now: realTimers.now, after: realTimers.after, random: Math.random }
   const gathering = { nodeName: nodeName(configuration), gatherMs: gatherMs(configuration) }
-  return new KubernetesSource({ api, clock, ...gathering, ...callbacks })
+  const onTrouble = (err: unknown): void => {
+    if (err === undefined) log.info({}, 'events are written again')
+    else log.warn({ err }, 'events cannot be written')
+  }
+  return {
+    makeSource: (callbacks) => new KubernetesSource({ api, clock, ...gathering, ...callbacks }),
+    events: new EventRecorder({ api, clock, wallMs: Date.now, host: hostname(), onTrouble }),
+  }
 }
 
 interface AdminParts {
@@ -65,7 +82,7 @@ interface Serving {
 /**
  * The servers that say how we do. A directory of manifests is nobody's Node: there are some only where they are asked for.
  */
-function startStatus({ config, kubeProxy: { configuration, given } }: Serving, log: Log) {
+function startStatus({ config, kubeProxy: { configuration, given } }: Serving, log: Log, events?: EventSink) {
   const manifests = config.manifests !== undefined
   const wanted = (field: 'healthzBindAddress' | 'metricsBindAddress'): string => {
     return manifests && !given.has(field) ? '' : configuration[field]
@@ -73,7 +90,13 @@ function startStatus({ config, kubeProxy: { configuration, given } }: Serving, l
   const metrics = new ProxyMetrics(performance.timeOrigin)
   const status = new ProxyStatus(new ProxyHealth(manifests), metrics, Date.now)
   const { after } = realTimers
-  const healthCheckPorts = new HealthCheckPorts({ log, after, healthy: () => status.healthy })
+  const node = nodeName(configuration)
+  const healthCheckPorts = new HealthCheckPorts({
+    log,
+    after,
+    healthy: () => status.healthy,
+    onTrouble: (check, error) => events?.record(healthCheckEvent(node, check, error)),
+  })
   const start = (): void => {
     const addresses = {
       healthzBindAddress: wanted('healthzBindAddress'),
@@ -85,6 +108,7 @@ function startStatus({ config, kubeProxy: { configuration, given } }: Serving, l
       metrics: () => metrics.registry.text(),
       log,
       after,
+      onTrouble: (server, address, error) => events?.record(serverEvent(node, server, address, error)),
       onHardFail: (server, err) => {
         log.fatal({ server, err }, 'cannot start')
         process.exit(1)
@@ -101,7 +125,8 @@ function startStatus({ config, kubeProxy: { configuration, given } }: Serving, l
 /** Runs until a signal. After an unexpected error it ends, for a supervisor to start it anew; the kernel goes on. */
 function serve(serving: Serving, log: Log): void {
   const { config, kubeProxy } = serving
-  const { status, onHealthChecks, start } = startStatus(serving, log)
+  const { makeSource, events } = makeOrigin(serving, log)
+  const { status, onHealthChecks, start } = startStatus(serving, log, events)
   const host = kernelHost()
   const daemon = new Daemon({
     config,
@@ -109,13 +134,15 @@ function serve(serving: Serving, log: Log): void {
     host,
     log,
     timers: realTimers,
-    makeSource: (callbacks) => makeSource(serving, callbacks),
+    makeSource,
     status,
     onHealthChecks,
+    ...(events === undefined ? {} : { events }),
   })
   let admin: { close(): void } | undefined
   const end = (code: number): never => {
     admin?.close()
+    events?.close()
     daemon.stop()
     process.exit(code)
   }

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '3403dc4795e4'
+export const layoutVersion = 'd314f0b459a9'
 
 /** enum lb_af */
 export const LbAf = {
@@ -59,7 +59,8 @@ export const LbFwd = {
   FWD_TUNNEL: 2,
   FWD_DROUTE: 3,
   FWD_FULLNAT: 4,
-  FWD_RETURN: 5,
+  FWD_HOST: 5,
+  FWD_RETURN: 6,
 } as const
 export type LbFwd = (typeof LbFwd)[keyof typeof LbFwd]
 /** Names by value. */
@@ -69,6 +70,7 @@ export const lbFwdNames: readonly string[] = [
   'FWD_TUNNEL',
   'FWD_DROUTE',
   'FWD_FULLNAT',
+  'FWD_HOST',
   'FWD_RETURN',
 ]
 
@@ -1875,15 +1877,15 @@ export class LbRodataArray extends StructArray {
   static readonly size = 168
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
-    serviceLineMask: 64,
-    filterMask: 68,
-    connLineMask: 72,
-    connMax: 76,
-    serverMax: 80,
-    laneMask: 84,
-    lanesShared: 88,
-    tickShift: 92,
-    hz: 96,
+    serviceLineMask: 0,
+    filterMask: 4,
+    connLineMask: 8,
+    connMax: 12,
+    serverMax: 16,
+    laneMask: 20,
+    lanesShared: 24,
+    tickShift: 28,
+    hz: 32,
     hashKey: 104,
   } as const
   /** Lengths of arrays. */
@@ -1892,75 +1894,75 @@ export class LbRodataArray extends StructArray {
   } as const
 
   serviceLineMask(i: number): number {
-    return this.view.getUint32(i * 168 + 64, littleEndian)
+    return this.view.getUint32(i * 168, littleEndian)
   }
 
   setServiceLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 64, value, littleEndian)
+    this.view.setUint32(i * 168, value, littleEndian)
   }
 
   filterMask(i: number): number {
-    return this.view.getUint32(i * 168 + 68, littleEndian)
+    return this.view.getUint32(i * 168 + 4, littleEndian)
   }
 
   setFilterMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 68, value, littleEndian)
+    this.view.setUint32(i * 168 + 4, value, littleEndian)
   }
 
   connLineMask(i: number): number {
-    return this.view.getUint32(i * 168 + 72, littleEndian)
+    return this.view.getUint32(i * 168 + 8, littleEndian)
   }
 
   setConnLineMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 72, value, littleEndian)
+    this.view.setUint32(i * 168 + 8, value, littleEndian)
   }
 
   connMax(i: number): number {
-    return this.view.getUint32(i * 168 + 76, littleEndian)
+    return this.view.getUint32(i * 168 + 12, littleEndian)
   }
 
   setConnMax(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 76, value, littleEndian)
+    this.view.setUint32(i * 168 + 12, value, littleEndian)
   }
 
   serverMax(i: number): number {
-    return this.view.getUint32(i * 168 + 80, littleEndian)
+    return this.view.getUint32(i * 168 + 16, littleEndian)
   }
 
   setServerMax(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 80, value, littleEndian)
+    this.view.setUint32(i * 168 + 16, value, littleEndian)
   }
 
   laneMask(i: number): number {
-    return this.view.getUint32(i * 168 + 84, littleEndian)
+    return this.view.getUint32(i * 168 + 20, littleEndian)
   }
 
   setLaneMask(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 84, value, littleEndian)
+    this.view.setUint32(i * 168 + 20, value, littleEndian)
   }
 
   lanesShared(i: number): number {
-    return this.view.getUint32(i * 168 + 88, littleEndian)
+    return this.view.getUint32(i * 168 + 24, littleEndian)
   }
 
   setLanesShared(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 88, value, littleEndian)
+    this.view.setUint32(i * 168 + 24, value, littleEndian)
   }
 
   tickShift(i: number): number {
-    return this.view.getUint32(i * 168 + 92, littleEndian)
+    return this.view.getUint32(i * 168 + 28, littleEndian)
   }
 
   setTickShift(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 92, value, littleEndian)
+    this.view.setUint32(i * 168 + 28, value, littleEndian)
   }
 
   hz(i: number): number {
-    return this.view.getUint32(i * 168 + 96, littleEndian)
+    return this.view.getUint32(i * 168 + 32, littleEndian)
   }
 
   setHz(i: number, value: number): void {
-    this.view.setUint32(i * 168 + 96, value, littleEndian)
+    this.view.setUint32(i * 168 + 32, value, littleEndian)
   }
 
   hashKey(i: number, n: number): bigint {
@@ -2959,15 +2961,15 @@ export const layout = {
     lb_rodata: {
       size: 168,
       fields: [
-        { name: 'lb_service_line_mask', offset: 64, type: '__u32' },
-        { name: 'lb_filter_mask', offset: 68, type: '__u32' },
-        { name: 'lb_conn_line_mask', offset: 72, type: '__u32' },
-        { name: 'lb_conn_max', offset: 76, type: '__u32' },
-        { name: 'lb_server_max', offset: 80, type: '__u32' },
-        { name: 'lb_lane_mask', offset: 84, type: '__u32' },
-        { name: 'lb_lanes_shared', offset: 88, type: '__u32' },
-        { name: 'lb_tick_shift', offset: 92, type: '__u32' },
-        { name: 'lb_hz', offset: 96, type: '__u32' },
+        { name: 'lb_service_line_mask', offset: 0, type: '__u32' },
+        { name: 'lb_filter_mask', offset: 4, type: '__u32' },
+        { name: 'lb_conn_line_mask', offset: 8, type: '__u32' },
+        { name: 'lb_conn_max', offset: 12, type: '__u32' },
+        { name: 'lb_server_max', offset: 16, type: '__u32' },
+        { name: 'lb_lane_mask', offset: 20, type: '__u32' },
+        { name: 'lb_lanes_shared', offset: 24, type: '__u32' },
+        { name: 'lb_tick_shift', offset: 28, type: '__u32' },
+        { name: 'lb_hz', offset: 32, type: '__u32' },
         { name: 'lb_hash_key', offset: 104, type: '__u64[8]' },
       ],
     },
@@ -3109,7 +3111,8 @@ export const layout = {
       LB_FWD_TUNNEL: 2,
       LB_FWD_DROUTE: 3,
       LB_FWD_FULLNAT: 4,
-      LB_FWD_RETURN: 5,
+      LB_FWD_HOST: 5,
+      LB_FWD_RETURN: 6,
     },
     lb_limit: {
       LB_LINE_WAYS: 7,

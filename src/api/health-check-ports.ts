@@ -13,12 +13,16 @@ export interface HealthCheckPort {
   readonly family: 4 | 6
   /** Ready endpoints on this node. */
   readonly localEndpoints: number
+  /** Of the Service. */
+  readonly uid?: string
 }
 
 export interface HealthCheckPortsOptions {
   readonly log: Log
   readonly healthy: () => boolean
   readonly after: (ms: number, run: () => void) => { cancel(): void }
+  /** A port cannot be had; called at each attempt. */
+  readonly onTrouble: (check: HealthCheckPort, error: Error) => unknown
 }
 
 interface Listener {
@@ -67,7 +71,7 @@ export class HealthCheckPorts {
   }
 
   #listen(key: string, listener: Listener, host: string): void {
-    const { log, after } = this.#options
+    const { log, after, onTrouble } = this.#options
     const server = createServer((request, response) => {
       request.resume()
       this.#answer(listener.check, response)
@@ -75,6 +79,7 @@ export class HealthCheckPorts {
     const { namespace, name, port } = listener.check
     server.on('error', (err) => {
       log.error({ service: `${namespace}/${name}`, host, port, err }, 'health checks of a service cannot be served')
+      onTrouble(listener.check, err)
       const again = (): void => {
         if (this.#listeners.get(key) === listener) this.#listen(key, listener, host)
       }

@@ -40,6 +40,8 @@ export interface ServeOptions {
   readonly after: (ms: number, run: () => void) => { cancel(): void }
   /** Called when the port cannot be had; undefined: it is tried again. */
   readonly onRefused?: (error: unknown) => void
+  /** Called when the port cannot be had for a reason that is new. */
+  readonly onTrouble?: (error: unknown) => void
 }
 
 const retryMs = 5_000
@@ -48,7 +50,7 @@ const retryMs = 5_000
 export function serve(
   make: () => FastifyInstance,
   { host, port }: Endpoint,
-  { name, log, after, onRefused }: ServeOptions,
+  { name, log, after, onRefused, onTrouble }: ServeOptions,
 ): { close(): Promise<void> } {
   let app: FastifyInstance | undefined
   let retry: { cancel(): void } | undefined
@@ -63,7 +65,10 @@ export function serve(
       await app.close()
       if (onRefused !== undefined) onRefused(err)
       const text = err instanceof Error ? err.message : String(err)
-      if (text !== said) log.error({ server: name, host, port, err }, 'cannot listen')
+      if (text !== said) {
+        log.error({ server: name, host, port, err }, 'cannot listen')
+        onTrouble?.(err)
+      }
       said = text
       if (!closed) retry = after(retryMs, () => void listen())
     }

@@ -6,25 +6,28 @@ import { type HealthSource, healthServer } from './health-server.ts'
 import { type Endpoint, type ServeOptions, serve } from './http.ts'
 import { metricsServer } from './metrics-server.ts'
 
-export interface ServersOptions extends Omit<ServeOptions, 'name' | 'onRefused'> {
+export interface ServersOptions extends Omit<ServeOptions, 'name' | 'onRefused' | 'onTrouble'> {
   readonly configuration: KubeProxyConfiguration
   readonly health: HealthSource
   /** In Prometheus' text format. */
   readonly metrics: () => string
   /** A port cannot be had, and the configuration says that this is the end (bindAddressHardFail). */
   readonly onHardFail: (server: string, error: unknown) => void
+  /** A port cannot be had, for a reason that is new. */
+  readonly onTrouble: (server: 'healthz' | 'metrics', address: string, error: unknown) => void
 }
 
 /** Starts them; an empty address is none. Returns what ends them. */
 export function startServers(options: ServersOptions): { close(): Promise<void> } {
   const { configuration, health, metrics, log, after } = options
   const running: { close(): Promise<void> }[] = []
-  const start = (name: string, address: string, make: () => ReturnType<typeof healthServer>): void => {
+  const start = (name: 'healthz' | 'metrics', address: string, make: () => ReturnType<typeof healthServer>): void => {
     const endpoint = endpointOf(address)
     if (endpoint === undefined) return
     const hard = configuration.bindAddressHardFail
     const onRefused = hard ? { onRefused: (error: unknown) => options.onHardFail(name, error) } : {}
-    running.push(serve(make, endpoint, { name, log, after, ...onRefused }))
+    const onTrouble = (error: unknown): void => options.onTrouble(name, address, error)
+    running.push(serve(make, endpoint, { name, log, after, onTrouble, ...onRefused }))
   }
   start('healthz', configuration.healthzBindAddress, () => healthServer(health))
   const configz = { 'kubeproxy.config.k8s.io': toObject(configuration) }

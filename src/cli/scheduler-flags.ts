@@ -1,29 +1,11 @@
 /** Schedulers by name, and the names of their flags (`-b`): what a bit means depends on the scheduler. */
+import { type SchedulerFlag, schedulerFlagNames } from '../model/scheduler-flags.ts'
 import { schedulers, type Scheduler } from '../model/types.ts'
 import { usageError } from './usage-error.ts'
 
 export function isScheduler(name: string): name is Scheduler {
   return name === 'none' || (schedulers as readonly string[]).includes(name)
 }
-
-export type SchedulerFlag = 1 | 2 | 3
-
-interface FlagName {
-  readonly name: string
-  readonly flag: SchedulerFlag
-  /** The scheduler that gives the flag this meaning; absent: any. */
-  readonly scheduler?: string
-}
-
-const flagNames: readonly FlagName[] = [
-  { name: 'sh-fallback', flag: 1, scheduler: 'sh' },
-  { name: 'sh-port', flag: 2, scheduler: 'sh' },
-  { name: 'mh-fallback', flag: 1, scheduler: 'mh' },
-  { name: 'mh-port', flag: 2, scheduler: 'mh' },
-  { name: 'flag-1', flag: 1 },
-  { name: 'flag-2', flag: 2 },
-  { name: 'flag-3', flag: 3 },
-]
 
 /** Flags as the listing and `-S` print them: the scheduler's own names first choice, joined by commas. */
 export function formatSchedulerFlags(scheduler: string, flags: readonly SchedulerFlag[]): string {
@@ -34,7 +16,7 @@ export function formatSchedulerFlags(scheduler: string, flags: readonly Schedule
 }
 
 function nameOf(scheduler: string, flag: SchedulerFlag): string {
-  const own = flagNames.find((entry) => entry.flag === flag && entry.scheduler === scheduler)
+  const own = schedulerFlagNames.find((entry) => entry.flag === flag && entry.scheduler === scheduler)
   return own?.name ?? `flag-${flag}`
 }
 
@@ -42,7 +24,7 @@ function nameOf(scheduler: string, flag: SchedulerFlag): string {
 export function readSchedulerFlags(scheduler: string, text: string): SchedulerFlag[] {
   const flags = new Set<SchedulerFlag>()
   for (const word of text.split(',').filter((part) => part !== '')) {
-    const entry = flagNames.find((candidate) => candidate.name === word)
+    const entry = schedulerFlagNames.find((candidate) => candidate.name === word)
     if (entry === undefined) throw usageError(`invalid scheduler flag \`${word}'`)
     if (entry.scheduler !== undefined && entry.scheduler !== scheduler) {
       throw usageError(`incompatible scheduler flag \`${word}'`)

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { parse } from 'yaml'
 import { LbError } from '../model/errors.ts'
+import { parsePortRange } from '../model/masquerade-ports.ts'
 import { parseTunable } from '../model/settings.ts'
 import { isKubeProxyConfiguration } from './kube-proxy/decode.ts'
 import { isKubeProxyFlag, isSwitch, parseFlags as parseKubeProxyFlags } from './kube-proxy/flags.ts'
@@ -61,6 +62,7 @@ export function loadConfig(argv: readonly string[], surroundings: Surroundings =
   const run = switches.cleanup ? 'cleanup' : switches.initOnly ? 'init' : 'daemon'
   if (run === 'daemon') checkSource(values, kubeProxy, surroundings.env)
   checkTunables(values.sysctls)
+  checkMasqueradePorts(values.masqueradePorts)
   checkAdmin(values)
   values.scheduler = schedulerOf(kubeProxy.configuration, values.scheduler as Config['scheduler'])
   // Every value was checked against the schema from which Config is made.
@@ -129,6 +131,16 @@ function checkTunables(texts: Value | undefined): void {
     } catch (error) {
       throw new LbError('CONFIG', `sysctls: ${error instanceof Error ? error.message : String(error)}`, { text }, error)
     }
+  }
+}
+
+function checkMasqueradePorts(text: Value | undefined): void {
+  if (typeof text !== 'string') return
+  try {
+    parsePortRange(text)
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new LbError('CONFIG', `masqueradePorts: ${reason}`, { text }, error)
   }
 }
 

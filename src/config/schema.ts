@@ -89,6 +89,13 @@ export const configSchema = {
       default: [],
       description: 'Control groups whose sockets, and those of groups in them, are left alone.',
     },
+    masqueradePorts: {
+      type: 'string',
+      minLength: 1,
+      flag: 'FIRST-LAST',
+      description:
+        'Ports that masqueraded connections are sent from; nobody else may use them. Unset: the largest range from 1024 on that the kernel gives to nobody and that node ports are not in.',
+    },
     sysctls: {
       type: 'array',
       flag: 'NAME=VALUE,...',

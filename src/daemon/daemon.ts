@@ -1,7 +1,7 @@
 /** bpvsd: a source of services, one table, the interfaces. Holds no truth of its own: the kernel's table goes on. */
 import {
   type KubeProxySettings,
-  knowsPods,
+  localDetection,
   masqueradesAll,
   nodeName,
   timeoutsOf,
@@ -10,16 +10,20 @@ import type { Config } from '../config/schema.ts'
 import type { DesiredService } from '../engine/table.ts'
 import type { IpAddress } from '../kube/address.ts'
 import type { KubeChanges } from '../kube/client/kubernetes-source.ts'
+import { annotationEvent, type EventSink, startingEvent } from '../kube/events.ts'
 import { NodeContext } from '../kube/node-context.ts'
 import type { HealthCheck } from '../kube/observed.ts'
 import { serviceText } from '../kube/service-text.ts'
-import { Translator } from '../kube/translator.ts'
+import { SlowStart } from '../kube/slow-start.ts'
+import { type Notice, Translator } from '../kube/translator.ts'
 import { formatProblem } from '../manifests/problem.ts'
 import type { ManifestState, ProblemChanges } from '../manifests/store.ts'
+import { parsePortRange } from '../model/masquerade-ports.ts'
 import { parseTunable } from '../model/settings.ts'
 import type { ServerSpec, ServerView, ServiceKey, ServiceView, Source } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
+import { ClusterKeeper } from './cluster.ts'
 import { InterfaceKeeper } from './interfaces.ts'
 import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from './ports.ts'
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts'
@@ -54,6 +58,8 @@ export interface DaemonParts {
   readonly status: ProxyStatus
   /** Services whose ports tell load balancers of this node's endpoints: all that there are. */
   readonly onHealthChecks: (checks: readonly HealthCheck[], addresses: readonly IpAddress[]) => void
+  /** Where owners of objects are told something; absent: nowhere. */
+  readonly events?: EventSink
 }
 
 /** As kube-proxy sets them: who has a server that drains or is gone begins anew. */
@@ -70,15 +76,19 @@ export class Daemon {
   readonly #log: Log
   readonly #room: TableRoom
   readonly #policy: AttachPolicy
-  readonly #notices = new News<{ readonly object: string; readonly reason: string }>()
+  readonly #notices = new News<Notice>()
   readonly #trouble = new News<unknown>()
   readonly #interfaces: InterfaceKeeper
+  readonly #cluster: ClusterKeeper
   readonly #sockets: SocketKeeper
   readonly #sourceName: Source
   readonly #source: ServiceSource
   readonly #timers: Timers
   readonly #context: NodeContext
   readonly #translator: Translator
+  readonly #slowStart = new SlowStart((key) => this.#table?.service(key)?.servers ?? [])
+  /** The next change of weights. */
+  #weights: { cancel(): void } | undefined
   #table: ManagedTable | undefined
   #reconciler: Reconciler | undefined
   #check: { cancel(): void } | undefined
@@ -101,17 +111,22 @@ export class Daemon {
     this.#timers = timers
     this.#room = { services: config.maxServices, servers: config.maxServers, connections: config.maxConnections }
     this.#policy = { include: config.interfaces, exclude: config.excludeInterfaces, xdp: config.xdp }
-    this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers })
+    const onPass = (): void => this.#cluster.look()
+    this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers, onPass })
     this.#sockets = new SocketKeeper(host, socketPolicy(config), log)
     this.#sourceName = config.manifests === undefined ? 'kubernetes' : 'manifest'
     const { configuration } = kubeProxy
+    const pods = localDetection(configuration)
+    const ports =
+      config.masqueradePorts === undefined ? {} : { masqueradePorts: parsePortRange(config.masqueradePorts) }
+    this.#cluster = new ClusterKeeper({ host, log, pods, ...ports })
     this.#context = new NodeContext({
       scheduler: config.scheduler,
       nodeName: nodeName(configuration),
       bindAddress: configuration.bindAddress,
       nodePortAddresses: configuration.nodePortAddresses ?? [],
       masqueradeAll: masqueradesAll(configuration),
-      knowsPods: knowsPods(configuration),
+      pods,
     })
     this.#translator = new Translator(this.#context.options)
     this.#source = makeSource({
@@ -125,7 +140,9 @@ export class Daemon {
 
   /** Opens or makes the table, attaches, starts the source, and follows from then on. Throws if there is no table. */
   start(): void {
+    this.#parts.events?.record(startingEvent(nodeName(this.#kubeProxy.configuration)))
     for (const warning of this.#kubeProxy.warnings) this.#log.warn({ warning }, 'configuration')
+    this.#cluster.checkPorts()
     this.#table = this.#openTable()
     const source = this.#sourceName
     const onApplied: ReconcilerOptions['onApplied'] = (ms, size) => this.#parts.status.applied(ms, size)
@@ -154,6 +171,7 @@ export class Daemon {
   /** Lets go of everything and leaves the kernel's table as it is. */
   stop(): void {
     this.#check?.cancel()
+    this.#weights?.cancel()
     this.#source.close()
     this.#interfaces.close()
     this.#reconciler?.close()
@@ -171,6 +189,8 @@ export class Daemon {
     }
     const timeouts = timeoutsOf(this.#kubeProxy.configuration)
     if (Object.values(timeouts).some((seconds) => seconds > 0)) table.setTimeouts(timeouts)
+    this.#cluster.setNetworks(this.#context.podNetworks)
+    this.#cluster.setTable(table)
     return table
   }
 
@@ -184,6 +204,7 @@ export class Daemon {
   #onChanges({ set, removed, node, complete }: KubeChanges): void {
     const { status } = this.#parts
     if (this.#context.setNode(node)) this.#translator.configure(this.#context.options)
+    this.#cluster.setNetworks(this.#context.podNetworks)
     status.setNodeEligible(node?.eligible ?? false)
     status.changed(set, removed)
     for (const object of set) this.#translator.set(object)
@@ -197,17 +218,37 @@ export class Daemon {
   #submit(complete: boolean): number {
     this.#complete ||= complete
     const translation = this.#translator.take()
-    const { desired, notices, healthChecks } = translation
+    const { notices, healthChecks } = translation
+    const { desired, changes } = this.#slowStart.apply(translation, this.#timers.now())
     const { status, onHealthChecks } = this.#parts
     status.translated(translation)
+    this.#cluster.note(translation.changes.added)
     onHealthChecks(healthChecks, this.#healthAddresses())
-    const named = notices.map((notice) => [`${notice.object} ${notice.reason}`, notice] as const)
-    for (const notice of this.#notices.update(named).found) this.#log.warn(notice, 'not served in full')
+    this.#sayNotices(notices)
     if (!this.#complete) this.#reconciler?.submit(this.#withKept(desired))
-    else if (this.#incremental) this.#reconciler?.submit(desired, translation.changes)
+    else if (this.#incremental) this.#reconciler?.submit(desired, changes)
     else this.#reconciler?.submit(desired)
     this.#incremental = this.#complete
+    this.#awaitWeights()
     return desired.length
+  }
+
+  /** What is new of what is not served as its owner may expect. */
+  #sayNotices(notices: readonly Notice[]): void {
+    const named = notices.map((notice) => [`${notice.object} ${notice.reason}`, notice] as const)
+    for (const { object, reason, tell } of this.#notices.update(named).found) {
+      this.#log.warn({ object, reason }, 'not served in full')
+      if (tell !== undefined)
+        this.#parts.events?.record(annotationEvent(tell, `${object}: ${reason}; the default stays in force`))
+    }
+  }
+
+  /** Weights of new servers rise with time. */
+  #awaitWeights(): void {
+    this.#weights?.cancel()
+    const waitMs = this.#slowStart.dueMs(this.#timers.now())
+    this.#weights =
+      waitMs === undefined ? undefined : this.#timers.after(Math.ceil(waitMs), () => this.#submit(this.#complete))
   }
 
   /** Where health checks are served: as node ports are; none: everywhere. */

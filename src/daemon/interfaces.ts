@@ -8,6 +8,8 @@ export interface InterfaceKeeperOptions {
   readonly policy: AttachPolicy
   readonly log: Log
   readonly timers: Timers
+  /** After every pass. */
+  readonly onPass?: () => void
 }
 
 /** A new container brings a dozen events at once. */
@@ -55,6 +57,7 @@ export class InterfaceKeeper {
     const text = (err: unknown): string => (err instanceof Error ? err.message : String(err))
     const news = this.#failures.update(failures.map((each) => [`${each.interface ?? ''} ${text(each.err)}`, each]))
     for (const fields of news.found) log.error(fields, 'interface not attached')
+    this.#options.onPass?.()
     if (failures.length === 0) {
       this.#retryMs = firstRetryMs
       return

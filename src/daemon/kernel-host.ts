@@ -7,7 +7,8 @@ import type { ReconcilingTable } from '../engine/table.ts'
 import { type IpAddress, parseIp } from '../kube/address.ts'
 import { LbError } from '../model/errors.ts'
 import { findTablesDir, tableName } from '../native/bpffs.ts'
-import { watchInterfaces } from '../native/interfaces.ts'
+import { listInterfaces, watchInterfaces } from '../native/interfaces.ts'
+import { kernelPorts } from '../native/local-ports.ts'
 import { markVeth } from '../native/mark-veth.ts'
 import { syncSockets, tableAttachments, unloadTable, upgradePrograms } from '../native/loader.ts'
 import { defaultSizes } from '../native/sizes.ts'
@@ -50,6 +51,8 @@ export function kernelHost(): KernelHost {
       return ended
     },
     localAddresses,
+    listInterfaces: () => listInterfaces().filter(({ name }) => name !== markVeth.name && name !== markVeth.peer),
+    kernelPorts,
     onLinkChange: watchInterfaces,
     unload: unloadTable,
   }

@@ -1,6 +1,8 @@
 /** What the daemon needs of the world. The kernel's side is in kernel-host.ts; tests bring their own. */
 import type { ReconcilingTable } from '../engine/table.ts'
 import type { IpAddress } from '../kube/address.ts'
+import type { HostInterface } from '../kube/local-detection.ts'
+import type { TakenPorts } from '../model/masquerade-ports.ts'
 
 /** Which interfaces get the programs: names, with * for any characters; exclusion wins. */
 export interface AttachPolicy {
@@ -38,6 +40,7 @@ export type ManagedTable = Pick<
   | 'generation'
   | 'apply'
   | 'hasDrained'
+  | 'service'
   | 'services'
   | 'settings'
   | 'changeSettings'
@@ -62,6 +65,10 @@ export interface Host {
   endStuckSockets(policy: SocketPolicy): number
   /** Addresses of the interfaces that are up, bpvs's own left out. */
   localAddresses(): readonly IpAddress[]
+  /** The interfaces, bpvs's own left out. */
+  listInterfaces(): readonly HostInterface[]
+  /** Ports that the kernel gives out by itself, or keeps. */
+  kernelPorts(): readonly TakenPorts[]
   /** Calls back soon after interfaces came, went or changed; many changes may make one call. */
   onLinkChange(onChange: () => void, onError: (error: Error) => void): { close(): void }
   /** Removes programs, table and pins of this namespace; false if there was nothing. */

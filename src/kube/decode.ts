@@ -4,6 +4,7 @@
  * Fields that a service proxy does not read are not looked at.
  */
 import type { Family, Prefix, Protocol } from '../model/types.ts'
+import { annotationPrefix, type Annotations } from './annotations.ts'
 import { type IpAddress, parseIp, parsePrefix, unusableIp } from './address.ts'
 import { Field, type FieldProblem, show } from './field.ts'
 import type {
@@ -81,6 +82,8 @@ function decodeService(root: Field, name: ObjectName): KubeService {
     ports: served ? decodeServicePorts(spec.at('ports')) : [],
     internalTrafficPolicy: spec.at('internalTrafficPolicy').oneOf(policies, 'Cluster'),
     ...(served ? decodeExternal(root, spec, type) : notExternal),
+    ...decodeAnnotations(root),
+    ...decodeUid(root),
     ...(otherProxy === undefined ? {} : { otherProxy }),
     ...(affinityS === undefined ? {} : { affinityS }),
   }
@@ -219,7 +222,25 @@ function decodeSlice(root: Field, name: ObjectName): KubeEndpointSlice {
             .flatMap((item) => decodeEndpoint(item, family)),
     ports: root.at('ports').list().map(decodeEndpointPort),
     ...decodeTrigger(root),
+    ...decodeAnnotations(root),
   }
+}
+
+/** Annotations of ours, without their prefix. What is no text is the API server's to refuse. */
+function decodeAnnotations(root: Field): { readonly annotations?: Annotations } {
+  const all = root.at('metadata').at('annotations')
+  const own = Object.entries(all.isObject ? (all.value as Record<string, unknown>) : {}).flatMap(([name, value]) =>
+    name.startsWith(annotationPrefix) && typeof value === 'string'
+      ? [[name.slice(annotationPrefix.length), value]]
+      : [],
+  )
+  return own.length === 0 ? {} : { annotations: Object.fromEntries(own) }
+}
+
+/** Only events name it: what is no text counts as absent. */
+function decodeUid(root: Field): { readonly uid?: string } {
+  const uid = root.at('metadata').at('uid').value
+  return typeof uid === 'string' ? { uid } : {}
 }
 
 /** An annotation that only metrics read: what is no time counts as absent. */
@@ -293,4 +314,10 @@ export function decodeNode(value: unknown): KubeNode {
       .map((item) => item.string('')),
     eligible: metadata.at('deletionTimestamp').absent && !leaving,
   }
+}
+
+/** Reads a ServiceCIDR (networking.k8s.io/v1): its prefixes. What is none counts as absent. */
+export function decodeServiceCidr(value: unknown): readonly Prefix[] {
+  const cidrs = new Field(value, []).at('spec').at('cidrs').list()
+  return cidrs.map((item) => parsePrefix(item.string(''))).filter((prefix) => prefix !== undefined)
 }

@@ -1,5 +1,6 @@
 /** Which endpoints serve a port of a Service, for whom: kube-proxy's rules. Pure. */
 import type { Family, Protocol } from '../model/types.ts'
+import { type Weights, weightsOf } from './annotations.ts'
 import type { KubeEndpoint, KubeEndpointSlice } from './objects.ts'
 
 /** What names a port in slices. */
@@ -14,6 +15,8 @@ export interface Candidate {
   readonly text: string
   readonly port: number
   readonly endpoint: KubeEndpoint
+  /** What its slice says of weights. */
+  readonly weights: Weights
 }
 
 /** Where we are. */
@@ -36,9 +39,12 @@ export function candidatesOf(family: Family, name: PortName, slices: readonly Ku
   const candidates = new Map<string, Candidate>()
   for (const slice of slices) {
     if (slice.family !== family) continue
+    const { weights } = weightsOf(slice.annotations)
     for (const { name: portName, protocol, port } of slice.ports) {
       if (portName !== name.name || protocol !== name.protocol || !port) continue
-      for (const endpoint of slice.endpoints) addCandidate(candidates, endpoint, port)
+      for (const endpoint of slice.endpoints) {
+        addCandidate(candidates, { text: `${endpoint.address} ${port}`, port, endpoint, weights })
+      }
     }
   }
   return [...candidates.values()].sort((a, b) => (a.text < b.text ? -1 : 1))
@@ -48,20 +54,17 @@ export function candidatesOf(family: Family, name: PortName, slices: readonly Ku
  * The same address and port may be in several slices. One that doesn't terminate beats one that does (the address was
  * given to a new pod); otherwise an endpoint is ready only if every slice calls it ready.
  */
-function addCandidate(candidates: Map<string, Candidate>, endpoint: KubeEndpoint, port: number): void {
-  const text = `${endpoint.address} ${port}`
+function addCandidate(candidates: Map<string, Candidate>, candidate: Candidate): void {
+  const { text, endpoint } = candidate
   const other = candidates.get(text)?.endpoint
   if (other !== undefined && other.terminating !== endpoint.terminating) {
-    if (other.terminating) candidates.set(text, { text, port, endpoint })
+    if (other.terminating) candidates.set(text, candidate)
     return
   }
-  if (other === undefined) {
-    candidates.set(text, { text, port, endpoint })
-    return
-  }
-  const ready = endpoint.ready && other.ready
-  const serving = endpoint.serving && other.serving
-  candidates.set(text, { text, port, endpoint: { ...endpoint, ready, serving } })
+  const ready = endpoint.ready && (other?.ready ?? true)
+  const serving = endpoint.serving && (other?.serving ?? true)
+  const same = ready === endpoint.ready && serving === endpoint.serving
+  candidates.set(text, same ? candidate : { ...candidate, endpoint: { ...endpoint, ready, serving } })
 }
 
 /**

@@ -1,6 +1,8 @@
 /** What of the configuration, our Node and the host's addresses bears on every Service. Pure but for its own state. */
-import type { Scheduler } from '../model/types.ts'
+import type { Prefix, Scheduler } from '../model/types.ts'
 import { type IpAddress, parseIp } from './address.ts'
+import type { LocalDetection } from '../model/local-detection.ts'
+import { knowsPods, podNetworks } from './local-detection.ts'
 import { nodePortAddresses, primaryAddresses } from './node-addresses.ts'
 import type { KubeNode } from './objects.ts'
 import type { TranslateOptions } from './virtual-services.ts'
@@ -14,7 +16,7 @@ export interface NodeSettings {
   /** Where node ports are served: prefixes, or `primary`; empty: everywhere. */
   readonly nodePortAddresses: readonly string[]
   readonly masqueradeAll: boolean
-  readonly knowsPods: boolean
+  readonly pods: LocalDetection
 }
 
 export class NodeContext {
@@ -32,6 +34,11 @@ export class NodeContext {
 
   get options(): TranslateOptions {
     return this.#options
+  }
+
+  /** Of this node's pods, or of all, as far as they are known by their addresses. */
+  get podNetworks(): Prefix[] {
+    return podNetworks(this.#settings.pods, this.#node)
   }
 
   /** True if that changed the options. */
@@ -56,7 +63,7 @@ export class NodeContext {
   }
 
   #make(): TranslateOptions {
-    const { scheduler, nodeName: node, masqueradeAll, knowsPods } = this.#settings
+    const { scheduler, nodeName: node, masqueradeAll, pods } = this.#settings
     const zone = this.#node?.zone
     const primaries = primaryAddresses(parseIp(this.#settings.bindAddress), this.#node)
     return {
@@ -66,12 +73,19 @@ export class NodeContext {
       hostAddresses: nodePortAddresses([], this.#own, []),
       primaryAddresses: primaries,
       masqueradeAll,
-      knowsPods,
+      knowsPods: knowsPods(pods, this.#node),
     }
   }
 }
 
 /** Of a host that is no Node: everything is served everywhere. */
 export function plainSettings(scheduler: Scheduler, nodeName: string): NodeSettings {
-  return { scheduler, nodeName, bindAddress: '0.0.0.0', nodePortAddresses: [], masqueradeAll: false, knowsPods: true }
+  return {
+    scheduler,
+    nodeName,
+    bindAddress: '0.0.0.0',
+    nodePortAddresses: [],
+    masqueradeAll: false,
+    pods: { by: 'cluster', cidrs: [] },
+  }
 }

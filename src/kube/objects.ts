@@ -1,6 +1,7 @@
 /** Services and EndpointSlices, reduced to what a service proxy acts on. Nothing else of an object is kept in memory. */
 import type { Family, Prefix, Protocol } from '../model/types.ts'
 import type { IpAddress } from './address.ts'
+import type { Annotations } from './annotations.ts'
 
 /** Names an object of a kind. */
 export interface ObjectName {
@@ -41,6 +42,10 @@ export interface KubeService extends ObjectName {
   readonly sourceRanges: readonly Prefix[]
   /** Where the load balancer asks whether this node has endpoints; 0: nowhere. */
   readonly healthCheckNodePort: number
+  /** Those of bpvs; absent: it has none. */
+  readonly annotations?: Annotations
+  /** Tells it from one that had its name; absent in manifests. */
+  readonly uid?: string
 }
 
 export interface KubeEndpoint {
@@ -75,6 +80,8 @@ export interface KubeEndpointSlice extends ObjectName {
   readonly ports: readonly KubeEndpointPort[]
   /** When the pods changed of which this version tells, milliseconds since 1970; absent: it does not say. */
   readonly triggerMs?: number
+  /** Those of bpvs; absent: it has none. */
+  readonly annotations?: Annotations
 }
 
 /** What counts of a Node (v1): the one that we run on. */

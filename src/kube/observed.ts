@@ -11,6 +11,8 @@ export interface HealthCheck {
   readonly family: Family
   /** Ready endpoints on this node; an address counts once. */
   readonly localEndpoints: number
+  /** Of the Service. */
+  readonly uid?: string
 }
 
 /** Ports of Services that a traffic policy leaves without endpoints here, though there are some elsewhere. */
@@ -26,7 +28,7 @@ export const noneMissing: Readonly<Record<Family, NoLocal>> = {
 
 /** One for each family that the Service is served in. */
 export function healthChecksOf(
-  { namespace, name, healthCheckNodePort: port, clusterIps }: KubeService,
+  { namespace, name, uid, healthCheckNodePort: port, clusterIps }: KubeService,
   slices: readonly KubeEndpointSlice[],
   node: string,
 ): HealthCheck[] {
@@ -35,7 +37,7 @@ export function healthChecksOf(
     const ours = slices.filter((slice) => slice.family === family).flatMap(({ endpoints }) => endpoints)
     const local = ours.filter((endpoint) => endpoint.ready && endpoint.node === node)
     const localEndpoints = new Set(local.map(({ address }) => address)).size
-    return { namespace, name, port, family, localEndpoints }
+    return { namespace, name, port, family, localEndpoints, ...(uid === undefined ? {} : { uid }) }
   })
 }
 

@@ -3,6 +3,8 @@
  * it concerns: of a Service that no change touched, the same objects are given again. Pure but for its own state.
  */
 import type { Family, ServiceKey } from '../model/types.ts'
+import { type AnnotationProblem, annotationPrefix, type Scheduling, schedulingOf, weightsOf } from './annotations.ts'
+import type { ServiceName } from './events.ts'
 import type { KubeEndpointSlice, KubeObject, KubeObjects, KubeService } from './objects.ts'
 import { objectId } from './objects.ts'
 import { type HealthCheck, healthChecksOf, type NoLocal, noLocalOf, noneMissing, sumNoLocal } from './observed.ts'
@@ -14,6 +16,8 @@ export interface Notice {
   /** `Service default/web`. */
   readonly object: string
   readonly reason: string
+  /** The Service whose owner an event is to tell this. */
+  readonly tell?: ServiceName
 }
 
 export interface Translation {
@@ -142,10 +146,13 @@ export class Translator {
     for (const { service } of entry.made) this.#unclaim(entry, serviceText(service.key), touched)
     const { service, slices } = entry
     const sorted = [...slices.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
-    entry.made = service !== undefined && isServed(service) ? this.#make(service, sorted) : []
+    const { scheduling, problems } = schedulingOf(service?.annotations, this.#options.scheduler)
+    const served = service !== undefined && isServed(service)
+    entry.made = served ? this.#make(service, sorted, scheduling) : []
     this.#observe(entry, sorted)
     for (const want of entry.made) this.#claim(entry, want, touched)
-    if (service !== undefined) this.#note(objectId(service), unservedOf(service))
+    if (served) this.#note(objectId(service), misreadOf(service, sorted, problems))
+    else if (service !== undefined) this.#note(objectId(service), unservedOf(service))
     else if (slices.size === 0) this.#entries.delete(`${entry.namespace}/${entry.name}`)
   }
 
@@ -159,10 +166,14 @@ export class Translator {
     if (entry.noLocal !== before) this.#noLocal = sumNoLocal(this.#noLocal, entry.noLocal, before)
   }
 
-  #make(service: KubeService, sorted: readonly KubeEndpointSlice[]): readonly KubeVirtualService[] {
+  #make(
+    service: KubeService,
+    sorted: readonly KubeEndpointSlice[],
+    scheduling: Scheduling,
+  ): readonly KubeVirtualService[] {
     const found = new Map<string, KubeVirtualService>()
     // An address may be named twice, as an external IP and a load balancer's: its first role counts.
-    for (const each of virtualServices(service, sorted, this.#options)) {
+    for (const each of virtualServices(service, sorted, this.#options, scheduling)) {
       const text = serviceText(each.service.key)
       if (!found.has(text)) found.set(text, each)
     }
@@ -228,6 +239,22 @@ function unservedOf(service: KubeService): Notice[] {
   const { otherProxy, headless, type, clusterIps } = service
   if (otherProxy !== undefined || headless || type === 'ExternalName' || clusterIps.length > 0) return []
   return [{ object: objectId(service), reason: 'it has no cluster IP (none is allocated here): not served' }]
+}
+
+/** Annotations of a Service and its EndpointSlices that are not understood. */
+function misreadOf(
+  service: KubeService,
+  slices: readonly KubeEndpointSlice[],
+  problems: readonly AnnotationProblem[],
+): Notice[] {
+  const { namespace, name, uid } = service
+  const tell = { namespace, name, ...(uid === undefined ? {} : { uid }) }
+  const notices = (object: KubeObject, of: readonly AnnotationProblem[]): Notice[] =>
+    of.map(({ annotation, reason }) => {
+      return { object: objectId(object), reason: `annotation ${annotationPrefix}${annotation}: ${reason}`, tell }
+    })
+  const ofSlices = slices.flatMap((slice) => notices(slice, weightsOf(slice.annotations).problems))
+  return [...notices(service, problems), ...ofSlices]
 }
 
 function isUsed({ headless, service, family }: KubeEndpointSlice): boolean {

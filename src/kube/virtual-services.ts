@@ -2,6 +2,7 @@
 import type { DesiredService } from '../engine/table.ts'
 import type { Family, Prefix, Scheduler, ServerSpec, ServicePolicy, ServiceSpec } from '../model/types.ts'
 import { type IpAddress, isWithin } from './address.ts'
+import { type Scheduling, weightOf } from './annotations.ts'
 import { type Candidate, type ChosenEndpoints, candidatesOf, chooseEndpoints, type Place } from './endpoints.ts'
 import type { KubeEndpointSlice, KubeService, KubeServicePort } from './objects.ts'
 
@@ -20,7 +21,7 @@ export interface TranslateOptions {
   /** Masquerade whatever goes to a cluster IP. */
   readonly masqueradeAll: boolean
   /** It can be told which packets come from the cluster's pods. Without that nothing to a cluster IP is masqueraded. */
-  readonly knowsPods: boolean
+  readonly knowsPods: Readonly<Record<Family, boolean>>
 }
 
 /** Which address of its Service a virtual service has. */
@@ -30,7 +31,12 @@ export type Role = 'clusterIP' | 'externalIP' | 'loadBalancerIP' | 'nodePort'
 export interface KubeVirtualService extends DesiredService {
   readonly service: ServiceSpec & { readonly policy: ServicePolicy }
   readonly role: Role
+  /** New servers get their weight over so many seconds; absent: at once. */
+  readonly slowStartS?: number
 }
+
+/** IP in IP, as ipvsadm's -i. */
+const tunnel = { type: 'ipip', port: 0, checksum: 'none' } as const
 
 type Masquerade = ServicePolicy['masquerade']
 
@@ -39,17 +45,15 @@ const strangers: Masquerade = { pods: false, node: true, others: true }
 const everybody: Masquerade = { pods: true, node: true, others: true }
 const theNode: Masquerade = { pods: false, node: true, others: false }
 
-/** mh counts the source port too, as kube-proxy has it (flag 2: mh-port). */
-const flagsOf = (scheduler: Scheduler): ServiceSpec['schedulerFlags'] => (scheduler === 'mh' ? [2] : [])
-
 /** Ports in the order of the Service; of each the cluster IPs, external IPs, load balancers' addresses, node ports. */
 export function virtualServices(
   service: KubeService,
   slices: readonly KubeEndpointSlice[],
   options: TranslateOptions,
+  scheduling: Scheduling,
 ): KubeVirtualService[] {
   return service.clusterIps.flatMap((ip) =>
-    service.ports.flatMap((port) => new PortServices(service, ip, port, slices, options).all()),
+    service.ports.flatMap((port) => new PortServices(service, ip, port, slices, options, scheduling).all()),
   )
 }
 
@@ -59,6 +63,7 @@ class PortServices {
   readonly #clusterIp: IpAddress
   readonly #port: KubeServicePort
   readonly #options: TranslateOptions
+  readonly #scheduling: Scheduling
   readonly #chosen: ChosenEndpoints
   readonly #cluster: readonly ServerSpec[]
 
@@ -68,13 +73,15 @@ class PortServices {
     port: KubeServicePort,
     slices: readonly KubeEndpointSlice[],
     options: TranslateOptions,
+    scheduling: Scheduling,
   ) {
     this.#service = service
     this.#clusterIp = clusterIp
     this.#port = port
     this.#options = options
+    this.#scheduling = scheduling
     this.#chosen = chooseEndpoints(candidatesOf(clusterIp.family, port, slices), options.place)
-    this.#cluster = serversOf(clusterIp.family, this.#chosen.cluster)
+    this.#cluster = serversOf(clusterIp.family, this.#chosen.cluster, scheduling)
   }
 
   all(): KubeVirtualService[] {
@@ -92,23 +99,24 @@ class PortServices {
 
   #make(role: Role, { family, address }: IpAddress, port: number): KubeVirtualService | undefined {
     if (family !== this.#clusterIp.family) return undefined
-    const { scheduler } = this.#options
+    const { scheduler, flags, prefixes, slowStartS } = this.#scheduling
     const { protocol } = this.#port
     const { affinityS } = this.#service
-    const mask = family === 4 ? '255.255.255.255' : 128
+    const mask = family === 4 ? netmask(prefixes[4]) : prefixes[6]
     const local = this.#trafficPolicy(role) === 'Local'
-    const servers = local ? serversOf(family, this.#chosen.local) : this.#cluster
+    const servers = local ? serversOf(family, this.#chosen.local, this.#scheduling) : this.#cluster
     return {
       service: {
         key: { kind: 'address', family, protocol, address, port },
         scheduler,
-        schedulerFlags: flagsOf(scheduler),
+        schedulerFlags: flags,
         ...(affinityS === undefined ? {} : { persistence: { timeoutS: affinityS, mask } }),
         onePacket: false,
         policy: this.#policy(role, { family, address }, local),
       },
       servers,
       ...(local && role !== 'clusterIP' ? { insiders: this.#cluster } : {}),
+      ...(slowStartS === 0 ? {} : { slowStartS }),
       role,
     }
   }
@@ -133,7 +141,7 @@ class PortServices {
     const { masqueradeAll, knowsPods } = this.#options
     if (role !== 'clusterIP') return local ? theNode : everybody
     if (masqueradeAll) return everybody
-    return knowsPods ? strangers : nobody
+    return knowsPods[this.#clusterIp.family] ? strangers : nobody
   }
 
   /** Of load balancers' addresses. Where the node may come in, so may what it sends from the address itself. */
@@ -146,8 +154,16 @@ class PortServices {
   }
 }
 
-function serversOf(family: Family, candidates: readonly Candidate[]): ServerSpec[] {
-  return candidates.map(({ endpoint, port }) => {
-    return { family, address: endpoint.address, port, weight: 1, method: 'masq', upper: 0, lower: 0 }
+function serversOf(family: Family, candidates: readonly Candidate[], { method, weights }: Scheduling): ServerSpec[] {
+  return candidates.map(({ endpoint, port, weights: ofSlice }) => {
+    const { address } = endpoint
+    const weight = weightOf(address, ofSlice, weights)
+    return { family, address, port, weight, method, upper: 0, lower: 0, ...(method === 'tunnel' ? { tunnel } : {}) }
   })
+}
+
+/** Dotted, of a length from 1 to 32. */
+function netmask(length: number): string {
+  const bits = (0xffffffff << (32 - length)) >>> 0
+  return [24, 16, 8, 0].map((shift) => (bits >>> shift) & 255).join('.')
 }

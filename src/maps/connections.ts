@@ -1,5 +1,5 @@
 /** Reads the connection table as the datapath left it, without a lock and without a system call. */
-import { LbConnArray, LbConnFlag, LbServerArray, LbState, lbStateNames, LbTemplate } from '../abi/generated.ts'
+import { LbConnArray, LbConnFlag, LbFwd, LbServerArray, LbState, lbStateNames, LbTemplate } from '../abi/generated.ts'
 import type { ConnectionProtocol, ConnectionState, ConnectionView, Family } from '../model/types.ts'
 import { formatAddress } from '../model/address.ts'
 import { protocolOf } from './names.ts'
@@ -14,7 +14,7 @@ const VOID_PORT = 65535
 
 /**
  * Connections, and persistence templates, that have not expired, in table order. One that ends or begins meanwhile may be
- * there or not. A socket's has its whole time, as long as the socket is open.
+ * there or not. One that is masqueraded is one, whatever entries it has. A socket's has its whole time, as long as the socket is open.
  */
 export function* readConnections(maps: TableMaps): Generator<ConnectionView> {
   const { conns, connPools } = maps
@@ -23,7 +23,7 @@ export function* readConnections(maps: TableMaps): Generator<ConnectionView> {
   const end = Math.min(connPools.high(0), conns.length)
   const copy = new LbConnArray(new ArrayBuffer(size))
   for (let i = 0; i < end; i++) {
-    if (conns.af(i) === 0) continue
+    if (conns.af(i) === 0 || conns.fwd(i) === LbFwd.FWD_RETURN) continue
     const view = readConnection(maps, i, tick, copy)
     if (view !== undefined) yield view
   }

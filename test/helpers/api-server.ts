@@ -5,6 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
+import { TestEvents } from './api-events.ts'
 
 /** An object as the API has it. */
 export interface ApiObject {
@@ -12,6 +13,8 @@ export interface ApiObject {
     readonly name: string
     readonly namespace?: string
     readonly labels?: Readonly<Record<string, string>>
+    readonly annotations?: Readonly<Record<string, string>>
+    readonly uid?: string
   }
   readonly [field: string]: unknown
 }
@@ -39,6 +42,7 @@ interface Watch {
 }
 
 export interface ApiRequest {
+  readonly method: string
   readonly path: string
   readonly query: URLSearchParams
   readonly authorization: string | undefined
@@ -55,6 +59,7 @@ const kinds = {
   '/api/v1/services': { kind: 'Service', apiVersion: 'v1' },
   '/api/v1/nodes': { kind: 'Node', apiVersion: 'v1' },
   '/apis/discovery.k8s.io/v1/endpointslices': { kind: 'EndpointSlice', apiVersion: 'discovery.k8s.io/v1' },
+  '/apis/networking.k8s.io/v1/servicecidrs': { kind: 'ServiceCIDR', apiVersion: 'networking.k8s.io/v1' },
 } as const
 type Kind = (typeof kinds)[keyof typeof kinds]['kind']
 
@@ -64,6 +69,7 @@ interface Teardown {
 
 export class TestApiServer {
   readonly requests: ApiRequest[] = []
+  readonly events = new TestEvents()
   /** Asked before every answer; a fault is answered in place of it. */
   fault: (request: ApiRequest) => Fault | 'reset' | 'silence' | undefined = () => undefined
   /** Knows streaming lists; without, it refuses them as old servers do. */
@@ -74,6 +80,8 @@ export class TestApiServer {
   tokens: readonly string[] | undefined
   /** Answers a watch of a version that is gone with a status, not with an event. */
   goneByStatus = false
+  /** Has ServiceCIDRs. */
+  hasServiceCidrs = true
   /** Knows the field selector for cluster IPs. */
   knowsClusterIp = true
   readonly #server: Server
@@ -93,6 +101,7 @@ export class TestApiServer {
       Service: collection(kinds['/api/v1/services']),
       Node: collection(kinds['/api/v1/nodes']),
       EndpointSlice: collection(kinds['/apis/discovery.k8s.io/v1/endpointslices']),
+      ServiceCIDR: collection(kinds['/apis/networking.k8s.io/v1/servicecidrs']),
     }
     this.#server = createServer((request, response) => void this.#answer(request, response))
   }
@@ -207,13 +216,24 @@ export class TestApiServer {
   async #answer(message: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(message.url ?? '', 'http://api')
     const { authorization } = message.headers
-    const request = { path: url.pathname, query: url.searchParams, authorization }
+    const request = { method: message.method ?? '', path: url.pathname, query: url.searchParams, authorization }
     this.requests.push(request)
     const fault = this.fault(request) ?? this.#unauthorized(authorization)
     if (fault === 'silence') return
     if (fault === 'reset') response.destroy()
     else if (fault !== undefined) refuse(response, fault)
-    else await this.#serve(request, response)
+    else if (request.method === 'GET') await this.#serve(request, response)
+    else await this.#write(request, message, response)
+  }
+
+  /** Creates an event, or merges a patch into one. */
+  async #write({ method, path }: ApiRequest, message: IncomingMessage, response: ServerResponse): Promise<void> {
+    const chunks: Buffer[] = []
+    for await (const chunk of message) chunks.push(chunk as Buffer)
+    const answer = this.events.write(method, path, message.headers['content-type'], Buffer.concat(chunks).toString())
+    if ('fault' in answer) return refuse(response, answer.fault)
+    response.writeHead(answer.status, { 'content-type': 'application/json' })
+    response.end(JSON.stringify(answer.event))
   }
 
   #unauthorized(authorization: string | undefined): Fault | undefined {
@@ -225,7 +245,7 @@ export class TestApiServer {
     const [, namespace] = /\/namespaces\/([^/]+)\/[^/]+$/.exec(path) ?? []
     const collectionPath = path.replace(/\/namespaces\/[^/]+/, '')
     const known = Object.entries(kinds).find(([each]) => each === collectionPath)
-    if (known === undefined) {
+    if (known === undefined || (known[1].kind === 'ServiceCIDR' && !this.hasServiceCidrs)) {
       refuse(response, { status: 404, message: `no such resource ${path}` })
       return
     }

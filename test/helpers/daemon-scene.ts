@@ -2,6 +2,7 @@
 import { loadConfig } from '../../src/config/load.ts'
 import { Daemon, type SourceCallbacks } from '../../src/daemon/daemon.ts'
 import type { DesiredService } from '../../src/engine/table.ts'
+import type { KubeEvent } from '../../src/kube/events.ts'
 import type { KubeEndpointSlice, KubeService } from '../../src/kube/objects.ts'
 import type { ManifestState } from '../../src/manifests/store.ts'
 import { ProxyHealth } from '../../src/daemon/health.ts'
@@ -71,6 +72,7 @@ export class Scene {
   readonly health = new ProxyHealth(false)
   readonly metrics = new ProxyMetrics(0)
   healthChecks: readonly HealthCheck[] = []
+  readonly events: KubeEvent[] = []
   readonly daemon: Daemon
   callbacks: SourceCallbacks | undefined
   reloads = 0
@@ -91,6 +93,7 @@ export class Scene {
       onHealthChecks: (checks) => {
         this.healthChecks = checks
       },
+      events: { record: (event) => this.events.push(event) },
       makeSource: (callbacks) => {
         this.callbacks = callbacks
         return {

@@ -2,12 +2,14 @@
 import type { AttachPolicy, Host, ManagedTable, SocketPolicy, TableRoom, Timers } from '../../src/daemon/ports.ts'
 import type { ApplyResult, DesiredChanges, DesiredService } from '../../src/engine/table.ts'
 import type { IpAddress } from '../../src/kube/address.ts'
+import type { HostInterface } from '../../src/kube/local-detection.ts'
+import type { TakenPorts } from '../../src/model/masquerade-ports.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type { PodsKnown } from '../../src/maps/pods.ts'
 import type { ServiceRanges } from '../../src/maps/service-ranges.ts'
 import { initialSettings, type Settings, type SettingsChange } from '../../src/model/settings.ts'
-import type { Prefix, ServiceView, Source, Timeouts } from '../../src/model/types.ts'
+import type { Prefix, ServiceKey, ServiceView, Source, Timeouts } from '../../src/model/types.ts'
 import type { Log } from '../../src/observe/log.ts'
 
 const noCounters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, outBytes: 0n }
@@ -96,7 +98,7 @@ export class FakeTable implements ManagedTable {
   }
 
   /** What is in force of settings. */
-  current: Settings = initialSettings
+  current: Settings = { ...initialSettings, masqueradePorts: { first: 1024, last: 29999 } }
 
   settings(): Settings {
     return this.current
@@ -122,6 +124,10 @@ export class FakeTable implements ManagedTable {
   edit(change: (entries: Map<string, Entry>) => void): void {
     change(this.entries)
     this.#generation++
+  }
+
+  service(key: ServiceKey): ServiceView | undefined {
+    return this.services().find((view) => serviceText(view.key) === serviceText(key))
   }
 
   services(): ServiceView[] {
@@ -219,6 +225,18 @@ export class FakeHost implements Host {
     const ended = this.stuckSockets
     this.stuckSockets = 0
     return ended
+  }
+
+  links: readonly HostInterface[] = []
+
+  listInterfaces(): readonly HostInterface[] {
+    return this.links
+  }
+
+  ports: readonly TakenPorts[] = [{ what: 'net.ipv4.ip_local_port_range', first: 32768, last: 60999 }]
+
+  kernelPorts(): readonly TakenPorts[] {
+    return this.ports
   }
 
   localAddresses(): readonly IpAddress[] {

@@ -6,6 +6,7 @@ import { decodeNode, decodeObject } from '../../src/kube/decode.ts'
 import type { KubeObject, KubeObjects } from '../../src/kube/objects.ts'
 import type { TranslateOptions } from '../../src/kube/virtual-services.ts'
 import { type Scheduler, schedulers } from '../../src/model/types.ts'
+import { knowsPods } from '../../src/kube/local-detection.ts'
 import { nodePortAddresses, primaryAddresses } from '../../src/kube/node-addresses.ts'
 
 export interface KubeCase {
@@ -66,6 +67,9 @@ function schedulerOf(name = ''): Scheduler {
 export function optionsOf({ config, nodes }: KubeCase): TranslateOptions {
   const node = nodes.map(decodeNode).find(({ name }) => name === 'node-a')
   const own = addresses.map(parseIp).filter((ip): ip is IpAddress => ip !== undefined)
+  const cidrs = (config.clusterCIDR ?? '').split(',').filter((cidr) => cidr !== '')
+  const other = config.detectLocalMode !== undefined && config.detectLocalMode !== 'ClusterCIDR'
+  const detection = other ? ({ by: 'interfaces', prefix: 'veth' } as const) : ({ by: 'cluster', cidrs } as const)
   const primaries = primaryAddresses(config.bindAddress === undefined ? undefined : parseIp(config.bindAddress), node)
   return {
     scheduler: schedulerOf(config.ipvs?.scheduler),
@@ -74,6 +78,6 @@ export function optionsOf({ config, nodes }: KubeCase): TranslateOptions {
     hostAddresses: nodePortAddresses([], own, []),
     primaryAddresses: primaries,
     masqueradeAll: config.iptables?.masqueradeAll === true,
-    knowsPods: (config.clusterCIDR ?? '') !== '' || config.detectLocalMode !== undefined,
+    knowsPods: knowsPods(detection, node),
   }
 }

@@ -46,6 +46,8 @@ export const macs = {
   marked: '02:62:70:76:73:00',
 } as const
 
+const otherSide: Readonly<Record<Side, Side>> = { clients: 'servers', servers: 'clients' }
+
 export interface Input {
   readonly at: Place
   readonly side: Side
@@ -54,7 +56,7 @@ export interface Input {
   readonly gso?: { readonly segments: number; readonly size: number }
   /** Firewall mark that it has; tcx only. */
   readonly mark?: number
-  /** At "marked": it is the director's own, and came in by no interface. */
+  /** At "marked" and "egress": it is the director's own, and came in by no interface. */
   readonly own?: boolean
 }
 
@@ -251,7 +253,8 @@ export class Datapath {
     const context = new DataView(new ArrayBuffer(skBuff.size))
     context.setUint32(skBuff.mark, mark, true)
     context.setUint32(skBuff.ifindex, this.#interfaces[side], true)
-    if (at === 'marked' && !own) context.setUint32(skBuff.ingressIfindex, this.#interfaces[side], true)
+    const cameBy = at === 'egress' ? otherSide[side] : side
+    if (at !== 'ingress' && !own) context.setUint32(skBuff.ingressIfindex, this.#interfaces[cameBy], true)
     if (gso !== undefined) {
       context.setUint32(skBuff.gsoSegs, gso.segments, true)
       context.setUint32(skBuff.gsoSize, gso.size, true)

@@ -121,10 +121,23 @@ t.test(
     t.equal(await scene.fetch('http://127.0.0.1:10249/proxyMode'), '200 iptables')
     t.match(await scene.fetch('http://127.0.0.1:10249/metrics'), /^bpvs_real_servers 2$/m)
 
-    scene.server.set('Service', service('db', '10.96.0.2'))
+    const db = service('db', '10.96.0.2')
+    const annotations = { 'bpvs.io/scheduler': 'fastest' }
+    scene.server.set('Service', { ...db, metadata: { ...db.metadata, uid: 'u-1', annotations } })
     scene.server.set('EndpointSlice', slice('web', '10.0.0.2', '10.0.0.3'))
     const later = [line('10.96.0.1'), server('10.96.0.1', 2), server('10.96.0.1', 3), line('10.96.0.2')]
     await scene.until('what the API server tells', later)
+
+    await waitFor('events', () => scene.server.events.all.length === 2, deadlineMs)
+    t.match(scene.server.events.all, [
+      { reason: 'Starting', regarding: { kind: 'Node', name: 'here' } },
+      {
+        reason: 'InvalidAnnotation',
+        type: 'Warning',
+        note: /^Service default\/db: annotation bpvs\.io\/scheduler: "fastest" is no scheduler .*; the default stays in force$/,
+        regarding: { kind: 'Service', namespace: 'default', name: 'db', uid: 'u-1' },
+      },
+    ])
 
     await scene.server.stop()
     await first.logged('the API server cannot be followed; what it said stays in force')

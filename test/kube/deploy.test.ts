@@ -8,7 +8,9 @@ import { type Invocation, loadConfig } from '../../src/config/load.ts'
 import { realTimers } from '../../src/daemon/ports.ts'
 import { HttpApiServer } from '../../src/kube/client/api-server.ts'
 import { loadCredentials } from '../../src/kube/client/credentials.ts'
+import { EventRecorder } from '../../src/kube/client/event-recorder.ts'
 import { KubernetesSource } from '../../src/kube/client/kubernetes-source.ts'
+import { startingEvent } from '../../src/kube/events.ts'
 import { type ApiRequest, TestApiServer } from '../helpers/api-server.ts'
 import { problemsOf, typeOfKind } from '../helpers/kubernetes-schema.ts'
 import { build, type Manifest, readDocuments } from '../helpers/kustomize.ts'
@@ -212,9 +214,10 @@ t.test("the configuration of the base is kube-proxy's, with no field that it lac
 })
 
 /** What a role must allow for a request. */
-function permissionOf({ path, query }: ApiRequest): string {
+function permissionOf({ method, path, query }: ApiRequest): string {
   const [, group = '', resource = ''] =
-    /^\/(?:api|apis\/([^/]+))\/v1\/(?:namespaces\/[^/]+\/)?([^/]+)$/.exec(path) ?? []
+    /^\/(?:api|apis\/([^/]+))\/v1\/(?:namespaces\/[^/]+\/)?([^/]+)(?:\/[^/]+)?$/.exec(path) ?? []
+  if (method !== 'GET') return `${group}/${resource} ${method === 'POST' ? 'create' : 'patch'}`
   return `${group}/${resource} ${query.get('watch') === '1' || query.get('watch') === 'true' ? 'watch' : 'list'}`
 }
 
@@ -223,9 +226,11 @@ t.test('the role allows exactly what bpvsd asks of an API server, old or new', a
   for (const streams of [false, true]) {
     const server = await TestApiServer.start(t)
     server.streams = streams
+    const api = new HttpApiServer(() => loadCredentials({ master: server.url }))
+    const clock = { now: () => performance.now(), random: Math.random, after: realTimers.after }
     const source = new KubernetesSource({
-      api: new HttpApiServer(() => loadCredentials({ master: server.url })),
-      clock: { now: () => performance.now(), random: Math.random, after: realTimers.after },
+      api,
+      clock,
       nodeName: 'node-1',
       gatherMs: 0,
       onChanges: () => undefined,
@@ -233,8 +238,14 @@ t.test('the role allows exactly what bpvsd asks of an API server, old or new', a
       onTrouble: () => undefined,
     })
     source.start()
-    await waitFor('everything is watched', () => server.watches === 3)
+    await waitFor('everything is watched', () => server.watches === 4)
     source.close()
+    const events = new EventRecorder({ api, clock, wallMs: Date.now, host: 'node-1', onTrouble: () => undefined })
+    for (const count of [undefined, 2]) {
+      events.record(startingEvent('node-1'))
+      await waitFor('the event', () => server.events.all.length === 1 && server.events.all[0]?.series?.count === count)
+    }
+    events.close()
     for (const request of server.requests) asked.add(permissionOf(request))
   }
   const { rules } = the(build(join(deploy, 'base')), 'ClusterRole') as unknown as { readonly rules: readonly Rule[] }

@@ -1,4 +1,7 @@
 /** What kube-proxy answers on its ports, byte for byte but for times; its metrics by name, type, labels and buckets. */
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { HealthCheckPorts, type HealthCheckPort } from '../../src/api/health-check-ports.ts'
 import { healthServer } from '../../src/api/health-server.ts'
@@ -180,7 +183,8 @@ t.test('health check node ports answer as recorded, and end with their Service',
   t.ok(withChecks.length >= 4)
   const log = new FakeLog()
   const after = (): { cancel(): void } => ({ cancel: () => undefined })
-  const ports = new HealthCheckPorts({ log, healthy: () => true, after })
+  const onTrouble = (check: HealthCheckPort, error: Error): unknown => t.fail(`${check.name}: ${error.message}`)
+  const ports = new HealthCheckPorts({ log, healthy: () => true, after, onTrouble })
   t.teardown(() => ports.close())
   const everywhere = { 4: [], 6: [] }
   const ask = async (check: HealthCheckPort): Promise<Answer> => {
@@ -201,6 +205,24 @@ t.test('health check node ports answer as recorded, and end with their Service',
     await t.rejects(fetch(`http://127.0.0.1:${check.port}/`), recording.case)
   }
   t.same(log.of('health checks of a service cannot be served'), [])
+})
+
+t.test('the port of a health check that is taken is told of', async (t) => {
+  const holder = createServer()
+  t.teardown(() => holder.close())
+  await once(holder.listen(0, '127.0.0.1'), 'listening')
+  const { port } = holder.address() as AddressInfo
+  const troubles: string[] = []
+  const ports = new HealthCheckPorts({
+    log: new FakeLog(),
+    healthy: () => true,
+    after: () => ({ cancel: () => undefined }),
+    onTrouble: (check, { message }) => troubles.push(`${check.namespace}/${check.name} ${message}`),
+  })
+  t.teardown(() => ports.close())
+  ports.sync([{ namespace: 'shop', name: 'web', port, family: 4, localEndpoints: 1 }], { 4: ['127.0.0.1'], 6: [] })
+  await waitFor('the trouble', () => troubles.length === 1)
+  t.match(troubles, [/^shop\/web .*EADDRINUSE/])
 })
 
 t.test('of a Service without local endpoints there is a figure, by policy and family', async (t) => {
@@ -229,16 +251,24 @@ t.test('a port that is taken is tried again, and that is said once', async (t) =
   const address = holder.server.address()
   const port = typeof address === 'object' && address !== null ? address.port : 0
   const refused: unknown[] = []
+  const troubles: unknown[] = []
   const server = serve(
     make,
     { host: '127.0.0.1', port },
-    { name: 'healthz', log, after, onRefused: (error) => refused.push(error) },
+    {
+      name: 'healthz',
+      log,
+      after,
+      onRefused: (error) => refused.push(error),
+      onTrouble: (error) => troubles.push(error),
+    },
   )
   await waitFor('the first failure', () => timers.length === 1)
   timers.shift()?.()
   await waitFor('the second failure', () => timers.length === 1)
   t.equal(log.of('cannot listen').length, 1)
   t.equal(refused.length, 2)
+  t.equal(troubles.length, 1)
   await holder.close()
   timers.shift()?.()
   await waitFor('the port', () => log.of('listening').length === 1)

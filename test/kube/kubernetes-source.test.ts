@@ -110,7 +110,7 @@ class Scene {
   }
 
   watching(): Promise<true> {
-    return waitFor('three watches', () => this.server.watches === 3, 20_000)
+    return waitFor('watches of all kinds', () => this.server.watches === 4, 20_000)
   }
 }
 
@@ -237,7 +237,7 @@ t.test('a watch that ends, is cut off within an event or is reset goes on where 
     await waitFor(`what came after ${end}`, () => scene.objects.size === n + 1, 20_000)
   }
   const lists = scene.server.requests.filter(({ query }) => query.has('sendInitialEvents'))
-  t.equal(lists.length, 3, 'one list of each kind')
+  t.equal(lists.length, 4, 'one list of each kind')
 })
 
 for (const goneByStatus of [false, true]) {
@@ -335,6 +335,38 @@ t.test('without permission to see Nodes services are served all the same', async
   t.equal(scene.said.at(-1)?.node, undefined)
 })
 
+t.test('ServiceCIDRs are followed, and told when all of them are known or change', async (t) => {
+  const scene = await Scene.make(t)
+  const cidrs = (name: string, ...list: readonly string[]): ApiObject => ({ metadata: { name }, spec: { cidrs: list } })
+  const ranges = (): string[] | undefined =>
+    scene.said.at(-1)?.serviceCidrs?.map(({ address, length }) => `${address}/${length}`)
+  const told = (...list: readonly string[]): Promise<true> =>
+    waitFor(`the ranges ${list}`, () => JSON.stringify(ranges()) === JSON.stringify(list), 20_000)
+  scene.server.set('ServiceCIDR', cidrs('kubernetes', '10.96.0.0/12', 'fd00:96::/108'))
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  await told('10.96.0.0/12', 'fd00:96::/108')
+  scene.server.set('ServiceCIDR', cidrs('more', '10.200.0.0/16', 'nonsense'))
+  await told('10.96.0.0/12', 'fd00:96::/108', '10.200.0.0/16')
+  scene.server.delete('ServiceCIDR', '', 'kubernetes')
+  await told('10.200.0.0/16')
+  scene.server.delete('ServiceCIDR', '', 'more')
+  await waitFor('that there are none', () => ranges() === undefined, 20_000)
+})
+
+t.test('a server without ServiceCIDRs is no trouble, and is not asked for them again and again', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.hasServiceCidrs = false
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  await waitFor('watches of what there is', () => scene.server.watches === 3)
+  scene.server.set('Service', service('b', '10.96.0.2'))
+  await scene.knows('both', { 'Service default/a': [], 'Service default/b': [] })
+  t.equal(scene.said.at(-1)?.serviceCidrs, undefined)
+  t.equal(scene.server.requests.filter(({ path }) => path.endsWith('/servicecidrs')).length, 1)
+  t.same(scene.troubles, [])
+})
+
 t.test('asked for everything anew, it says nothing that it has said', async (t) => {
   const scene = await Scene.make(t)
   scene.server.set('Service', service('a', '10.96.0.1'))
@@ -344,7 +376,7 @@ t.test('asked for everything anew, it says nothing that it has said', async (t) 
   scene.source.reload()
   await waitFor(
     'new lists',
-    () => scene.server.requests.filter(({ query }) => query.has('sendInitialEvents')).length === 6,
+    () => scene.server.requests.filter(({ query }) => query.has('sendInitialEvents')).length === 8,
   )
   await scene.watching()
   scene.server.set('Service', service('b', '10.96.0.2'))

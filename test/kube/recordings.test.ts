@@ -54,7 +54,7 @@ for (const recording of cases.filter(({ nft }) => nft.ip !== undefined)) {
       )
       t.same(sources?.toSorted(), table.sources(to)?.toSorted(), `who may use ${serviceText(key)}`)
       for (const caller of callers) {
-        const ours = outcomeOf(want, caller, options.knowsPods)
+        const ours = outcomeOf(want, caller, options.knowsPods[key.family])
         t.same(ours.end, table.outcome(to, caller).end, `${caller} to ${serviceText(key)}`)
         if (typeof ours.end === 'string') continue
         t.equal(ours.masqueraded, table.outcome(to, caller).masqueraded, `${caller} to ${serviceText(key)}: masquerade`)

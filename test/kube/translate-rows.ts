@@ -26,13 +26,14 @@ export const here: TranslateOptions = {
   hostAddresses: [ip4('192.0.2.1'), ip4('198.51.100.1')],
   primaryAddresses: [ip4('192.0.2.1')],
   masqueradeAll: false,
-  knowsPods: true,
+  knowsPods: { 4: true, 6: true },
 }
 
 interface ServiceText {
   readonly name?: string
   readonly namespace?: string
   readonly labels?: string
+  readonly annotations?: string
   readonly spec: string
   readonly status?: string
 }
@@ -41,10 +42,11 @@ export function service({
   name = 'web',
   namespace = 'default',
   labels = '{}',
+  annotations = '{}',
   spec,
   status = '{}',
 }: ServiceText): string {
-  const metadata = `{name: ${name}, namespace: ${namespace}, labels: ${labels}}`
+  const metadata = `{name: ${name}, namespace: ${namespace}, labels: ${labels}, annotations: ${annotations}}`
   return `{apiVersion: v1, kind: Service, metadata: ${metadata}, spec: ${spec}, status: ${status}}`
 }
 
@@ -53,6 +55,7 @@ interface SliceText {
   readonly of?: string
   readonly namespace?: string
   readonly labels?: string
+  readonly annotations?: string
   readonly type?: string
   readonly ports?: string
   readonly endpoints: string
@@ -61,7 +64,8 @@ interface SliceText {
 export function slice(text: SliceText): string {
   const { name = 'web-1', of = 'web', namespace = 'default', type = 'IPv4', ports = '[{name: "", port: 8080}]' } = text
   const labels = text.labels ?? `{kubernetes.io/service-name: ${of}}`
-  const metadata = `{name: ${name}, namespace: ${namespace}, labels: ${labels}}`
+  const { annotations = '{}' } = text
+  const metadata = `{name: ${name}, namespace: ${namespace}, labels: ${labels}, annotations: ${annotations}}`
   const head = `apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: ${metadata}, addressType: ${type}`
   return `{${head}, ports: ${ports}, endpoints: ${text.endpoints}}`
 }

@@ -14,7 +14,7 @@ const options: TranslateOptions = {
   hostAddresses: [],
   primaryAddresses: [],
   masqueradeAll: false,
-  knowsPods: true,
+  knowsPods: { 4: true, 6: true },
 }
 
 /** A service `name` at 10.96.0.`n`. */

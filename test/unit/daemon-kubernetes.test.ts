@@ -62,3 +62,50 @@ t.test('trouble with the API server, objects that cannot be used: said, and thei
   t.same(scene.log.of('the API server answers again'), [{ kind: 'Service' }])
   t.match(scene.log.of('bad object'), [{ object: 'Service default/web' }])
 })
+
+t.test('owners of objects are told once what of their annotations is not understood', async (t) => {
+  const scene = new Scene(['--hostname-override', 'here'], kubernetes)
+  scene.first = undefined
+  scene.daemon.start()
+  t.match(scene.events, [{ reason: 'Starting', regarding: { kind: 'Node', name: 'here' } }])
+  const { service, slice } = web(1)
+  const set = [{ ...service, uid: 'u', annotations: { scheduler: 'x', weights: '10.0.1.1=3' } }, slice] as const
+  for (let i = 0; i < 2; i++) scene.callbacks?.onChanges({ set, removed: [], node: undefined, complete: true })
+  t.match(scene.events.slice(1), [
+    {
+      reason: 'InvalidAnnotation',
+      note: /^Service default\/web1: annotation bpvs\.io\/scheduler: "x" is no scheduler .*stays in force$/,
+      regarding: { namespace: 'default', name: 'web1', uid: 'u' },
+    },
+  ])
+  t.equal(scene.events.length, 2)
+  t.match(scene.log.of('not served in full'), [{ object: 'Service default/web1', reason: /^annotation / }])
+  t.match(scene.table.services(), [{ scheduler: 'rr', servers: [{ weight: 3 }] }])
+})
+
+t.test('with slow start weights rise by themselves, and no timer is left when they have', async (t) => {
+  const scene = new Scene([], kubernetes)
+  scene.first = undefined
+  scene.daemon.start()
+  const { pending } = scene.timers
+  const weights = (): (number | undefined)[] => scene.table.services()[0]?.servers.map(({ weight }) => weight) ?? []
+  const { service } = web(1)
+  const annotations = { scheduler: 'wlc', 'slow-start-seconds': '10' }
+  const change = { removed: [], node: undefined, complete: true }
+  scene.callbacks?.onChanges({ ...change, set: [{ ...service, annotations }, web(1, 1).slice] })
+  t.same(weights(), [1])
+  scene.timers.pass(10_000)
+  t.same(weights(), [10])
+  t.equal(scene.timers.pending, pending)
+  scene.callbacks?.onChanges({ ...change, set: [web(1, 2).slice] })
+  t.same(weights(), [1, 10])
+  scene.timers.pass(1000)
+  t.same(weights(), [2, 10])
+  const { applies } = scene.table
+  scene.timers.pass(8000)
+  t.same(weights(), [10, 10])
+  t.equal(scene.table.applies, applies + 8)
+  scene.callbacks?.onChanges({ ...change, set: [web(1, 3).slice] })
+  scene.daemon.stop()
+  t.equal(scene.timers.pending, 0)
+})

@@ -3,7 +3,7 @@ import t from 'tap'
 import { type Invocation, loadConfig } from '../../src/config/load.ts'
 import { formatDuration, parseDuration } from '../../src/config/kube-proxy/duration.ts'
 import { toObject, toYaml } from '../../src/config/kube-proxy/render.ts'
-import { gatherMs, type KubeProxySettings, knowsPods, timeoutsOf } from '../../src/config/kube-proxy/settings.ts'
+import { gatherMs, type KubeProxySettings, localDetection, timeoutsOf } from '../../src/config/kube-proxy/settings.ts'
 import { LbError } from '../../src/model/errors.ts'
 import { wholeRecording } from '../../tools/recordings.ts'
 import { readJsonRecording } from '../helpers/recordings-json.ts'
@@ -212,7 +212,7 @@ winkernel:
     const { configuration: silent } = settings(['--cluster-cidr', '10.244.0.0/16'])
     const kubeconfig = '/var/lib/kube-proxy/kubeconfig.conf'
     t.same(configuration, { ...silent, 'clientConnection.kubeconfig': kubeconfig, hostnameOverride: 'node-1' })
-    t.same(warnings, ['clusterCIDR: "10.244.0.0/16" has no effect: packets are not masqueraded yet'])
+    t.same(warnings, [])
   },
 )
 
@@ -279,8 +279,18 @@ t.test('the schedule of changes, timeouts and who is local follow from the mode 
   ]).configuration
   t.equal(gatherMs(ipvs), 1500)
   t.same(timeoutsOf(ipvs), { tcpS: 0, tcpFinS: 0, udpS: 2 })
-  t.equal(knowsPods(ipvs), false)
-  t.equal(knowsPods(settings(['--cluster-cidr', '10.0.0.0/8']).configuration), true)
+  t.same(localDetection(ipvs), { by: 'cluster', cidrs: [] })
+  for (const [flags, expect] of [
+    [['--cluster-cidr=10.0.0.0/8,fd00::/56'], { by: 'cluster', cidrs: ['10.0.0.0/8', 'fd00::/56'] }],
+    [['--detect-local-mode=NodeCIDR'], { by: 'node' }],
+    [['--detect-local-mode=BridgeInterface', '--pod-bridge-interface=cni0'], { by: 'bridge', name: 'cni0' }],
+    [
+      ['--detect-local-mode=InterfaceNamePrefix', '--pod-interface-name-prefix=cali'],
+      { by: 'interfaces', prefix: 'cali' },
+    ],
+  ] as const) {
+    t.same(localDetection(settings([...flags]).configuration), expect)
+  }
   t.equal(gatherMs(settings(['--proxy-mode=iptables', '--ipvs-min-sync-period=1s']).configuration), 0)
 })
 

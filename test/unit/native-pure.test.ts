@@ -57,6 +57,7 @@ t.test('sizes become powers of two, masks fit them, and no map that depends on a
     'lb_clock',
     'lb_next_hops',
     'lb_mark_rules',
+    'lb_service_ranges',
     'lb_sync_conns',
     'lb_sync_daemons',
   ]

@@ -37,7 +37,6 @@ const noRules = 'there are no rules to write'
 const noWindows = 'this is not Windows'
 const fewRequests = 'a handful of requests needs no limit'
 const ownLog = 'bpvsd logs lines of JSON on standard output, each at once'
-const noMasquerade = 'packets are not masqueraded yet'
 
 export const fields = {
   featureGates: {
@@ -112,7 +111,7 @@ export const fields = {
     flag: 'iptables-masquerade-bit',
     ignored: 'bpvs marks no packets for it',
   },
-  'iptables.masqueradeAll': { type: 'bool', default: false, flag: 'masquerade-all', ignored: noMasquerade },
+  'iptables.masqueradeAll': { type: 'bool', default: false, flag: 'masquerade-all' },
   'iptables.localhostNodePorts': {
     type: 'bool',
     default: true,
@@ -145,7 +144,7 @@ export const fields = {
   'ipvs.tcpFinTimeout': { type: 'duration', default: 0, flag: 'ipvs-tcpfin-timeout' },
   'ipvs.udpTimeout': { type: 'duration', default: 0, flag: 'ipvs-udp-timeout' },
   'nftables.masqueradeBit': { type: 'int32', default: 14, ignored: 'bpvs marks no packets for it' },
-  'nftables.masqueradeAll': { type: 'bool', default: false, ignored: noMasquerade },
+  'nftables.masqueradeAll': { type: 'bool', default: false },
   'nftables.syncPeriod': { type: 'duration', default: 30 * s, ignored: noRules },
   'nftables.minSyncPeriod': { type: 'duration', default: s, ignored: noRules },
   'winkernel.networkName': { type: 'string', default: '', ignored: noWindows },
@@ -153,15 +152,14 @@ export const fields = {
   'winkernel.enableDSR': { type: 'bool', default: false, ignored: noWindows },
   'winkernel.rootHnsEndpointName': { type: 'string', default: '', ignored: noWindows },
   'winkernel.forwardHealthCheckVip': { type: 'bool', default: false, ignored: noWindows },
-  detectLocalMode: { type: 'string', default: '', flag: 'detect-local-mode', ignored: noMasquerade },
-  'detectLocal.bridgeInterface': { type: 'string', default: '', flag: 'pod-bridge-interface', ignored: noMasquerade },
+  detectLocalMode: { type: 'string', default: '', flag: 'detect-local-mode' },
+  'detectLocal.bridgeInterface': { type: 'string', default: '', flag: 'pod-bridge-interface' },
   'detectLocal.interfaceNamePrefix': {
     type: 'string',
     default: '',
     flag: 'pod-interface-name-prefix',
-    ignored: noMasquerade,
   },
-  clusterCIDR: { type: 'string', default: '', flag: 'cluster-cidr', ignored: noMasquerade },
+  clusterCIDR: { type: 'string', default: '', flag: 'cluster-cidr' },
   nodePortAddresses: { type: 'strings', default: null, flag: 'nodeport-addresses' },
   oomScoreAdj: { type: 'int32', default: -999, flag: 'oom-score-adj' },
   'conntrack.maxPerCore': { type: 'int32', default: 32768, flag: 'conntrack-max-per-core' },

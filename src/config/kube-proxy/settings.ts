@@ -1,6 +1,7 @@
 /** What kube-proxy's configuration comes to for bpvsd. */
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
+import type { LocalDetection } from '../../model/local-detection.ts'
 import { LbError } from '../../model/errors.ts'
 import { type Scheduler, schedulers, type Timeouts } from '../../model/types.ts'
 import { decodeFile } from './decode.ts'
@@ -122,7 +123,16 @@ export function masqueradesAll(configuration: KubeProxyConfiguration): boolean {
   return configuration[configuration.mode === 'nftables' ? 'nftables.masqueradeAll' : 'iptables.masqueradeAll']
 }
 
-/** Whether it can be told which packets come from pods. */
-export function knowsPods({ detectLocalMode, clusterCIDR }: KubeProxyConfiguration): boolean {
-  return detectLocalMode !== 'ClusterCIDR' || clusterCIDR !== ''
+/** How packets of pods are told from others. */
+export function localDetection(configuration: KubeProxyConfiguration): LocalDetection {
+  switch (configuration.detectLocalMode) {
+    case 'NodeCIDR':
+      return { by: 'node' }
+    case 'BridgeInterface':
+      return { by: 'bridge', name: configuration['detectLocal.bridgeInterface'] }
+    case 'InterfaceNamePrefix':
+      return { by: 'interfaces', prefix: configuration['detectLocal.interfaceNamePrefix'] }
+    default:
+      return { by: 'cluster', cidrs: configuration.clusterCIDR.split(',').filter((cidr) => cidr !== '') }
+  }
 }

@@ -1,4 +1,4 @@
-/** Requests to the API server: one GET, its status, and its body as it arrives. */
+/** Requests to the API server: the status, and the body as it arrives. */
 import { type IncomingMessage, type RequestOptions, request as requestPlain } from 'node:http'
 import { request as requestTls } from 'node:https'
 import { LbError } from '../../model/errors.ts'
@@ -18,13 +18,19 @@ export interface ApiServer {
   get(path: string, signal: AbortSignal): Promise<ApiResponse>
 }
 
+/** The API server as the recorder of events uses it. */
+export interface ApiWriter {
+  /** Creates an object, or merges into one what a patch has. Throws API when there is no answer. */
+  send(method: 'POST' | 'PATCH', path: string, object: object, signal: AbortSignal): Promise<ApiResponse>
+}
+
 /** A dead peer is noticed in this time and some ten seconds more, also when nothing is sent. */
 const keepAliveMs = 15_000
 /** Credentials that the server refused are read anew, but not more often than this. */
 const reloadMs = 1000
 
 /** The API server by HTTP. Credentials are read with the first request, and anew when the server refuses them. */
-export class HttpApiServer implements ApiServer {
+export class HttpApiServer implements ApiServer, ApiWriter {
   readonly #load: () => Promise<Credentials>
   readonly #now: () => number
   #credentials: { readonly loaded: Promise<Credentials>; readonly atMs: number } | undefined
@@ -34,13 +40,30 @@ export class HttpApiServer implements ApiServer {
     this.#now = now
   }
 
-  async get(path: string, signal: AbortSignal): Promise<ApiResponse> {
+  get(path: string, signal: AbortSignal): Promise<ApiResponse> {
+    return this.#request({ method: 'GET', headers: {} }, path, '', signal)
+  }
+
+  send(method: 'POST' | 'PATCH', path: string, object: object, signal: AbortSignal): Promise<ApiResponse> {
+    const body = JSON.stringify(object)
+    const type = method === 'POST' ? 'application/json' : 'application/merge-patch+json'
+    const headers = { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) }
+    return this.#request({ method, headers }, path, body, signal)
+  }
+
+  async #request(
+    { method, headers }: Pick<RequestOptions, 'method' | 'headers'>,
+    path: string,
+    body: string,
+    signal: AbortSignal,
+  ): Promise<ApiResponse> {
     const { server, apply } = await this.#current()
     const options: RequestOptions = { headers: {} }
     await apply(options)
-    options.headers = { ...options.headers, Accept: 'application/json', 'User-Agent': 'bpvsd' }
+    options.method = method
+    options.headers = { ...options.headers, ...headers, Accept: 'application/json', 'User-Agent': 'bpvsd' }
     const base = server.pathname.replace(/\/$/, '')
-    const response = await send(new URL(`${base}${path}`, server), options, signal)
+    const response = await send(new URL(`${base}${path}`, server), options, body, signal)
     const status = response.statusCode ?? 0
     if (status === 401) this.#refused()
     return { status, retryAfterMs: retryAfter(response, Date.now()), body: bodyOf(response) }
@@ -65,13 +88,13 @@ export class HttpApiServer implements ApiServer {
 }
 
 /** Resolves when the head of the answer is there. */
-function send(url: URL, options: RequestOptions, signal: AbortSignal): Promise<IncomingMessage> {
+function send(url: URL, options: RequestOptions, body: string, signal: AbortSignal): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const request = (url.protocol === 'https:' ? requestTls : requestPlain)(url, { ...options, method: 'GET', signal })
+    const request = (url.protocol === 'https:' ? requestTls : requestPlain)(url, { ...options, signal })
     request.setSocketKeepAlive(true, keepAliveMs)
     request.on('error', (error) => reject(broken(error)))
     request.on('response', resolve)
-    request.end()
+    request.end(body)
   })
 }
 

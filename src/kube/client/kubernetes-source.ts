@@ -1,8 +1,9 @@
 /**
- * Services, EndpointSlices and our Node from the API server. What is known is kept whatever becomes of the server; only a
+ * Services, EndpointSlices, our Node and the ServiceCIDRs from the API server. What is known is kept whatever becomes of the server; only a
  * whole list of both kinds lets anything be removed. Objects are reduced as they come and handed on; none is kept here.
  */
-import { type Decoded, decodeNode, decodeObject } from '../decode.ts'
+import type { Prefix } from '../../model/types.ts'
+import { type Decoded, decodeNode, decodeObject, decodeServiceCidr } from '../decode.ts'
 import { formatPath } from '../field.ts'
 import type { KubeNode, KubeObject } from '../objects.ts'
 import type { ApiServer } from './api-server.ts'
@@ -16,6 +17,8 @@ export interface KubeChanges {
   readonly removed: readonly string[]
   /** Our Node as it is; undefined: there is none, or it is not known. */
   readonly node: KubeNode | undefined
+  /** Where cluster IPs are from, by the ServiceCIDRs; absent: there are none, or they are not known. */
+  readonly serviceCidrs?: readonly Prefix[]
   /** All Services and EndpointSlices that there are have been told of. */
   readonly complete: boolean
 }
@@ -46,6 +49,8 @@ const resources = {
   EndpointSlice: { path: '/apis/discovery.k8s.io/v1/endpointslices', labelSelector: selector },
 } as const satisfies Record<Kind, Resource>
 
+const serviceCidrs: Resource = { path: '/apis/networking.k8s.io/v1/servicecidrs', optional: true }
+
 /** The cluster's own way to the API server: ours, perhaps, too. */
 const first = {
   Service: { path: '/api/v1/namespaces/default/services', fieldSelector: 'metadata.name=kubernetes' },
@@ -62,11 +67,14 @@ export class KubernetesSource {
   readonly #options: KubernetesSourceOptions
   readonly #sinks: Readonly<Record<Kind, KindSink>>
   readonly #nodeSink: KindSink
+  readonly #cidrSink: KindSink
   readonly #closed = new AbortController()
   #reflectors: readonly Reflector[] = []
   #set = new Map<string, KubeObject>()
   #removed = new Set<string>()
   #node: KubeNode | undefined
+  /** By objectId of the ServiceCIDR. */
+  readonly #cidrs = new Map<string, readonly Prefix[]>()
   /** Our Node is known, or could not be had: services do not wait for it any longer. */
   #nodeAsked = false
   #told = false
@@ -81,6 +89,11 @@ export class KubernetesSource {
       onRemove: () => this.#takeNode(undefined),
       onListed: () => this.#askedNode(),
     })
+    this.#cidrSink = new KindSink('ServiceCIDR', {
+      onSet: (id, object) => this.#takeCidrs(() => this.#cidrs.set(id, decodeServiceCidr(object))),
+      onRemove: (id) => this.#takeCidrs(() => this.#cidrs.delete(id)),
+      onListed: () => undefined,
+    })
   }
 
   /** Follows from now on. `default/kubernetes` is asked for by itself, to be there before everything else. */
@@ -90,6 +103,7 @@ export class KubernetesSource {
     this.#reflectors = [
       ...kinds.map((kind) => this.#makeReflector(kind, resources[kind], this.#sinks[kind])),
       this.#makeReflector('Node', node, this.#nodeSink),
+      this.#makeReflector('ServiceCIDR', serviceCidrs, this.#cidrSink),
     ]
     for (const reflector of this.#reflectors) void reflector.run()
     void this.#askFirst()
@@ -148,7 +162,7 @@ export class KubernetesSource {
           if (decoded.is === 'object') set.push(decoded.object)
         }
       }
-      if (!this.#told) onChanges({ set, removed: [], node: this.#node, complete: false })
+      if (!this.#told) onChanges({ set, removed: [], ...this.#surroundings(), complete: false })
     } catch {
       // The reflectors ask the same server and tell what is wrong with it.
     }
@@ -173,6 +187,11 @@ export class KubernetesSource {
     this.#changed()
   }
 
+  #takeCidrs(change: () => void): void {
+    change()
+    this.#changed()
+  }
+
   #askedNode(): void {
     this.#nodeAsked = true
     this.#changed()
@@ -190,6 +209,11 @@ export class KubernetesSource {
     this.#flush = clock.after(Math.max(gatherMs, this.#busyMs), () => this.#tell())
   }
 
+  #surroundings(): Pick<KubeChanges, 'node' | 'serviceCidrs'> {
+    const prefixes = [...this.#cidrs.values()].flat()
+    return { node: this.#node, ...(prefixes.length === 0 ? {} : { serviceCidrs: prefixes }) }
+  }
+
   #tell(): void {
     const { clock, onChanges } = this.#options
     const started = clock.now()
@@ -199,7 +223,7 @@ export class KubernetesSource {
     this.#set = new Map()
     this.#removed = new Set()
     this.#told = true
-    onChanges({ set, removed, node: this.#node, complete: true })
+    onChanges({ set, removed, ...this.#surroundings(), complete: true })
     this.#busyMs = clock.now() - started
   }
 }

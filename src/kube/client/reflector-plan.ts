@@ -25,10 +25,14 @@ export type Outcome =
   | { readonly kind: 'expired' }
   /** The server has no streaming lists. */
   | { readonly kind: 'unsupported' }
+  /** The server has no objects of this kind. */
+  | { readonly kind: 'absent' }
   /** Anything else; with what Retry-After asked for. */
   | { readonly kind: 'failed'; readonly retryAfterMs: number }
 
 const backoffLimits = { firstMs: 500, lastMs: 30_000 }
+/** A server without a kind may be upgraded; it is asked again after so long. */
+const absentMs = 300_000
 const pageSize = 500
 /** A watch that held so long was a good one, also if nothing came. */
 const goodWatchMs = 5_000
@@ -107,6 +111,9 @@ export class ReflectorPlan {
         return good ? 0 : this.#backoff.failed()
       case 'closed':
         return good ? Math.max(0, shortestWatchMs - tookMs) : this.#backoff.failed()
+      case 'absent':
+        this.#backoff.succeeded()
+        return absentMs
       case 'failed':
         return this.#backoff.failed(outcome.retryAfterMs)
     }

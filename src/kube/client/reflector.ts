@@ -22,6 +22,8 @@ export interface Resource {
   readonly fieldSelector?: string
   /** Asked for as long as the server knows it: it narrows what the sink could do without. */
   readonly preferredFieldSelector?: string
+  /** Older servers do not have the kind: no trouble. */
+  readonly optional?: boolean
 }
 
 export interface ReflectorClock {
@@ -152,6 +154,10 @@ export class Reflector {
 
   async #refused(request: ReflectorRequest, { status, retryAfterMs, body }: ApiResponse): Promise<Outcome> {
     const message = await readMessage(body)
+    if (status === 404 && this.#resource.optional === true) {
+      this.#trouble(undefined)
+      return { kind: 'absent' }
+    }
     if (status === 410 || isTooNew(status, message)) return { kind: 'expired' }
     if (request.kind === 'stream' && (status === 400 || status === 422)) return { kind: 'unsupported' }
     if (status === 400 && this.#resource.preferredFieldSelector !== undefined) {
@@ -302,7 +308,7 @@ function parseJson(text: string): unknown {
 }
 
 /** What a refusal says: the message of its Status, or the beginning of its text. */
-async function readMessage(body: AsyncIterable<Buffer>): Promise<string> {
+export async function readMessage(body: AsyncIterable<Buffer>): Promise<string> {
   const chunks: Buffer[] = []
   let length = 0
   for await (const chunk of body) {

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Masquerade: a connection whose server sees an address and a port of this host, not the client's. So it answers to here,
+ * whatever way it has to the client, and even if it is the client itself. Ports come from a range of our own
+ * (lb_config.masquerade_first), which no socket of the host uses; the same one does for as many servers as there are.
+ *
+ * Such a connection has two entries (struct lb_conn): its client's, as any, and one for what the server sends.
+ */
+#pragma once
+#include "hop.h"
+#include "policy.h"
+
+enum { MASQUERADE_TRIES = 64 };
+
+/* Connections are or were masqueraded: what leaves the host has to be looked at. */
+__u32 lb_masquerades;
+
+/* Is the connection to be masqueraded? Policies say so; what the host sends itself is, as it may have the address of another
+ * way, and whoever calls himself is, as he would answer himself. */
+static __always_inline bool masquerade_wanted(const struct new_conn *n, const struct lb_server *srv)
+{
+	if (srv->fwd != LB_FWD_MASQ)
+		return false;
+	return n->policy & n->origin || n->hook == HOOK_EGRESS ||
+	       addr_equal(&srv->addr, &n->t.saddr, LB_AF_INET6);
+}
+
+/* Asks for the address that this host has towards a server. False: it is one of the host's own, which answers by way of the
+ * host anyway. */
+static __noinline bool masquerade_source(void *ctx, __u32 ifindex, const struct lb_server *srv,
+					 union lb_addr *source)
+{
+	struct bpf_fib_lookup f = {};
+	long ret;
+
+	f.family = srv->af == LB_AF_INET6 ? AF_INET6_ : AF_INET_;
+	f.tot_len = 1;
+	__builtin_memcpy(f.ipv6_dst, &srv->addr, 16);
+	ret = fib_output(ctx, &f, ifindex);
+	source_fill(&f, &srv->addr);
+	*source = (union lb_addr){};
+	if (ret != BPF_FIB_LKUP_RET_SUCCESS && ret != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return false;
+	if (srv->af == LB_AF_INET6)
+		__builtin_memcpy(source, f.ipv6_src, 16);
+	else
+		source->w[0] = f.ipv4_src;
+	return true;
+}
+
+/* Describes the second entry of `n` but for its port, in `t`, which has the address already. */
+static __always_inline void partner_describe(struct new_conn *t, const struct new_conn *n,
+					     const struct lb_server *srv)
+{
+	t->now = n->now;
+	t->af = n->af;
+	t->state = n->state;
+	t->flags = 0;
+	t->fwd = LB_FWD_RETURN;
+	t->server = n->server;
+	t->dport = n->dport;
+	t->expires = n->expires;
+	t->timeout = 0;
+	t->control = 0;
+	t->partner = 0;
+	t->t.daddr = srv->addr;
+	t->t.dport = n->dport;
+	t->t.proto = n->t.proto;
+	t->service = hash_endpoint(lb_hash_key, &t->t.daddr, t->t.dport, t->t.proto, t->af);
+}
+
+struct port_search {
+	struct new_conn *partner;
+	__u32 first, count, start;
+	int added;
+};
+
+static long port_step(__u32 i, void *ctx)
+{
+	struct port_search *s = ctx;
+	struct new_conn *t = s->partner;
+
+	t->t.sport = bpf_htons(s->first + (s->start + i) % s->count);
+	t->client = hash_endpoint(lb_hash_key, &t->t.saddr, t->t.sport, t->t.proto, t->af);
+	s->added = conn_enter(t);
+	return s->added < 0 || (__u32)s->added == t->entry;
+}
+
+/* Adds the second entry with the first port that is free towards the server: 0, or the verdict. (Not static: the verifier
+ * looks at it once.) */
+__noinline int partner_add(struct new_conn *n)
+{
+	struct lb_config *cfg = config_get();
+	struct port_search s = {};
+
+	if (!n || !cfg)
+		return LB_DROP_NO_MASQUERADE;
+	s.partner = new_template_get(n);
+	s.first = cfg->masquerade_first;
+	s.count = cfg->masquerade_count;
+	if (!s.partner || !s.count)
+		return LB_DROP_NO_MASQUERADE;
+	s.start = bpf_get_prandom_u32() % s.count;
+	bpf_loop(s.count < MASQUERADE_TRIES ? s.count : MASQUERADE_TRIES, port_step, &s, 0);
+	if (s.added < 0)
+		return -s.added;
+	if ((__u32)s.added != s.partner->entry)
+		return LB_DROP_NO_MASQUERADE;
+	n->partner = s.added;
+	return 0;
+}
+
+/* Makes the second entry of a connection that is about to be added: 0, or the verdict. */
+static __always_inline int masquerade_begin(void *ctx, enum lb_hook hook, struct new_conn *n,
+					    const struct lb_server *srv)
+{
+	struct new_conn *t = new_template_get(n);
+	int verdict;
+
+	if (!t)
+		return LB_DROP_NO_MASQUERADE;
+	if (!masquerade_source(ctx, packet_ifindex(ctx, hook), srv, &t->t.saddr))
+		return n->hook == HOOK_EGRESS ? LB_DROP_NO_MASQUERADE : 0;
+	if (!t->t.saddr.d[0] && !t->t.saddr.d[1])
+		return LB_DROP_NO_MASQUERADE;
+	partner_describe(t, n, srv);
+	verdict = partner_add(n);
+	if (!verdict) {
+		n->fwd = n->hook == HOOK_EGRESS ? LB_FWD_HOST : LB_FWD_FULLNAT;
+		lb_masquerades = 1;
+	}
+	return verdict;
+}
+
+/* The connection was added, or not: its second entry is its own, or ends. */
+static __always_inline void masquerade_end(struct new_conn *n, bool added)
+{
+	struct lb_conn *c = conn_at(n->partner - 1);
+
+	if (!c)
+		return;
+	if (likely(added))
+		c->control = n->entry;
+	else
+		conn_end(n->partner - 1, c->expires, n->now);
+}

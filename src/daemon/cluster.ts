@@ -1,0 +1,149 @@
+/**
+ * Keeps what the table is told of the cluster: how packets of pods are known, the ranges of services, and the ports of
+ * masqueraded connections, which nobody else may come to use.
+ */
+import type { LocalDetection } from '../model/local-detection.ts'
+import { podLinks } from '../kube/local-detection.ts'
+import { SeenRanges } from '../kube/service-ranges.ts'
+import type { KubeVirtualService } from '../kube/virtual-services.ts'
+import {
+  formatPortRange,
+  largestGap,
+  metBy,
+  type PortRange,
+  requireFree,
+  usualNodePorts,
+} from '../model/masquerade-ports.ts'
+import type { Prefix } from '../model/types.ts'
+import type { Log } from '../observe/log.ts'
+import { News } from '../observe/news.ts'
+import type { Host, ManagedTable } from './ports.ts'
+
+export interface ClusterOptions {
+  readonly host: Host
+  readonly log: Log
+  readonly pods: LocalDetection
+  /** As configured; absent: chosen here. */
+  readonly masqueradePorts?: PortRange
+}
+
+export class ClusterKeeper {
+  readonly #options: ClusterOptions
+  readonly #failures = new News<unknown>()
+  readonly #seen = new SeenRanges()
+  /** Node ports that are not where they usually are. */
+  readonly #nodePorts = new Set<number>()
+  #table: ManagedTable | undefined
+  #networks: readonly Prefix[] = []
+  /** As ServiceCIDRs say; undefined: there are none. */
+  #ranges: readonly Prefix[] | undefined
+
+  constructor(options: ClusterOptions) {
+    this.#options = options
+  }
+
+  /** INVALID: masqueraded connections are to be sent from ports that the kernel gives to others. For the start. */
+  checkPorts(): void {
+    const { masqueradePorts: wanted, host } = this.#options
+    if (wanted !== undefined) requireFree(wanted, [...host.kernelPorts(), usualNodePorts])
+  }
+
+  /** A table that was opened: it is told all. */
+  setTable(table: ManagedTable): void {
+    this.#table = table
+    this.#choosePorts()
+    this.#tellPods()
+    this.#tellRanges()
+  }
+
+  /** Networks of pods, as far as they are known by them. */
+  setNetworks(networks: readonly Prefix[]): void {
+    if (JSON.stringify(networks) === JSON.stringify(this.#networks)) return
+    this.#networks = networks
+    this.#tellPods()
+  }
+
+  /** Interfaces came or went. */
+  look(): void {
+    if (podLinks(this.#options.pods, []) !== undefined) this.#tellPods()
+  }
+
+  /** What the cluster's ServiceCIDRs are; undefined: it has none. */
+  setServiceCidrs(ranges: readonly Prefix[] | undefined): void {
+    if (JSON.stringify(ranges) === JSON.stringify(this.#ranges)) return
+    this.#ranges = ranges
+    this.#tellRanges()
+  }
+
+  /** Virtual services that are about to be programmed, all or those that are new. */
+  note(services: readonly KubeVirtualService[]): void {
+    if (this.#seen.note(services) && this.#ranges === undefined) this.#tellRanges()
+    const before = this.#nodePorts.size
+    for (const { service } of services) {
+      const { key, policy } = service
+      if (!policy.nodePort || key.kind !== 'address') continue
+      const port = { first: key.port, last: key.port }
+      if (metBy(port, [usualNodePorts]) === undefined) this.#nodePorts.add(key.port)
+    }
+    if (this.#nodePorts.size !== before) this.#choosePorts()
+  }
+
+  #tellPods(): void {
+    const { pods, host } = this.#options
+    this.#try('pods', (table) => {
+      const links = podLinks(pods, [])
+      table.setPods({
+        networks: this.#networks,
+        ...(links === undefined ? {} : { links: podLinks(pods, host.listInterfaces()) }),
+      })
+    })
+  }
+
+  #tellRanges(): void {
+    const ranges = this.#ranges
+    this.#try('service ranges', (table) => {
+      table.setServiceRanges(ranges ?? this.#seen.prefixes, ranges !== undefined)
+    })
+  }
+
+  /** What is configured; else what is in force, unless somebody else may come to use one of it. */
+  #choosePorts(): void {
+    const { masqueradePorts: wanted, host, log } = this.#options
+    this.#try('ports of masqueraded connections', (table) => {
+      const inForce = table.settings().masqueradePorts
+      const nodePorts = Array.from(this.#nodePorts, (port) => ({ what: 'a node port', first: port, last: port }))
+      const taken = [...host.kernelPorts(), usualNodePorts, ...nodePorts]
+      if (wanted !== undefined) {
+        const met = metBy(wanted, nodePorts)
+        if (met !== undefined) log.warn({ port: met.first }, 'a node port is among masqueradePorts')
+      }
+      const isFree = inForce !== undefined && metBy(inForce, taken) === undefined
+      const ports = wanted ?? (isFree ? inForce : largestGap(taken))
+      if (ports === undefined) {
+        log.error(
+          { taken: taken.map((each) => `${each.what} ${formatPortRange(each)}`) },
+          'no ports to masquerade with',
+        )
+      } else if (inForce?.first !== ports.first || inForce.last !== ports.last) {
+        table.changeSettings({ masqueradePorts: ports })
+        log.info({ ports: formatPortRange(ports) }, 'ports of masqueraded connections')
+      }
+    })
+  }
+
+  /** What fails is said once. */
+  #try(what: string, tell: (table: ManagedTable) => void): void {
+    if (this.#table === undefined) return
+    const failures: [string, unknown][] = []
+    try {
+      tell(this.#table)
+    } catch (err) {
+      failures.push([`${what} ${err instanceof Error ? err.message : String(err)}`, err])
+    }
+    for (const err of this.#failures.update(failures).found) this.#log(what, err)
+  }
+
+  #log(what: string, err: unknown): void {
+    this.#options.log.error({ what, err }, 'the table could not be told of the cluster')
+  }
+}
