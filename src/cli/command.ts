@@ -1,4 +1,5 @@
 /** A command line, understood: what parse.ts makes and run.ts does. */
+import type { PortRange } from '../model/masquerade-ports.ts'
 import type { BypassMode, TunableRequest } from '../model/settings.ts'
 import type { MarkRule, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
 import type { SyncDaemonRequest, SyncRole } from '../sync/options.ts'
@@ -22,6 +23,8 @@ export interface ListCommand {
   readonly numeric: boolean
   readonly exact: boolean
   readonly sorted: boolean
+  /** Also servers that clients in pods and on the host itself get instead. */
+  readonly insiders: boolean
 }
 
 export interface MarkRuleCommand {
@@ -38,10 +41,17 @@ export type Command =
   | { readonly do: 'flush' }
   | { readonly do: 'restore' }
   | { readonly do: 'help' | 'version' | 'bpvs-help' }
-  | { readonly do: Exclude<OwnCommandName, 'bpvs-help' | 'mark-rule' | 'sysctl' | 'bypass' | 'proc'> }
+  | {
+      readonly do: Exclude<
+        OwnCommandName,
+        'bpvs-help' | 'mark-rule' | 'sysctl' | 'bypass' | 'masquerade-ports' | 'proc'
+      >
+    }
   /** No requests: all are listed. */
   | { readonly do: 'sysctl'; readonly requests: readonly TunableRequest[] }
   | { readonly do: 'proc'; readonly file: ProcFile }
+  /** No range: it is shown. */
+  | { readonly do: 'masquerade-ports'; readonly ports?: PortRange }
   /** No mode: it is shown. */
   | { readonly do: 'bypass'; readonly mode?: BypassMode }
   | MarkRuleCommand

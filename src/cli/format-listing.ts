@@ -20,6 +20,8 @@ export interface ListingStyle {
   readonly exact: boolean
   /** By address and port; else in the table's own order. */
   readonly sorted: boolean
+  /** Also servers that clients in pods and on the host itself get instead. */
+  readonly insiders?: boolean
   readonly names?: NameLookup
 }
 
@@ -82,11 +84,12 @@ export function formatService(service: ListedService, style: ListingStyle): stri
 
 function formatServiceBlock(service: ListedService, style: ListingStyle): string {
   const names = style.names ?? numericNames
-  const servers: readonly ServerView[] = style.sorted ? sortedServers(service) : service.servers
-  return (
-    `${serviceLine(service, style, names)}\n` +
-    servers.map((server) => `${serverLine(service, server, style, names)}\n`).join('')
-  )
+  const lines = (servers: readonly ServerView[], arrow: '->' | '=>'): string =>
+    (style.sorted ? sortedServers(servers) : servers)
+      .map((server) => `${serverLine(service, server, style, names, arrow)}\n`)
+      .join('')
+  const insiders = style.insiders === true ? lines(service.insiders ?? [], '=>') : ''
+  return `${serviceLine(service, style, names)}\n${lines(service.servers, '->')}${insiders}`
 }
 
 function serviceLine(service: ListedService, style: ListingStyle, names: NameLookup): string {
@@ -111,8 +114,14 @@ function serviceName(key: ServiceKey, names: NameLookup): string {
   return `${key.protocol.toUpperCase().padEnd(4)} ${formatEndpoint(key, key.family, key.protocol, names)}`
 }
 
-function serverLine(service: ListedService, server: ServerView, style: ListingStyle, names: NameLookup): string {
-  const start = `  -> ${serverName(service.key, server, names).padEnd(28)}`
+function serverLine(
+  service: ListedService,
+  server: ServerView,
+  style: ListingStyle,
+  names: NameLookup,
+  arrow: '->' | '=>',
+): string {
+  const start = `  ${arrow} ${serverName(service.key, server, names).padEnd(28)}`
   const counts = `${column(server.active, 10)} ${column(server.inactive, 10)}`
   switch (style.columns) {
     case 'stats':

@@ -1,4 +1,5 @@
 /** Output of the commands that only bpvs has. Pure. */
+import { formatPortRange, type PortRange } from '../model/masquerade-ports.ts'
 import type { TunableRequest } from '../model/settings.ts'
 import type { RunningSyncDaemon } from '../sync/options.ts'
 import type { Hook } from './session.ts'
@@ -27,6 +28,11 @@ export function formatSyncDaemons(daemons: readonly RunningSyncDaemon[]): string
 /** A line each, as sysctl prints it. */
 export function formatTunables(values: readonly Required<TunableRequest>[]): string {
   return values.map(({ name, value }) => `net.ipv4.vs.${name} = ${value}\n`).join('')
+}
+
+/** `none` where no masqueraded connection can be made. */
+export function formatPorts(ports: PortRange | undefined): string {
+  return `${ports === undefined ? 'none' : formatPortRange(ports)}\n`
 }
 
 /** Rows with columns as wide as their widest word; no blanks at line ends. */

@@ -26,7 +26,7 @@ function saveService(service: ListedService, names: NameLookup): string[] {
   const where = serviceArguments(service.key, names)
   return [
     `-A ${where} -s ${service.scheduler}${serviceOptions(service)}\n`,
-    ...sortedServers(service).map((server) => `-a ${where} -r ${saveServer(service.key, server, names)}\n`),
+    ...sortedServers(service.servers).map((server) => `-a ${where} -r ${saveServer(service.key, server, names)}\n`),
   ]
 }
 

@@ -78,6 +78,7 @@ export const kinds = [
   { name: 'ops', in: serviceOptions },
   { name: 'sched-flags', in: serviceOptions },
   { name: 'tun-info', in: listOption },
+  { name: 'insiders', in: listOption },
   { name: 'tun-type', in: serverOptions },
   { name: 'tun-port', in: serverOptions },
   { name: 'tun-nocsum', in: serverOptions },
@@ -96,7 +97,7 @@ export interface OptionRecord extends ScannedOption {
   readonly kind?: KindName
 }
 
-/** The options of ipvsadm 1.31. */
+/** The options of ipvsadm 1.31, and one of our own: `insiders`. */
 export const options = [
   { long: 'add-service', short: 'A', command: 'add-service' },
   { long: 'edit-service', short: 'E', command: 'edit-service' },
@@ -147,6 +148,7 @@ export const options = [
   { long: 'thresholds', kind: 'thresholds' },
   { long: 'persistent-conn', kind: 'persistent-conn' },
   { long: 'tun-info', kind: 'tun-info' },
+  { long: 'insiders', kind: 'insiders' },
   { long: 'exact', kind: 'exact' },
   { long: 'nosort', kind: 'nosort' },
   { long: 'sort' },
@@ -163,6 +165,7 @@ export type OptionName = (typeof options)[number]['long']
 export const ownCommands = [
   { name: 'sysctl', takes: '[NAME[=VALUE] ...]', help: 'list or set what are sysctls net.ipv4.vs.* with IPVS' },
   { name: 'bypass', takes: '[auto|never|always]', help: "show or set whether connections bypass the host's stack" },
+  { name: 'masquerade-ports', takes: '[FIRST-LAST]', help: 'show or set what masqueraded connections are sent from' },
   { name: 'proc', takes: 'FILE', help: 'show what IPVS has in /proc/net/FILE (ip_vs, ip_vs_conn, ip_vs_stats, ...)' },
   { name: 'unload', help: "remove bpvs's programs, tables and pins from this network namespace" },
   { name: 'hooks', help: 'list what is attached to which interface' },

@@ -1,5 +1,6 @@
 /** Command lines to commands, with ipvsadm's messages and exit statuses for what is wrong. Pure but for the names asked for. */
 import type { LbError } from '../model/errors.ts'
+import { parsePortRange } from '../model/masquerade-ports.ts'
 import { bypassModes, parseTunable } from '../model/settings.ts'
 import type { Family, Protocol, ServerKey, ServerSpec, ServiceKey, Timeouts } from '../model/types.ts'
 import type { SyncDaemonRequest } from '../sync/options.ts'
@@ -64,11 +65,17 @@ function parseOwn(name: OwnCommandName, rest: readonly string[]): Command {
   if (name === 'sysctl') return { do: name, requests: rest.map(parseTunable) }
   const [word, extra] = rest
   if (name === 'proc') return parseProc(word, extra)
+  if (name === 'masquerade-ports') return parseMasqueradePorts(word, extra)
   const mode = name === 'bypass' ? bypassModes.find((each) => each === word) : undefined
   const unexpected = mode === undefined ? word : extra
   if (unexpected !== undefined) throw usageError(`unexpected argument ${unexpected}`)
   if (name === 'bypass') return mode === undefined ? { do: name } : { do: name, mode }
   return { do: name }
+}
+
+function parseMasqueradePorts(word: string | undefined, extra: string | undefined): Command {
+  if (extra !== undefined) throw usageError(`unexpected argument ${extra}`)
+  return word === undefined ? { do: 'masquerade-ports' } : { do: 'masquerade-ports', ports: parsePortRange(word) }
 }
 
 function parseProc(word: string | undefined, extra: string | undefined): Command {
@@ -88,6 +95,7 @@ const listEverything: ListCommand = {
   numeric: false,
   exact: false,
   sorted: true,
+  insiders: false,
 }
 
 /** The argument of the commands that have one. */
@@ -254,13 +262,14 @@ function buildList(draft: Gathered): ListCommand {
     numeric: given.has('numeric'),
     exact: given.has('exact'),
     sorted: !given.has('nosort'),
+    insiders: given.has('insiders'),
   }
 }
 
 /** Whether the columns asked for are columns of what is listed; some that are not are let pass, as in ipvsadm. */
 function listable(what: ListCommand['what'], given: ReadonlySet<KindName>): boolean {
   if (what === 'table' || what === 'service') return true
-  if (given.has('stats') || given.has('rate') || given.has('thresholds')) return false
+  if (given.has('stats') || given.has('rate') || given.has('thresholds') || given.has('insiders')) return false
   return what === 'connections' || !given.has('persistent-conn')
 }
 

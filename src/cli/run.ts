@@ -4,7 +4,7 @@ import type { Command, ListCommand } from './command.ts'
 import { formatConnections, formatDaemons, formatTimeouts } from './format-connections.ts'
 import { formatService, TableListing, type ListedService, type ListingStyle } from './format-listing.ts'
 import { numericNames, type NameLookup } from './format-name.ts'
-import { formatHooks, formatSyncDaemons, formatTunables, formatVerdicts } from './format-own.ts'
+import { formatHooks, formatPorts, formatSyncDaemons, formatTunables, formatVerdicts } from './format-own.ts'
 import { formatSave } from './format-save.ts'
 import { HostWanted, NameBook, type Resolver } from './names.ts'
 import { formatMarkRules } from './mark-rule.ts'
@@ -57,7 +57,7 @@ function report(error: unknown, environment: Environment): number {
 }
 
 /** Commands of our own that take no words. */
-type OwnListing = Exclude<OwnCommandName, 'mark-rule' | 'bpvs-help' | 'sysctl' | 'bypass' | 'proc'>
+type OwnListing = Exclude<OwnCommandName, 'mark-rule' | 'bpvs-help' | 'sysctl' | 'bypass' | 'masquerade-ports' | 'proc'>
 type TableCommand = Exclude<Command, { do: 'restore' | 'help' | 'version' | 'bpvs-help' }>
 
 class Runner {
@@ -163,6 +163,10 @@ class Runner {
         if (command.mode === undefined) this.#environment.stdout(`${session.settings().bypass}\n`)
         else session.changeSettings({ bypass: command.mode })
         return 0
+      case 'masquerade-ports':
+        if (command.ports === undefined) this.#environment.stdout(formatPorts(session.settings().masqueradePorts))
+        else session.setMasqueradePorts(command.ports)
+        return 0
       case 'proc':
         for (const text of session.proc(command.file)) this.#environment.stdout(text)
         return 0
@@ -243,8 +247,8 @@ class Runner {
   }
 
   async #style(command: ListCommand, services: readonly ListedService[]): Promise<ListingStyle> {
-    const { columns, exact, sorted } = command
-    return { columns, exact, sorted, names: await this.#namesOf(services, command.numeric) }
+    const { columns, exact, sorted, insiders } = command
+    return { columns, exact, sorted, insiders, names: await this.#namesOf(services, command.numeric) }
   }
 
   async #listConnections(command: ListCommand, session: Session): Promise<void> {
@@ -266,7 +270,8 @@ class Runner {
 
   async #namesOf(services: readonly ListedService[], numeric: boolean): Promise<NameLookup> {
     if (numeric) return numericNames
-    const addresses = services.flatMap((service) => service.servers.map((server) => server.address))
+    const all = services.flatMap(({ servers, insiders = [] }) => [...servers, ...insiders])
+    const addresses = all.map((server) => server.address)
     const virtual = services.flatMap((service) => (service.key.kind === 'address' ? [service.key.address] : []))
     await this.#names.learnNames([...virtual, ...addresses])
     return this.#names

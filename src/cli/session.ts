@@ -1,4 +1,5 @@
 /** The table as a command sees it: opened when first needed, empty where the namespace has none. */
+import { type PortRange, requireFree, type TakenPorts } from '../model/masquerade-ports.ts'
 import { cpus } from 'node:os'
 import { type ErrorCode, LbError } from '../model/errors.ts'
 import {
@@ -59,6 +60,8 @@ export interface Operations {
   verdicts(): readonly { readonly name: string; readonly count: bigint }[]
   /** Contradictions in the table, one sentence each. */
   check(): readonly string[]
+  /** Ports that the kernel gives out by itself, or keeps. */
+  kernelPorts(): readonly TakenPorts[]
   /** The table's own rules that mark packets. */
   readonly markRules: MarkRules
   readonly syncDaemons: SyncDaemons
@@ -116,6 +119,12 @@ export class Session {
   /** Makes the table where there is none, or the settings would be forgotten. */
   changeSettings(change: SettingsChange): void {
     this.#create().changeSettings(change)
+  }
+
+  /** INVALID: the kernel gives some of these ports to others. */
+  setMasqueradePorts(ports: PortRange): void {
+    requireFree(ports, this.operations.kernelPorts())
+    this.changeSettings({ masqueradePorts: ports })
   }
 
   /** Sets what has a value, all at once; returns what the tunables asked about are then: all, if none is named. */

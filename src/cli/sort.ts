@@ -3,7 +3,7 @@
  * so it is no total order (0.0.0.1 < 127.0.0.1 < 254.0.0.1 < 0.0.0.1), and what comes out depends on how one sorts:
  * with glibc's qsort, a merge sort that halves from the top. Both are kept, so that the order is the same to the line.
  */
-import type { Family, ServerView, ServiceKey, ServiceView } from '../model/types.ts'
+import type { Family, ServerView, ServiceKey } from '../model/types.ts'
 import { addressWords, dottedNumber } from './address.ts'
 
 const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const
@@ -27,7 +27,7 @@ export function sortServices<T extends { readonly key: ServiceKey }>(services: r
  * A service's servers by address and port. Across families only the first words are compared, or all of the first
  * server's: it decides how the bytes are read.
  */
-export function sortedServers({ servers }: ServiceView): ServerView[] {
+export function sortedServers(servers: readonly ServerView[]): ServerView[] {
   if (servers.every(({ family }) => family === 4)) return sortedIPv4(servers)
   return sortBy(
     servers,

@@ -102,5 +102,7 @@ export function ownUsageText(program: string): string {
       return `  --${words.padEnd(27)} ${command.help}\n`
     })
     .join('')
-  return `Commands of bpvs beside those of ipvsadm (see ${program} -h):\n${lines}`
+  const option =
+    '  --insiders                    with -L: also servers for pods and the host itself, where they get others\n'
+  return `Commands of bpvs beside those of ipvsadm (see ${program} -h):\n${lines}Option:\n${option}`
 }

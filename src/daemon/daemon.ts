@@ -86,7 +86,10 @@ export class Daemon {
   readonly #timers: Timers
   readonly #context: NodeContext
   readonly #translator: Translator
-  readonly #slowStart = new SlowStart((key) => this.#table?.service(key)?.servers ?? [])
+  readonly #slowStart = new SlowStart((key) => {
+    const { servers = [], insiders = [] } = this.#table?.service(key) ?? {}
+    return [...servers, ...insiders]
+  })
   /** The next change of weights. */
   #weights: { cancel(): void } | undefined
   #table: ManagedTable | undefined
@@ -201,10 +204,11 @@ export class Daemon {
     this.#sayReady({ services, files, complete })
   }
 
-  #onChanges({ set, removed, node, complete }: KubeChanges): void {
+  #onChanges({ set, removed, node, serviceCidrs, complete }: KubeChanges): void {
     const { status } = this.#parts
     if (this.#context.setNode(node)) this.#translator.configure(this.#context.options)
     this.#cluster.setNetworks(this.#context.podNetworks)
+    this.#cluster.setServiceCidrs(serviceCidrs)
     status.setNodeEligible(node?.eligible ?? false)
     status.changed(set, removed)
     for (const object of set) this.#translator.set(object)

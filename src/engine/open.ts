@@ -8,6 +8,7 @@ import { KernelTable } from './kernel-table.ts'
 import type { ReconcilingTable } from './table.ts'
 
 export { unloadTable } from '../native/loader.ts'
+export { kernelPorts } from '../native/local-ports.ts'
 
 /** How to open: `sizes` and `policy` count only where the table has to be made. */
 export interface OpenOptions {

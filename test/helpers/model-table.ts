@@ -68,9 +68,8 @@ export class ModelTable implements Table {
     return this.#settings
   }
 
-  changeSettings({ bypass, tunables }: SettingsChange): void {
-    const { bypass: before, tunables: all } = this.#settings
-    this.#settings = { bypass: bypass ?? before, tunables: { ...all, ...tunables } }
+  changeSettings({ tunables, ...change }: SettingsChange): void {
+    this.#settings = { ...this.#settings, ...change, tunables: { ...this.#settings.tunables, ...tunables } }
     this.#generation++
   }
 
@@ -260,6 +259,7 @@ export function modelOperations(options: { table?: ModelTable; interfaces?: read
     hooks: () => [{ ifindex: 2, interface: 'eth0', hook: 'tcx/ingress', mode: 'link' }],
     verdicts: () => [{ name: 'NO_SERVER', count: 3n }],
     check: () => [],
+    kernelPorts: () => [{ what: 'net.ipv4.ip_local_port_range', first: 32768, last: 60999 }],
     markRules: modelMarkRules(),
     syncDaemons: new ModelSyncDaemons(options.interfaces ?? []),
     persistenceEngines: ['sip'],

@@ -93,6 +93,7 @@ function operationsOn(datapath: Datapath): Operations {
     hooks: () => [],
     verdicts: () => [],
     check: () => [],
+    kernelPorts: () => [],
     markRules: { list: () => [], add: () => {}, delete: () => {} },
     syncDaemons: new ModelSyncDaemons([]),
   }

@@ -1,8 +1,10 @@
 /** The admin API over a real unix socket, before a table in memory: services and servers. */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { showService } from '../../src/api/admin/views.ts'
 import type { ServiceKey } from '../../src/model/types.ts'
 import { AdminScene, web, webPath } from '../helpers/admin-scene.ts'
+import { keyOf, policyOf, serverOf, serviceOf } from '../helpers/table-specs.ts'
 
 const kept: ServiceKey = { kind: 'address', family: 4, protocol: 'tcp', address: '10.96.0.1', port: 443 }
 
@@ -257,4 +259,18 @@ t.test('every reference of the OpenAPI document leads somewhere', async (t) => {
   const names = new Set(Array.from(text.matchAll(/"#\/components\/schemas\/(\w+)"/g), ([, name = '']) => name))
   t.ok(names.size > 5)
   for (const name of names) t.ok(name in components.schemas, name)
+})
+
+t.test('a service is shown with its policy and the servers of insiders', async (t) => {
+  const scene = await AdminScene.start(t)
+  const policy = policyOf({ whenEmpty: 'drop', sources: [{ family: 4, address: '192.0.2.0', length: 24 }] })
+  scene.table.addService({ ...serviceOf(1), policy })
+  const { json } = await scene.ask('GET', webPath)
+  t.match(json, { policy, servers: [] })
+  t.notOk((json as { insiders?: unknown }).insiders)
+  const view = scene.table.service(keyOf(1))
+  if (view === undefined) throw new Error('no service')
+  const counts = { id: 1, active: 0, inactive: 0, persistent: 0, counters: view.counters, rates: view.rates }
+  const shown = showService({ ...view, insiders: [{ ...serverOf(7), ...counts }] }, () => undefined)
+  t.match(shown.insiders, [{ name: '10.2.0.7-8080', address: '10.2.0.7', port: 8080, weight: 1 }])
 })

@@ -60,6 +60,35 @@ t.test('a counter of more than eight digits is cut to thousands, millions and so
   for (const [value, text] of rows) t.equal(formatLargeNumber(value), text)
 })
 
+t.test('servers for insiders are listed if that is asked for, after those of all', async (t) => {
+  const services = [
+    service('10.9.0.1', 80, {
+      servers: [server('10.2.0.11', 8080)],
+      insiders: [server('10.2.0.12', 8080, { active: 3 }), server('10.2.0.11', 8080)],
+    }),
+    service('10.9.0.2', 80, { servers: [server('10.2.0.13', 8080)] }),
+  ]
+  const lines = (insiders: boolean) =>
+    formatTable(services, { columns: 'plain', exact: false, sorted: true, insiders }).split('\n').slice(3)
+  const plain = (arrow: string, name: string, active: number) =>
+    `  ${arrow} ${name.padEnd(28)} Masq    1      ${String(active).padEnd(10)} 0         `
+  t.same(lines(true), [
+    'TCP  10.9.0.1:80 rr',
+    plain('->', '10.2.0.11:8080', 0),
+    plain('=>', '10.2.0.11:8080', 0),
+    plain('=>', '10.2.0.12:8080', 3),
+    'TCP  10.9.0.2:80 rr',
+    plain('->', '10.2.0.13:8080', 0),
+    '',
+  ])
+  t.same(
+    lines(false),
+    lines(true).filter((line) => !line.includes('=>')),
+  )
+  const stats = formatTable(services, { columns: 'stats', exact: false, sorted: true, insiders: true })
+  t.match(stats, /^ {2}=> 10\.2\.0\.12:8080( +0){5}$/m)
+})
+
 t.test('big counters are listed as recorded, cut or exact', async (t) => {
   const total = { conns: 10n, inPkts: 2515n, outPkts: 1357n, inBytes: 151_126_028n, outBytes: 70_656n }
   const one = { conns: 4n, inPkts: 2500n, outPkts: 1348n, inBytes: 151_125_200n, outBytes: 70_140n }

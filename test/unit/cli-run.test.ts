@@ -130,6 +130,23 @@ t.test('whether connections bypass the stack is shown and set', async (t) => {
   t.same(await run('--bypass never now'), { rc: 2, out: '', err: 'unexpected argument now\n' })
 })
 
+t.test('ports of masqueraded connections are shown and set, unless the kernel gives them to others', async (t) => {
+  const operations = modelOperations()
+  const run = (line: string) => runCommand(line.split(' '), { operations })
+  t.same(await run('--masquerade-ports'), { rc: 0, out: 'none\n', err: '' })
+  t.same(await run('--masquerade-ports 1024-29999'), { rc: 0, out: '', err: '' })
+  t.equal((await run('--masquerade-ports')).out, '1024-29999\n')
+  const rows = [
+    ['20000-32768', 255, 'ports 20000-32768 meet net.ipv4.ip_local_port_range, 32768-60999'],
+    ['many', 255, '"many" is no range of ports from 1024 to 65535'],
+    ['2000-3000 4000', 2, 'unexpected argument 4000'],
+  ] as const
+  for (const [words, rc, err] of rows) {
+    t.same(await run(`--masquerade-ports ${words}`), { rc, out: '', err: `${err}\n` })
+  }
+  t.equal((await run('--masquerade-ports')).out, '1024-29999\n')
+})
+
 t.test('docs/bpvsadm.md has every tunable with its default and effect, and why others are none', async (t) => {
   const text = readFileSync(new URL('../../docs/bpvsadm.md', import.meta.url), 'utf8')
   for (const { name, initial, effect } of tunables)

@@ -109,3 +109,16 @@ t.test('with slow start weights rise by themselves, and no timer is left when th
   scene.daemon.stop()
   t.equal(scene.timers.pending, 0)
 })
+
+t.test('ServiceCIDRs are ranges of which all is known; without them what was seen of cluster IPs tells', async (t) => {
+  const scene = new Scene([], kubernetes)
+  scene.first = undefined
+  scene.daemon.start()
+  const ranges = (): unknown => scene.table.serviceRanges.at(-1)
+  const changes = { set: [web(1).service, web(2).service], removed: [], node: undefined, complete: true }
+  scene.callbacks?.onChanges(changes)
+  t.same(ranges(), { prefixes: [{ family: 4, address: '10.96.0.0', length: 30 }], known: false })
+  const serviceCidrs = [{ family: 4, address: '10.96.0.0', length: 12 }] as const
+  scene.callbacks?.onChanges({ ...changes, set: [], serviceCidrs })
+  t.same(ranges(), { prefixes: serviceCidrs, known: true })
+})

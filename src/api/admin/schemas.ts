@@ -4,6 +4,7 @@
  */
 import { bypassModes, tunables } from '../../model/settings.ts'
 import { schedulers } from '../../model/types.ts'
+import { address, family, policy } from './policy-schema.ts'
 
 /** A JSON schema, as far as it is looked into here. */
 export type Schema = Readonly<Record<string, unknown>>
@@ -11,9 +12,7 @@ export type Schema = Readonly<Record<string, unknown>>
 const greatestWeight = 0x7fffffff
 const month = 31 * 24 * 60 * 60
 
-const address = { type: 'string', minLength: 2, maxLength: 45, description: 'An IPv4 or IPv6 address.' } as const
 const port = { type: 'integer', minimum: 0, maximum: 65535 } as const
-const family = { enum: [4, 6], type: 'integer' } as const
 const protocol = { type: 'string', enum: ['tcp', 'udp', 'sctp'] } as const
 const mark = { type: 'integer', minimum: 1, maximum: 0xffffffff, description: 'Firewall mark.' } as const
 const threshold = {
@@ -122,7 +121,13 @@ const service = {
       description:
         'namespace/name of the Service that it is kept as: changes by others do not last. null: nobody keeps it.',
     },
+    policy,
     servers: { type: 'array', items: server, description: 'The newest first.' },
+    insiders: {
+      type: 'array',
+      items: server,
+      description: 'Servers for clients in pods and on the host itself. Left out: they get those of all.',
+    },
   },
 } as const
 
@@ -212,7 +217,12 @@ const serverStats = {
 const serviceStats = {
   type: 'object',
   required: ['name', 'counters', 'rates', 'servers'],
-  properties: { name: { type: 'string' }, ...stats.properties, servers: { type: 'array', items: serverStats } },
+  properties: {
+    name: { type: 'string' },
+    ...stats.properties,
+    servers: { type: 'array', items: serverStats },
+    insiders: { type: 'array', items: serverStats },
+  },
 } as const
 
 const end = { type: 'object', required: ['address', 'port'], properties: { address, port } } as const
@@ -267,7 +277,17 @@ const settingsProperties = {
     ),
   },
 } as const
-const settings = { type: 'object', required: ['bypass', 'tunables'], properties: settingsProperties } as const
+const masqueradePorts = {
+  type: 'object',
+  description: 'Ports that masqueraded connections are sent from. Left out: there are none.',
+  required: ['first', 'last'],
+  properties: { first: port, last: port },
+} as const
+const settings = {
+  type: 'object',
+  required: ['bypass', 'tunables'],
+  properties: { ...settingsProperties, masqueradePorts },
+} as const
 const settingsChange = { type: 'object', additionalProperties: false, properties: settingsProperties } as const
 
 const hookList = {

@@ -1,7 +1,7 @@
 /** Resources that say how things are: counters, connections, settings, hooks, verdicts, health, configuration, version. */
 import { LbError } from '../../model/errors.ts'
 import type { SettingsChange } from '../../model/settings.ts'
-import type { ConnectionView, Counters, Rates, Timeouts } from '../../model/types.ts'
+import type { ConnectionView, Counters, Rates, Timeouts, ServerView } from '../../model/types.ts'
 import { findService } from './editor.ts'
 import { formatServerName, formatServiceName, parseServiceName, readAddress } from './names.ts'
 import { type AdminAnswer, type AdminRequest, type AdminTarget, type Route, tableOf } from './route.ts'
@@ -85,11 +85,14 @@ export const stateRoutes: readonly Route[] = [
 
 function serviceStats(target: AdminTarget, { params }: AdminRequest): AdminAnswer {
   const view = findService(tableOf(target), parseServiceName(params.service))
-  const servers = view.servers.map((server) => {
-    const { active, inactive, persistent } = server
-    return { name: formatServerName(server), active, inactive, persistent, ...texts(server) }
-  })
-  return { body: { name: formatServiceName(view.key), ...texts(view), servers } }
+  const { key, servers, insiders } = view
+  const others = insiders === undefined ? {} : { insiders: insiders.map(serverStats) }
+  return { body: { name: formatServiceName(key), ...texts(view), servers: servers.map(serverStats), ...others } }
+}
+
+function serverStats(server: ServerView): object {
+  const { active, inactive, persistent } = server
+  return { name: formatServerName(server), active, inactive, persistent, ...texts(server) }
 }
 
 function texts({ counters, rates }: { readonly counters: Counters; readonly rates: Rates }): object {

@@ -16,7 +16,7 @@ export interface ShownService extends Readonly<Record<string, unknown>> {
 
 /** No counters: what is shown changes only with edits. */
 export function showService(view: ServiceView, ownerOf: OwnerOf): ShownService {
-  const { key, scheduler, schedulerFlags, persistence, onePacket, source } = view
+  const { key, scheduler, schedulerFlags, persistence, onePacket, policy, insiders, source } = view
   const { kind: _, ...names } = key
   return {
     name: formatServiceName(key),
@@ -27,7 +27,9 @@ export function showService(view: ServiceView, ownerOf: OwnerOf): ShownService {
     onePacket,
     source,
     owner: source === 'command' ? null : (ownerOf(key) ?? null),
+    ...(policy === undefined ? {} : { policy }),
     servers: view.servers.map(showServer),
+    ...(insiders === undefined ? {} : { insiders: insiders.map(showServer) }),
   }
 }
 
