@@ -9,6 +9,7 @@
  * they need, and look at the reference again, so an entry that was taken over in between is not used.
  */
 #pragma once
+#include "scratch.h"
 #include "template.h"
 
 enum { STEP_TRIES = 4 };
@@ -111,17 +112,26 @@ static __always_inline struct conn_ref conn_find(const struct packet *p, enum lb
 	return line ? line_find(line, spot.tag, p, dir, af) : r;
 }
 
+/* Where a packet is noted that is not there: the stack has no room for it. */
+LB_SCRATCH(lb_answers, struct packet, answer_get)
+
 /* The connection whose server gets this packet: it is the one that an answer to it would be of. */
 static __always_inline struct conn_ref conn_translated(const struct packet *p, enum lb_af af)
 {
-	struct packet answer = { .now = p->now, .src = p->dst, .dst = p->src };
+	struct packet *answer = answer_get();
+	struct conn_ref none = {};
 
-	answer.t.saddr = p->t.daddr;
-	answer.t.daddr = p->t.saddr;
-	answer.t.sport = p->t.dport;
-	answer.t.dport = p->t.sport;
-	answer.t.proto = p->t.proto;
-	return conn_find(&answer, DIR_OUT, af);
+	if (!answer)
+		return none;
+	answer->t.saddr = p->t.daddr;
+	answer->t.daddr = p->t.saddr;
+	answer->t.sport = p->t.dport;
+	answer->t.dport = p->t.sport;
+	answer->t.proto = p->t.proto;
+	answer->src = p->dst;
+	answer->dst = p->src;
+	answer->now = p->now;
+	return conn_find(answer, DIR_OUT, af);
 }
 
 /* Keeps a connection alive for `state`'s time from now on. Written at most once a tick. */

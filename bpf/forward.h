@@ -99,7 +99,7 @@ static __always_inline int hop_send(struct packet *p, enum lb_hook hook, const s
 struct transmit {
 	union lb_addr saddr, daddr; /* as in struct packet, up to `shape` */
 	__u64 src, dst;
-	__u32 proto, now, ip_len, wire_len, l4, event, ttl, gso, odd, shape;
+	__u32 sport, dport, proto, now, ip_len, wire_len, l4, event, ttl, gso, odd, shape;
 	__u32 conn; /* index + 1; 0: none, one-packet scheduling */
 	__u32 server;
 	__u32 fwd;  /* enum lb_fwd */
@@ -121,6 +121,8 @@ static __always_inline int transmit_later(const struct packet *p, enum lb_af af,
 	addr_copy(&x->daddr, &p->t.daddr, af);
 	x->src = p->src;
 	x->dst = p->dst;
+	x->sport = p->t.sport;
+	x->dport = p->t.dport;
 	x->proto = p->t.proto;
 	x->now = p->now;
 	x->ip_len = p->ip_len;
@@ -155,6 +157,8 @@ static __always_inline void transmit_take(struct packet *p, const struct transmi
 	addr_copy(&p->t.daddr, &x->daddr, af);
 	p->src = x->src;
 	p->dst = x->dst;
+	p->t.sport = x->sport;
+	p->t.dport = x->dport;
 	p->t.proto = x->proto;
 	p->now = x->now;
 	p->ip_len = x->ip_len;

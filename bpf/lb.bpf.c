@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The programs: entry points, one for each hook, and what user space runs by BPF_PROG_RUN. */
+#include "icmp_error.h"
 #include "odd.h"
 #include "parts.h"
 #include "masqueraded.h"

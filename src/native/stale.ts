@@ -6,8 +6,19 @@ import { hostProcess } from './bpffs.ts'
 import { removePins, tableNames } from './pins.ts'
 import { netnsCookie, netnsCookies } from './shim.ts'
 
+/** The pid namespace that the kernel began with (PROC_PID_INIT_INO). */
+const INITIAL_PIDS = 'pid:[4026531836]'
+
 /** Names of the processes of sync daemons begin so; they serve a namespace, but don't keep it for anybody. */
 export const SYNC_PROCESS = 'bpvs-sync-'
+
+/**
+ * Whether every process of this machine is in our /proc. Within a container's own pid namespace it is not, and what nobody
+ * there holds may well be somebody's.
+ */
+function seesEverybody(): boolean {
+  return readlinkSync('/proc/self/ns/pid') === INITIAL_PIDS
+}
 
 /** Paths of namespaces that threads are in, one path each; of processes whose names `counts` accepts. */
 function namespacesOfThreads(counts: (name: string) => boolean = () => true): Map<string, string> {
@@ -49,8 +60,12 @@ function liveCookies(): Set<string> {
   return new Set(netnsCookies(namespacePaths()).map(String))
 }
 
-/** Whether only sync daemons are left in the calling thread's network namespace, and no mount keeps it. */
+/**
+ * Whether only sync daemons are left in the calling thread's network namespace, and no mount keeps it. Who does not see all
+ * processes ends with the container.
+ */
 export function isNamespaceAbandoned(): boolean {
+  if (!seesEverybody()) return false
   const own = readlinkSync('/proc/self/ns/net')
   const users = namespacesOfThreads((name) => !name.startsWith(SYNC_PROCESS))
   if (users.has(own)) return false
@@ -59,14 +74,14 @@ export function isNamespaceAbandoned(): boolean {
 
 /**
  * Removes tables whose namespace is gone; `own` stays. A table with a link on an interface is alive for certain; only
- * if some have none (an interface may be gone while its namespace lives) are all namespaces looked through. Returns
- * the names of those removed. The caller holds the lock on `tablesDir`.
+ * if some have none (an interface may be gone while its namespace lives) are all namespaces looked through; who does not
+ * see them all removes nothing. Returns the names of those removed. The caller holds the lock on `tablesDir`.
  */
 export function removeStaleTables(tablesDir: string, own: string): string[] {
   const idle = tableNames(tablesDir).filter(
     (name) => name !== own && !new Attachments(join(tablesDir, name)).anyAlive(),
   )
-  if (idle.length === 0) return []
+  if (idle.length === 0 || !seesEverybody()) return []
   const live = liveCookies()
   const gone = idle.filter((name) => !live.has(name))
   for (const name of gone) removePins(join(tablesDir, name))

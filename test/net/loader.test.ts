@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readlinkSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
@@ -270,6 +270,28 @@ t.test(
     t.ok(existsSync(living.dir))
   },
 )
+
+t.test('who does not see all processes removes no table: its namespace may be theirs', { skip }, async (t) => {
+  const [hidden, other] = [netns(t), netns(t)]
+  run(hidden, `lb.openTable(${small})`)
+  ip('-n', hidden.name, 'link', 'del', 'a0')
+  const holder = spawn('ip', ['netns', 'exec', hidden.name, 'sleep', '1000'], { stdio: 'ignore' })
+  t.teardown(() => holder.kill('SIGKILL'))
+  const inside = (): boolean => readlinkSync(`/proc/${holder.pid}/ns/net`) !== readlinkSync('/proc/self/ns/net')
+  await waitFor('the process that holds the namespace', inside)
+  ip('netns', 'del', hidden.name)
+  const contained = [`--net=/run/netns/${other.name}`, 'unshare', '--pid', '--fork', '--mount-proc', process.execPath]
+  execFileSync('nsenter', [...contained, ...script(`lb.openTable(${small})`)])
+  t.ok(existsSync(other.dir), 'it made its own table among those of the host')
+  t.ok(existsSync(hidden.dir))
+  run(netns(t), `lb.openTable(${small})`)
+  t.ok(existsSync(hidden.dir), 'who sees the process leaves it alone too')
+  holder.kill('SIGKILL')
+  await waitFor("the namespace's end", () => {
+    run(netns(t), `lb.openTable(${small})`)
+    return !existsSync(hidden.dir)
+  })
+})
 
 t.test("new programs take the place of old ones in the links, and the table's content stays", { skip }, async (t) => {
   const ns = netns(t)
