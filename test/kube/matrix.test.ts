@@ -42,7 +42,7 @@ t.test(
     await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
     const results = await play(net, [...rows, ...fromOtherNode(rows)])
     note(base.name, results)
-    compareMatrix(t, results, gaps['packets'])
+    compareMatrix(t, results, gaps.packets)
   },
 )
 
@@ -51,7 +51,7 @@ t.test('with sockets of the node balanced as they call, every row is the same', 
   await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off', '--socket=host')
   const results = await play(net, rows)
   note(base.name, results)
-  compareMatrix(t, results, gaps['sockets'])
+  compareMatrix(t, results, gaps.sockets)
 })
 
 t.test('with XDP too', root, async (t) => {
@@ -59,7 +59,7 @@ t.test('with XDP too', root, async (t) => {
   await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=generic')
   const results = await play(net, rows)
   note(base.name, results)
-  compareMatrix(t, results, gaps['xdp'])
+  compareMatrix(t, results, gaps.xdp)
 })
 
 t.test('with rules that drop what is invalid, and forward only from and to pods', root, async (t) => {
@@ -68,7 +68,7 @@ t.test('with rules that drop what is invalid, and forward only from and to pods'
   await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
   const results = await play(net, rows)
   note(base.name, results)
-  compareMatrix(t, results, gaps['rules'])
+  compareMatrix(t, results, gaps.rules)
 })
 
 t.test('masqueradeAll', root, async (t) => {
@@ -77,7 +77,7 @@ t.test('masqueradeAll', root, async (t) => {
   await startBpvsd(t, net, run.kubeProxyConfiguration, '--xdp=off')
   const results = await play(net, expected(run.rows))
   note(run.name, results)
-  compareMatrix(t, results, gaps['masqueradeAll'])
+  compareMatrix(t, results, gaps.masqueradeAll)
 })
 
 t.test('without anything that tells who is a pod', root, async (t) => {
