@@ -1,4 +1,5 @@
 /** The HTTP servers that kube-proxy's configuration asks for. */
+import { existsSync } from 'node:fs'
 import { splitHostPort } from '../config/kube-proxy/net.ts'
 import { toObject } from '../config/kube-proxy/render.ts'
 import type { KubeProxyConfiguration } from '../config/kube-proxy/fields.ts'
@@ -22,7 +23,7 @@ export function startServers(options: ServersOptions): { close(): Promise<void> 
   const { configuration, health, metrics, log, after } = options
   const running: { close(): Promise<void> }[] = []
   const start = (name: 'healthz' | 'metrics', address: string, make: () => ReturnType<typeof healthServer>): void => {
-    const endpoint = endpointOf(address)
+    const endpoint = everywhere(endpointOf(address))
     if (endpoint === undefined) return
     const hard = configuration.bindAddressHardFail
     const onRefused = hard ? { onRefused: (error: unknown) => options.onHardFail(name, error) } : {}
@@ -38,6 +39,17 @@ export function startServers(options: ServersOptions): { close(): Promise<void> 
       await Promise.all(running.map((each) => each.close()))
     },
   }
+}
+
+/** As kube-proxy listens: who says all of IPv4 or all of IPv6 gets both families, as far as the host has them. */
+function everywhere(endpoint: Endpoint | undefined): Endpoint | undefined {
+  const isAny = endpoint !== undefined && ['', '0.0.0.0', '::'].includes(endpoint.host)
+  return isAny ? { ...endpoint, host: hasIpv6() ? '::' : '0.0.0.0' } : endpoint
+}
+
+/** Without IPv6 even the file of addresses is missing. */
+function hasIpv6(): boolean {
+  return existsSync('/proc/net/if_inet6')
 }
 
 /** Of `HOST:PORT`; undefined: the text is none. */

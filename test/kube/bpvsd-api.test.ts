@@ -118,6 +118,7 @@ t.test(
     t.same(scene.lines(), web.toSorted())
     t.equal(readFileSync(`/proc/${first.pid}/oom_score_adj`, 'utf8'), '500\n')
     t.match(await scene.fetch('http://127.0.0.1:10256/healthz'), /^200 .*"nodeEligible":true,"healthy":true/)
+    t.match(await scene.fetch('http://[::1]:10256/livez'), /^200 /, "0.0.0.0 is all addresses, as kube-proxy's")
     t.equal(await scene.fetch('http://127.0.0.1:10249/proxyMode'), '200 iptables')
     t.match(await scene.fetch('http://127.0.0.1:10249/metrics'), /^bpvs_real_servers 2$/m)
 
