@@ -150,6 +150,24 @@ t.test('what insiders did counts for the service, even when they have its own se
   t.equal(conns(), 0n, 'zeroing zeroes all of it')
 })
 
+t.test('a packet on its way to the servers of insiders still finds them when these are taken away', async (t) => {
+  const memory = memoryTable()
+  const { table, maps, handles } = memory
+  table.apply('kubernetes', [wanted(1, [1], [2]), wanted(2, [1], [2])])
+  const { insiders } = idsOf(memory, 1)
+  const list = maps.services.list(insiders)
+  let seen: number | undefined
+  handles.onGrace = () => {
+    seen = maps.services.list(insiders)
+    t.equal(idsOf(memory, 1).insiders, 0, 'no list leads there any more')
+  }
+  const graces = handles.graces
+  table.apply('kubernetes', [wanted(1, [1]), wanted(2, [1])])
+  t.equal(seen, list, 'in force until nobody can be on the way')
+  t.equal(maps.services.list(insiders), 0)
+  t.equal(handles.graces, graces + 1, 'one grace period for all services of an edit')
+})
+
 t.test('counts outlive the service of insiders', async (t) => {
   const memory = memoryTable()
   const { table, maps, handles } = memory
