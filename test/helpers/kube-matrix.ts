@@ -167,16 +167,17 @@ const parallel = 512
 
 /**
  * Plays the rows of one caller after the other's, and tells what each came to. Every try of a caller is made from a port of
- * its own: of two connections from one port through two addresses to one server, without masquerading, only one can be.
+ * its own: of two connections from one port through two addresses to one server, without masquerading, only one can be. `bytes`: so many
+ * go each way over a connection of TCP.
  */
-export async function play(net: KubeNet, rows: readonly Row[]): Promise<Map<Row, Result>> {
+export async function play(net: KubeNet, rows: readonly Row[], bytes = 0): Promise<Map<Row, Result>> {
   const results = new Map<Row, Result>()
   for (const caller of callerNames) {
     const mine = rows.filter((row) => row.caller === caller)
     const rounds = [0, 1, 2, 3].flatMap((round) => mine.filter((row) => round < triesOf(row)))
     const probes = rounds.map((row, i): Probe => {
       const timeoutMs = isSilent(row) ? silenceMs : patienceMs
-      return { ...targetOf(row), protocol: row.proto, timeoutMs, localPort: firstPort + i }
+      return { ...targetOf(row), protocol: row.proto, timeoutMs, localPort: firstPort + i, bytes }
     })
     const outcomes = await net.host(callers[caller]).call('probe', probes, parallel)
     for (const row of mine) {
