@@ -110,6 +110,8 @@ static __always_inline void sock_describe(struct bpf_sock_addr *ctx, const struc
 	n->t.dport = to->port;
 	n->t.proto = to->proto;
 	n->virtual_service = service;
+	n->origin = bpf_get_netns_cookie(ctx) == lb_sock_home ? LB_POLICY_MASQ_NODE
+							      : LB_POLICY_MASQ_PODS;
 	sock_client(ctx, n);
 }
 
@@ -142,6 +144,13 @@ static __always_inline bool sock_enter(struct new_conn *n, __u32 id, struct lb_s
 	return true;
 }
 
+/* Would the call's packets be masqueraded? Those of the host itself have one of its addresses anyway, the right one for where
+ * they go; a pod's are for the packets' path then. */
+static __always_inline bool sock_masquerades(const struct new_conn *n)
+{
+	return n->origin == LB_POLICY_MASQ_PODS && n->policy & LB_POLICY_MASQ_PODS;
+}
+
 /* Picks a server for the call that `n` describes, and notes it in a free record of the socket: enum sock_act. (Global: verified
  * once.) */
 __noinline int sock_schedule(struct new_conn *n, struct sock_peer *peer)
@@ -151,10 +160,13 @@ __noinline int sock_schedule(struct new_conn *n, struct sock_peer *peer)
 
 	if (!n || !peer)
 		return SOCK_FAIL;
+	/* Who may not have the service, as far as is known here: his packets will tell. */
+	if (unlikely(policy_apply(n, 0) || n->policy & LB_POLICY_FOREIGN || sock_masquerades(n)))
+		return SOCK_LET;
 	id = new_conn_pick(n, n->virtual_service);
 	srv = id > 0 ? server_at(id) : NULL;
 	if (!srv) {
-		if (!id && ftp_data(n))
+		if (!id && (ftp_data(n) || n->policy & LB_POLICY_DROP_EMPTY))
 			return SOCK_LET;
 		count_verdict(id < 0 ? -id : LB_REFUSE_NO_SERVER);
 		return id < 0 ? SOCK_FAIL : SOCK_REFUSE;

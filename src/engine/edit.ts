@@ -13,4 +13,6 @@ export interface Edit {
   shortage?: ReadonlySet<number> | undefined
   /** Set by what removes services by mark: at the edit's end their packets are no longer asked for. */
   unsteered?: boolean
+  /** Ids of services of insiders that no list in force leads to any more; programs that run now may be on their way there. */
+  unled?: number[]
 }

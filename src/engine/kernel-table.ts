@@ -38,7 +38,7 @@ import type { Applied } from './apply.ts'
 import { Drain } from './drain.ts'
 import { recoverTable } from './recover.ts'
 import { announceServers } from './list-edit.ts'
-import { additions, changeService, createService, deleteService } from './service-edit.ts'
+import { additions, changeService, createService, deleteService, dropUnled } from './service-edit.ts'
 import type { Edit } from './edit.ts'
 import { steerLive } from './marks.ts'
 import { refreshSources } from './sources.ts'
@@ -298,6 +298,7 @@ export class KernelTable implements ReconcilingTable {
       try {
         result = change(edit)
         if (edit.unsteered) steerLive(maps)
+        dropUnled(edit)
       } catch (error) {
         // A refusal comes before anything is written. After any other error the next edit begins with a recovery.
         if (error instanceof LbError && error.code !== 'NATIVE') maps.book.setEditing(0, 0)

@@ -134,9 +134,18 @@ export function changeService(edit: Edit, id: number, changes: ServiceChanges): 
     if (insiders !== 0 && services.list(insiders) === 0) freeIfOver(maps, insiders, new Set([id]))
     throw error
   }
-  if (current === 0 || insiders !== 0) return
-  takeOutOfForce(edit, current)
-  freeIfOver(maps, current)
+  if (current !== 0 && insiders === 0) (edit.unled ??= []).push(current)
+}
+
+/** At the end of an edit: takes out of force what no list leads to any more, when nobody is on the way there. */
+export function dropUnled(edit: Edit): void {
+  const { maps, unled = [] } = edit
+  if (unled.length === 0) return
+  maps.handles.gracePeriod()
+  for (const id of unled) {
+    takeOutOfForce(edit, id)
+    freeIfOver(maps, id)
+  }
 }
 
 function isOfInsidersAlone({ config, insiders, ...servers }: ServiceChanges): boolean {

@@ -40,6 +40,8 @@ export class MemoryHandles implements TableHandles {
   nowS = 1000
   jiffies = 5_000_000_000n
   graces = 0
+  /** Called in every grace period. */
+  onGrace: (() => void) | undefined
   /** Marks whose packets come to the programs. */
   steered: readonly Mark[] = []
   readonly localAddresses = new Set<string>()
@@ -133,6 +135,7 @@ export class MemoryHandles implements TableHandles {
 
   gracePeriod(): void {
     this.graces++
+    this.onGrace?.()
   }
 
   routeType(family: 4 | 6, address: Uint8Array): RouteType {

@@ -6,9 +6,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { hooks, openKernelTable, unloadTable } from '../../src/engine/open.ts'
+import { check, hooks, openKernelTable, unloadTable } from '../../src/engine/open.ts'
 import type { ReconcilingTable } from '../../src/engine/table.ts'
 import { Topology } from '../../src/lab/topology.ts'
+import { listInterfaces } from '../../src/native/interfaces.ts'
+import { PodLinks } from '../../src/native/link-maps.ts'
+import { openExistingTable } from '../../src/native/loader.ts'
 import type { ServiceView, Source } from '../../src/model/types.ts'
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 import { saveFormat } from './save-format.ts'
@@ -123,6 +126,18 @@ class Scene {
     return waitFor(what, () => this.lines().sort().join('\n') === [...lines].sort().join('\n'), deadlineMs)
   }
 
+  /** Names of the interfaces that pods are behind; of one that is gone its number. */
+  podLinks(): string[] {
+    return this.topology.within('director', () => {
+      const table = openExistingTable()
+      if (table === undefined) return []
+      const names = new Map(listInterfaces().map(({ ifindex, name }) => [ifindex, name]))
+      const links = new PodLinks(table.dir).list()
+      table.close()
+      return links.map((ifindex) => names.get(ifindex) ?? String(ifindex))
+    })
+  }
+
   hooks(): string[] {
     return this.topology.within('director', () => hooks().map((each) => `${each.interface} ${each.hook}`)).sort()
   }
@@ -225,15 +240,86 @@ t.test('commands and bpvsd share the table: it repairs its own and leaves theirs
   t.equal(await bpvsd.end('SIGINT'), 0)
 })
 
+/** A load balancer's Service with endpoints on this node and another one, for some clients only. */
+const local = `
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec:
+  type: LoadBalancer
+  clusterIP: 10.96.0.1
+  externalIPs: [198.51.100.7]
+  externalTrafficPolicy: Local
+  loadBalancerSourceRanges: [192.0.2.0/25, 192.0.2.128/25, 10.0.0.0/8]
+  ports: [{ port: 80 }]
+status: { loadBalancer: { ingress: [{ ip: 203.0.113.1 }] } }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: web-1, labels: { kubernetes.io/service-name: web } }
+addressType: IPv4
+ports: [{ name: "", port: 8080 }]
+endpoints: [{ addresses: [10.0.0.1], nodeName: here }, { addresses: [10.0.0.2], nodeName: there }]
+`
+
+t.test('policies, servers of insiders, source ranges and pods are in the kernel', { skip: needsRoot }, async (t) => {
+  const scene = await Scene.make(t)
+  scene.write('web.yaml', local)
+  const args = ['--hostname-override=here', '--cluster-cidr=10.0.0.0/16', '--masquerade-ports=5000-5999']
+  const bpvsd = scene.start(...args)
+  await bpvsd.logged('ready')
+  const shown = () =>
+    scene.services().map(({ key, policy, servers, insiders }) => {
+      const names = (all: readonly { readonly address: string }[] = []): string =>
+        all.map((each) => each.address).join()
+      const { masquerade, sources, ...others } = policy ?? {}
+      const masqueraded = Object.entries(masquerade ?? {}).flatMap(([who, is]) => (is ? [who] : []))
+      const from = sources?.map(({ address, length }) => `${address}/${length}`).join()
+      return [key.kind === 'address' && key.address, names(servers), names(insiders), masqueraded.join(), from, others]
+    })
+  const plain = { whenEmpty: 'drop', nodePort: false, foreign: false }
+  const expected = [
+    ['10.96.0.1', '10.0.0.2,10.0.0.1', '', 'node,others', undefined, plain],
+    ['198.51.100.7', '10.0.0.1', '10.0.0.2,10.0.0.1', 'node', undefined, { ...plain, foreign: true }],
+    ['203.0.113.1', '10.0.0.1', '10.0.0.2,10.0.0.1', 'node', '10.0.0.0/8,192.0.2.0/24', plain],
+  ]
+  t.same(shown(), expected)
+  const consistent = () => scene.topology.within('director', () => check())
+  t.same(consistent(), [])
+  const settings = scene.within((table) => table.settings())
+  t.same(settings?.masqueradePorts, { first: 5000, last: 5999 })
+  t.equal(await bpvsd.end('SIGTERM'), 0)
+
+  const second = scene.start(...args)
+  await second.logged('ready')
+  t.match(await second.logged('applied'), { added: 0, changed: 0, removed: 0 }, 'what it reads is what it wrote')
+  scene.write('web.yaml', local.replace('nodeName: here', 'nodeName: there'))
+  const empty = await waitFor('the endpoint to leave', () => shown().find(([, servers]) => servers === ''), deadlineMs)
+  t.same(empty, ['198.51.100.7', '', '10.0.0.2,10.0.0.1', 'node', undefined, { ...plain, foreign: true }])
+  t.same(consistent(), [])
+  scene.write('web.yaml', local.replace('externalTrafficPolicy: Local', ''))
+  await waitFor('insiders to get what all get', () => shown().every(([, , insiders]) => insiders === ''), deadlineMs)
+  t.same(consistent(), [])
+  t.equal(await second.end('SIGTERM'), 0)
+
+  const refused = scene.start('--masquerade-ports=40000-41000')
+  const { err } = await refused.logged('cannot start')
+  t.match(err, { message: 'ports 40000-41000 meet net.ipv4.ip_local_port_range, 32768-60999' })
+})
+
 t.test('interfaces that come and go are followed, but for the excluded ones', { skip: needsRoot }, async (t) => {
   const scene = await Scene.make(t)
-  const bpvsd = scene.start('--exclude-interfaces', 'lo,mgmt*')
+  const pods = ['--detect-local-mode=InterfaceNamePrefix', '--pod-interface-name-prefix=pod']
+  const bpvsd = scene.start('--exclude-interfaces', 'lo,mgmt*', ...pods)
   await bpvsd.logged('ready')
   await scene.topology.must('director', 'ip', ['link', 'add', 'pod0', 'type', 'veth', 'peer', 'name', 'mgmt0'])
   await bpvsd.logged('attached', (line) => line.interface === 'pod0' && line.hook === 'egress')
   t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress', 'pod0 egress', 'pod0 ingress'])
+  const known = await waitFor('the interface of pods', () => scene.podLinks()[0], deadlineMs)
+  t.equal(known, 'pod0')
   await scene.topology.must('director', 'ip', ['link', 'del', 'pod0'])
   await bpvsd.logged('detached')
+  await waitFor('no interface of pods', () => scene.podLinks().length === 0, deadlineMs)
   t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress'])
   t.equal(await bpvsd.end('SIGTERM'), 0)
 })

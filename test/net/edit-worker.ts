@@ -5,7 +5,8 @@
 import { KernelTable } from '../../src/engine/kernel-table.ts'
 import { LbError } from '../../src/model/errors.ts'
 import { openExistingTable } from '../../src/native/loader.ts'
-import { keyOf, seeded, serverOf, serviceOf } from '../helpers/table-specs.ts'
+import type { ServerSpec, ServicePolicy } from '../../src/model/types.ts'
+import { keyOf, policyOf, seeded, serverOf, serviceOf } from '../helpers/table-specs.ts'
 
 const [seed = 1, ms = 1000] = process.argv.slice(2).map(Number)
 const random = seeded(seed)
@@ -39,12 +40,24 @@ function applySome(): void {
   table.apply(
     'manifest',
     services.map((n) => ({
-      service: serviceOf(n, 'wrr'),
-      servers: Array.from({ length: 30 }, (_, i) => i)
-        .filter(() => random(2) === 0)
-        .map((i) => serverOf(i, 1 + (i % 3))),
+      service: { ...serviceOf(n, 'wrr'), ...(random(3) === 0 ? { policy: randomPolicy() } : {}) },
+      servers: someServers(30),
+      ...(random(2) === 0 ? { insiders: someServers(12) } : {}),
     })),
   )
+}
+
+function someServers(count: number): ServerSpec[] {
+  return Array.from({ length: count }, (_, i) => i)
+    .filter(() => random(2) === 0)
+    .map((i) => serverOf(i, 1 + (i % 3)))
+}
+
+function randomPolicy(): ServicePolicy {
+  const sources = Array.from({ length: 1 + random(9) }, (_, i) => {
+    return { family: 4, address: `192.0.${2 * i}.0`, length: 24 + random(8) } as const
+  })
+  return policyOf({ whenEmpty: random(2) === 0 ? 'drop' : 'refuse', sources })
 }
 
 let done = 0

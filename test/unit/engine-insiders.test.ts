@@ -150,6 +150,24 @@ t.test('what insiders did counts for the service, even when they have its own se
   t.equal(conns(), 0n, 'zeroing zeroes all of it')
 })
 
+t.test('a packet on its way to the servers of insiders still finds them when these are taken away', async (t) => {
+  const memory = memoryTable()
+  const { table, maps, handles } = memory
+  table.apply('kubernetes', [wanted(1, [1], [2]), wanted(2, [1], [2])])
+  const { insiders } = idsOf(memory, 1)
+  const list = maps.services.list(insiders)
+  let seen: number | undefined
+  handles.onGrace = () => {
+    seen = maps.services.list(insiders)
+    t.equal(idsOf(memory, 1).insiders, 0, 'no list leads there any more')
+  }
+  const graces = handles.graces
+  table.apply('kubernetes', [wanted(1, [1]), wanted(2, [1])])
+  t.equal(seen, list, 'in force until nobody can be on the way')
+  t.equal(maps.services.list(insiders), 0)
+  t.equal(handles.graces, graces + 1, 'one grace period for all services of an edit')
+})
+
 t.test('counts outlive the service of insiders', async (t) => {
   const memory = memoryTable()
   const { table, maps, handles } = memory
@@ -227,6 +245,21 @@ t.test('a service goes with that of its insiders, and nothing is left of either'
     for (let id = 1; id < maps.book.serviceHigh(0); id++) t.equal(maps.services.af(id), 0, `${what}: record ${id}`)
     t.same(checkTable(handles), [], what)
   }
+})
+
+t.test('a service by mark may have insiders too, and is one service of that mark', async (t) => {
+  const { table, maps, handles } = memoryTable()
+  const key = { kind: 'fwmark', family: 4, mark: 7 } as const
+  const want = wanted(1, [1], [2], policyOf({ whenEmpty: 'drop' }))
+  table.apply('kubernetes', [{ ...want, service: { ...want.service, key } }])
+  t.same(handles.steered, [{ family: 4, mark: 7 }])
+  t.equal(maps.book.fwmarkServices(0), 1)
+  t.same(table.service(key)?.insiders?.map(numberOf), [2])
+  t.same(checkTable(handles), [])
+  table.deleteService(key)
+  t.same(handles.steered, [])
+  t.equal(maps.book.fwmarkServices(0), 0)
+  t.same(checkTable(handles), [])
 })
 
 t.test('a command that says nothing of policies leaves them alone', async (t) => {
