@@ -1,7 +1,6 @@
 /** Callers of addresses in the matrix that do not get what they should yet, by variant. */
 export const gaps: Readonly<Record<string, readonly string[]>> = {
   packets: ['node nodePort'],
-  sockets: ['node clusterIP', 'node externalIP', 'node lbIP', 'node nodePort'],
   xdp: ['node nodePort'],
   rules: ['node nodePort'],
   masqueradeAll: ['node nodePort'],
