@@ -6,7 +6,7 @@ import { KernelTable } from '../../src/engine/kernel-table.ts'
 import type { DesiredService } from '../../src/engine/table.ts'
 import { audienceCell, readAudience } from '../../src/maps/audience.ts'
 import { readList } from '../../src/maps/lists.ts'
-import type { ServicePolicy } from '../../src/model/types.ts'
+import type { ServerSpec, ServicePolicy } from '../../src/model/types.ts'
 import { DyingHandles } from '../helpers/dying-handles.ts'
 import {
   idOf,
@@ -304,7 +304,13 @@ function randomWant(random: (limit: number) => number, n: number): DesiredServic
   const scheduler = (['rr', 'wrr', 'sh'] as const)[random(3)]
   const sources = Array.from({ length: 1 + random(9) }, () => ({ ...office, address: `192.0.${random(250)}.0` }))
   const policy = [undefined, policyOf({ whenEmpty: 'drop' }), policyOf({ sources })][random(3)]
-  return wanted(n, some(), random(2) === 0 ? undefined : some(), policy, scheduler)
+  const want = wanted(n, some(), random(2) === 0 ? undefined : some(), policy, scheduler)
+  const weigh = (servers: readonly ServerSpec[]) => servers.map((each) => ({ ...each, weight: 1 + random(2) }))
+  return {
+    service: want.service,
+    servers: weigh(want.servers),
+    ...(want.insiders && { insiders: weigh(want.insiders) }),
+  }
 }
 
 function describe(want: DesiredService | undefined): unknown {
@@ -371,6 +377,25 @@ t.test('after a writer died in the middle of it the next edit puts the table in 
   }
   t.ok(deaths > 50, `${deaths} writers died`)
 })
+
+t.test(
+  'a writer that died between the two lists leaves servers of insiders that are configured as all others',
+  async (t) => {
+    const memory = memoryTable()
+    const { table, maps, handles } = memory
+    const want = wanted(1, [1, 2], [2, 3], policyOf({ whenEmpty: 'drop' }), 'wrr')
+    table.apply('kubernetes', [want])
+    const before = table.services()
+    const { insiders } = idsOf(memory, 1)
+    maps.cells.setListPolicy(maps.services.list(insiders), 0)
+    maps.services.setTimeout(insiders, 9)
+    t.match(checkTable(handles), [/configured otherwise/])
+    maps.book.setEditing(0, 1)
+    table.zero()
+    t.same(table.services(), before)
+    t.same(checkTable(handles), [])
+  },
+)
 
 t.test('the check tells what is wrong with insiders and with who may come', async (t) => {
   const rows: readonly (readonly [RegExp, (memory: MemoryTable, head: number, insiders: number) => void])[] = [
