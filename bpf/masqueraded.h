@@ -109,13 +109,14 @@ static __always_inline int masqueraded_request(const struct masqueraded *m, stru
 }
 
 /* Gives a packet to the host's stack as if it came by the interface `ifindex`. Its frame is for nobody there: that it is for the
- * host is told by the address of our veth (lb_tc_ingress), and on lo by none. */
-static __always_inline int host_deliver(struct __sk_buff *skb, __u32 ifindex)
+ * host is told by the address of our veth (lb_tc_ingress), and on lo by none. What leaves by lo does not simply go on:
+ * connection tracking would take it for what it was. */
+static __always_inline int host_deliver(struct __sk_buff *skb, enum lb_hook hook, __u32 ifindex)
 {
 	__u16 *mac = packet_data(skb, HOOK_INGRESS);
 
-	if (ifindex == skb->ifindex)
-		return act_pass(HOOK_INGRESS);
+	if (hook == HOOK_INGRESS && ifindex == skb->ifindex)
+		return act_pass(hook);
 	if ((void *)(mac + 3) > packet_end(skb, HOOK_INGRESS))
 		return act_drop(HOOK_INGRESS, LB_DROP_REWRITE);
 	mac[0] = ifindex == LOOPBACK_IFINDEX_ ? 0 : bpf_htons(MARKED_MAC_0);
@@ -162,7 +163,7 @@ static __always_inline int masqueraded_back(const struct masqueraded *m, struct 
 	packet_count(p, DIR_OUT, m->c->server);
 	if (!rewrite_to_client(m, p, hook, af) || !rewrite_from_service(m, p, hook, af))
 		return act_drop(hook, LB_DROP_REWRITE);
-	return hook == HOOK_EGRESS ? act_pass(hook) : host_deliver(p->ctx, m->partner->hop);
+	return host_deliver(p->ctx, hook, m->partner->hop);
 }
 
 /* A packet of the host's own, where it leaves: by the way that leads to the server, which may be another one, or back to the
@@ -184,7 +185,7 @@ static __always_inline int masqueraded_own(const struct masqueraded *m, struct p
 		return hop_send(p, HOOK_EGRESS, &hop, m->st->hop);
 	way_ask(skb, m->srv, p->wire_len, &way, &source);
 	if (way.fib == BPF_FIB_LKUP_RET_NOT_FWDED)
-		return host_deliver(skb, LOOPBACK_IFINDEX_);
+		return host_deliver(skb, HOOK_EGRESS, LOOPBACK_IFINDEX_);
 	if (!way_open(&way))
 		return act_drop(HOOK_EGRESS, LB_REFUSE_NO_ROUTE);
 	return bpf_redirect_neigh(way.ifindex, &way.neigh, sizeof(way.neigh), 0);

@@ -66,7 +66,10 @@ t.test('the first -A attaches by itself; --unload leaves nothing of it', { skip 
     `${emptyListing}TCP  ${service} wlc\n` +
       [0, 1].map((n) => `  -> ${server(n).padEnd(28)} Masq    1      0          0         \n`).join(''),
   )
-  t.match(await director.must('--hooks'), /^Interface .*\nlo +1 +egress +tcx\ncl0 +\d+ +egress +tcx\ncl0 +\d+ +ingress +tcx\nsv0/)
+  t.match(
+    await director.must('--hooks'),
+    /^Interface .*\nlo +1 +egress +tcx\ncl0 +\d+ +egress +tcx\ncl0 +\d+ +ingress +tcx\nsv0/,
+  )
   t.same(new Set([await ask(net), await ask(net)]), new Set(['server0', 'server1']))
   t.match(await director.adm(`-A -t ${service}`), { status: 255, stderr: 'Service already exists\n' })
 
