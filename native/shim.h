@@ -170,6 +170,11 @@ int bpvs_link_delete(int ifindex);
 /* Makes the default route of `family` in a table lead out of an interface. */
 int bpvs_route_default(uint32_t family, uint32_t table, int ifindex);
 
+/* ---- netlink.c ---- */
+
+/* Sends messages to a netlink family (NETLINK_*) and fills `out` with the answers; returns their bytes. EMSGSIZE: there are more. */
+int bpvs_netlink(int protocol, const void *request, uint32_t length, void *out, uint32_t room);
+
 /* ---- sync.c: what the sync daemon needs ---- */
 
 /* A multicast group as an interface reaches it. */

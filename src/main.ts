@@ -30,6 +30,7 @@ import { KubernetesSource } from './kube/client/kubernetes-source.ts'
 import { type EventSink, healthCheckEvent, serverEvent } from './kube/events.ts'
 import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
+import { removeKubeProxyRules } from './native/kube-proxy-rules.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { ProxyMetrics } from './observe/proxy-metrics.ts'
 import { syncDaemons } from './sync/control.ts'
@@ -235,6 +236,7 @@ function main(): void {
     else {
       log = createLog('bpvsd', invocation.config.logLevel)
       if (invocation.run === 'cleanup') cleanUp(log)
+      else if (invocation.run === 'cleanup-kube-proxy') log.info(removeKubeProxyRules(), "kube-proxy's is removed")
       else if (invocation.run === 'init') initialise(invocation, log)
       else serve(invocation, log)
     }

@@ -15,6 +15,7 @@ const general: readonly (readonly [string, string])[] = [
   ['--bpvs-config FILE', "Read the options above from a file, beside kube-proxy's."],
   ['--write-config-to FILE', "Write kube-proxy's configuration as it would be in force, and end."],
   ['--init-only', 'Do what needs privilege: make the table, attach, and end.'],
+  ['--cleanup-kube-proxy', 'Remove what kube-proxy left in this network namespace, in any of its modes, and end.'],
   ['--cleanup', 'Remove the programs, the table and everything else of this network namespace, and end.'],
   ['--help, -h', 'Show this text, and end.'],
   ['--version, -V', 'Show the version, and end.'],

@@ -22,7 +22,7 @@ export type Invocation =
   | { readonly run: 'write-config'; readonly path: string; readonly text: string }
   | {
       /** `init`: what needs privilege, and no more. */
-      readonly run: 'daemon' | 'cleanup' | 'init'
+      readonly run: 'daemon' | 'cleanup' | 'cleanup-kube-proxy' | 'init'
       readonly config: Config
       readonly kubeProxy: KubeProxySettings
     }
@@ -59,7 +59,7 @@ export function loadConfig(argv: readonly string[], surroundings: Surroundings =
     ...fromEnvironment(surroundings.env),
     ...flags.values,
   }
-  const run = switches.cleanup ? 'cleanup' : switches.initOnly ? 'init' : 'daemon'
+  const run = runOf(switches, flags)
   if (run === 'daemon') checkSource(values, kubeProxy, surroundings.env)
   checkTunables(values.sysctls)
   checkMasqueradePorts(values.masqueradePorts)
@@ -144,9 +144,20 @@ function checkMasqueradePorts(text: Value | undefined): void {
   }
 }
 
+/** What a command line asks for, that needs the configuration. */
+function runOf(
+  { cleanup, initOnly }: { readonly cleanup: boolean; readonly initOnly: boolean },
+  { cleanupKubeProxy }: Flags,
+): 'daemon' | 'cleanup' | 'cleanup-kube-proxy' | 'init' {
+  if (cleanupKubeProxy) return 'cleanup-kube-proxy'
+  if (cleanup) return 'cleanup'
+  return initOnly ? 'init' : 'daemon'
+}
+
 interface Flags {
   help: boolean
   version: boolean
+  cleanupKubeProxy: boolean
   /** Of --config and of --bpvs-config. */
   file: string | undefined
   ownFile: string | undefined
@@ -160,6 +171,7 @@ function parseFlags(argv: readonly string[], asKubeProxy: boolean): Flags {
   const flags: Flags = {
     help: false,
     version: false,
+    cleanupKubeProxy: false,
     file: undefined,
     ownFile: undefined,
     values: {},
@@ -190,7 +202,13 @@ function takeFlag(flags: Flags, word: string, rest: string[], asKubeProxy: boole
   else throw new LbError('USAGE', `unknown option ${word}`)
 }
 
-const switches = { '--help': 'help', '-h': 'help', '--version': 'version', '-V': 'version' } as const
+const switches = {
+  '--help': 'help',
+  '-h': 'help',
+  '--version': 'version',
+  '-V': 'version',
+  '--cleanup-kube-proxy': 'cleanupKubeProxy',
+} as const
 
 function defaults(): Values {
   const values: Values = {}

@@ -86,17 +86,19 @@ function decodeAnswer(bytes: Buffer, id: number): Outcome<DnsAnswer> {
   }
 }
 
-/** Sends one datagram from a new port and waits for one back from the very address that it was sent to. */
+/** Sends one datagram from a new port, or a given one, and waits for one back from the very address that it was sent to. */
 function exchange<T>(
   target: Target,
   timeoutMs: number,
   payload: Buffer,
   read: (answer: Buffer) => Outcome<T>,
+  localPort = 0,
 ): Promise<Outcome<T>> {
   return attempt(timeoutMs, (done) => {
     const socket = createSocket(addressType(target.address) === 'A' ? 'udp4' : 'udp6')
     socket.on('error', (error) => done({ error: kindOf(error) }))
     socket.on('message', (answer) => done(read(answer)))
+    if (localPort !== 0) socket.bind(localPort)
     // A connected socket takes answers from nobody else, and learns of ICMP errors.
     socket.connect(target.port, target.address, (error?: Error) => {
       if (error !== undefined) return done({ error: kindOf(error) })
@@ -148,13 +150,13 @@ function readMirror(answer: Buffer): Outcome<Mirrored> {
   return { value: { server, client } }
 }
 
-/** Asks a mirror who it is and whom it sees: over a TCP connection of its own, or with a datagram from a new port. */
+/** Asks a mirror who it is and whom it sees: over a TCP connection of its own, or with a datagram. */
 function askMirror(probe: Probe): Promise<Outcome<Mirrored>> {
-  const { timeoutMs } = probe
+  const { timeoutMs, localPort = 0 } = probe
   const payload = Buffer.from('who\n')
-  if (probe.protocol === 'udp') return exchange(probe, timeoutMs, payload, readMirror)
+  if (probe.protocol === 'udp') return exchange(probe, timeoutMs, payload, readMirror, localPort)
   return attempt(timeoutMs, (done) => {
-    const socket = connectTcp({ host: probe.address, port: probe.port })
+    const socket = connectTcp({ host: probe.address, port: probe.port, localPort })
     socket.on('error', (error) => done({ error: kindOf(error) }))
     socket.on('close', () => done({ error: 'CUT SHORT' }))
     socket.on('data', (answer: Buffer) => done(readMirror(answer)))

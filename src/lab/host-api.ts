@@ -94,6 +94,8 @@ export interface DnsAnswer {
 export interface Probe extends Target {
   readonly protocol: 'tcp' | 'udp'
   readonly timeoutMs: number
+  /** Default: one that the kernel picks. */
+  readonly localPort?: number
 }
 
 /** What a mirror answers: its own name, and the address that it sees its caller at. */

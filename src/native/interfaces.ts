@@ -1,7 +1,7 @@
 /** Interfaces of the calling thread's network namespace. */
 import { Socket } from 'node:net'
 import { littleEndian } from '../abi/codec.ts'
-import { bind, check, type Signature } from './library.ts'
+import { bind, check, errno, type Signature } from './library.ts'
 
 /** One interface, as rtnetlink describes it. */
 export interface NetworkInterface {
@@ -23,11 +23,13 @@ export interface NetworkInterface {
 }
 
 interface Functions {
+  bpvs_link_delete(ifindex: number): number
   bpvs_interfaces(out: Uint8Array, room: number): number
   bpvs_watch(): number
 }
 
 const c = bind<Functions>({
+  bpvs_link_delete: ['int', 'int'],
   bpvs_interfaces: ['int', 'void *', 'uint32'],
   bpvs_watch: ['int'],
 } satisfies Record<keyof Functions, Signature>)
@@ -55,6 +57,12 @@ function readInterface(record: Buffer): NetworkInterface {
     link: word(4),
     peerElsewhere: (word(5) & 1) !== 0,
   }
+}
+
+/** Removes an interface; one that is gone already is fine. NATIVE, PERMISSION. */
+export function deleteLink({ ifindex, name }: Pick<NetworkInterface, 'ifindex' | 'name'>): void {
+  const result = c.bpvs_link_delete(ifindex)
+  if (result !== -errno.ENODEV) check(result, 'RTM_DELLINK', name)
 }
 
 /** Lists the interfaces, by ifindex. */

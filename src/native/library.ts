@@ -24,6 +24,8 @@ export const errno = constants.errno as Readonly<
     | 'EINVAL'
     | 'EOPNOTSUPP'
     | 'EAFNOSUPPORT'
+    | 'EMSGSIZE'
+    | 'EPROTONOSUPPORT'
     | 'ENOMEM',
     number
   >

@@ -5,7 +5,7 @@
  */
 import { LbError } from '../model/errors.ts'
 import { Attachments } from './attachments.ts'
-import { listInterfaces, type NetworkInterface } from './interfaces.ts'
+import { deleteLink, listInterfaces, type NetworkInterface } from './interfaces.ts'
 import { bind, check, errno, type Signature } from './library.ts'
 import { isMarkVeth, markVeth } from './mark-veth.ts'
 import { changeRule, listRules, planRules, steering } from './rules.ts'
@@ -18,13 +18,11 @@ export interface Mark {
 
 interface Functions {
   bpvs_veth_make(name: string, peer: string, mac: Uint8Array): number
-  bpvs_link_delete(ifindex: number): number
   bpvs_route_default(family: number, table: number, ifindex: number): number
 }
 
 const c = bind<Functions>({
   bpvs_veth_make: ['int', 'str', 'str', 'void *'],
-  bpvs_link_delete: ['int', 'int'],
   bpvs_route_default: ['int', 'uint32', 'uint32', 'int'],
 } satisfies Record<keyof Functions, Signature>)
 
@@ -54,7 +52,7 @@ export function unsteer(dir: string): void {
   for (const device of ownVeths()) {
     if (device.name !== markVeth.name) continue
     new Attachments(dir).detach(device.ifindex)
-    removeLink(device)
+    deleteLink(device)
   }
 }
 
@@ -71,16 +69,11 @@ function openVeth(): NetworkInterface {
   const there = ownVeths()
   const known = there.find(({ name }) => name === markVeth.name)
   if (known !== undefined && there.length === 2 && there.every(({ up }) => up)) return known
-  if (known !== undefined) removeLink(known)
+  if (known !== undefined) deleteLink(known)
   check(c.bpvs_veth_make(markVeth.name, markVeth.peer, markVeth.mac), 'RTM_NEWLINK', markVeth.name)
   const made = ownVeths().find(({ name }) => name === markVeth.name)
   if (made === undefined) throw new LbError('NATIVE', `${markVeth.name} was removed as it was made`)
   return made
-}
-
-function removeLink({ ifindex, name }: NetworkInterface): void {
-  const result = c.bpvs_link_delete(ifindex)
-  if (result !== -errno.ENODEV) check(result, 'RTM_DELLINK', name)
 }
 
 /** IPv6 that is switched off (EACCES) has no packets to send there. */

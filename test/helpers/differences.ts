@@ -256,7 +256,52 @@ const schedulers: readonly Difference[] = [
   },
 ]
 
+/** Rows of kube-proxy's matrix; `ipvs`: its mode ipvs, which differs from mode nftables. */
+const matrix: readonly Difference[] = [
+  {
+    name: 'random-pick',
+    recording: 'kube-matrix',
+    scenario: 'nftables-base',
+    what: /^pod nodePort ranges both, udp over IPv6$/,
+    cases: 1,
+    found: /^local\+remote as .*, recorded remote as /,
+  },
+  {
+    name: 'random-pick',
+    recording: 'kube-matrix',
+    scenario: 'nftables-masqall',
+    what: /^external externalIP /,
+    cases: 1,
+    found: /^local\+remote as .*, recorded remote as /,
+  },
+  {
+    name: 'free-port',
+    recording: 'kube-matrix',
+    scenario: 'ipvs-base',
+    what: / lbIP-other-port /,
+    cases: 12,
+    found: /^timeout, recorded refused$/,
+  },
+  {
+    name: 'local-policy',
+    recording: 'kube-matrix',
+    scenario: 'ipvs-base',
+    what: /^(external (nodePort|nodePort-other-address|lbIP|externalIP) etp|(pod|node|external) clusterIP itp) remote,/,
+    cases: 28,
+    found: /^timeout, recorded remote as /,
+  },
+  {
+    name: 'insiders',
+    recording: 'kube-matrix',
+    scenario: 'ipvs-base',
+    what: /^(pod|node) \S+ etp (both|remote|self),/,
+    cases: 56,
+    found: /^(local|remote).* as .*, recorded (local|remote) as /,
+  },
+]
+
 const kube: readonly Difference[] = [
+  ...matrix,
   {
     name: 'kube-proxy-words',
     recording: 'kube-proxy',

@@ -1,4 +1,6 @@
 /** What kube-proxy's matrix has not recorded, worked out of what it has; and what a played matrix differs in. */
+import type { Test } from 'tap'
+import { overlayAddresses } from './kube-wiring.ts'
 import { type Flow, flowText, type Result, resultText, type Row } from './kube-matrix.ts'
 
 function finder(rows: readonly Row[]): (flow: Flow) => Row {
@@ -69,10 +71,26 @@ export function fromOtherNode(rows: readonly Row[]): Row[] {
     })
 }
 
+/** What servers on the other node see of the node when an overlay leads there. */
+export function throughOverlay(rows: readonly Row[]): Row[] {
+  return rows.map((row) => {
+    const inner = (source: string): string => {
+      return source.replace(/^node:(198\.51\.100\.1|fd00:198::1)$/, `node:${overlayAddresses[row.family]}`)
+    }
+    const { source, source_by: by } = row
+    return {
+      ...row,
+      ...(source && { source: source.map(inner).sort() }),
+      ...(by && { source_by: Object.fromEntries(Object.entries(by).map(([name, each]) => [name, each.map(inner)])) }),
+    }
+  })
+}
+
 /** Addresses of the node by whom they face. */
 const facing: readonly [RegExp, string][] = [
   [/node:(10\.128\.0\.1|fd00:128::1)\b/g, 'node (to pods)'],
   [/node:(198\.51\.100\.1|fd00:198::1)\b/g, 'node (to the other node)'],
+  [/node:(10\.128\.255\.1|fd00:128:0:ff::1)\b/g, 'node (to the overlay)'],
   [/node:(192\.0\.2\.1|fd00:192::1)\b/g, 'node (to the client)'],
 ]
 
@@ -111,4 +129,15 @@ export function mismatchTable(found: readonly Mismatch[]): string[] {
     collect(byOutcome, outcome, variants.length === 4 ? flow : `${flow} (${variants.join(' ')})`)
   }
   return [...byOutcome].flatMap(([outcome, flows]) => [outcome, ...flows.map((flow) => `    ${flow}`)])
+}
+
+/**
+ * Compares with what is expected, but for callers of addresses that `gaps` names ("pod nodePort"): at these there has to be
+ * something else. What there is is told as comments.
+ */
+export function compareMatrix(t: Test, results: ReadonlyMap<Row, Result>, gaps: readonly string[] = []): void {
+  const found = mismatches(results)
+  for (const line of mismatchTable(found)) t.comment(line)
+  const groups = new Set(found.map(({ row }) => `${row.caller} ${row.address}`))
+  t.same([...groups].sort(), gaps, `${results.size} rows`)
 }

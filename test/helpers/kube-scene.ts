@@ -13,6 +13,25 @@ interface Teardown {
 
 const kinds = { services: 'Service', endpointSlices: 'EndpointSlice', nodes: 'Node' } as const
 
+const rules = `table inet guard {
+  chain input { type filter hook input priority 0; ct state invalid counter drop; }
+  chain output { type filter hook output priority 0; ct state invalid counter drop; }
+  chain forward {
+    type filter hook forward priority 0; policy drop;
+    ct state invalid counter drop
+    ip saddr 10.128.0.0/9 accept
+    ip daddr 10.128.0.0/9 accept
+    ip6 saddr fd00:128::/31 accept
+    ip6 daddr fd00:128::/31 accept
+  }
+}
+`
+
+/** Puts rules on the node that drop what connection tracking finds invalid, and forward only from and to pods. */
+export async function guard(net: KubeNet): Promise<void> {
+  await net.topology.must('director', 'nft', ['-f', '-'], { input: rules })
+}
+
 /** Starts bpvsd, with flags of its own, and waits until it has programmed everything. */
 export async function startBpvsd(
   t: Teardown,

@@ -9,6 +9,9 @@ import t from 'tap'
 import { check, hooks, openKernelTable, unloadTable } from '../../src/engine/open.ts'
 import type { ReconcilingTable } from '../../src/engine/table.ts'
 import { Topology } from '../../src/lab/topology.ts'
+import { listInterfaces } from '../../src/native/interfaces.ts'
+import { PodLinks } from '../../src/native/link-maps.ts'
+import { openExistingTable } from '../../src/native/loader.ts'
 import type { ServiceView, Source } from '../../src/model/types.ts'
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 import { saveFormat } from './save-format.ts'
@@ -121,6 +124,18 @@ class Scene {
 
   until(what: string, lines: readonly string[]): Promise<true> {
     return waitFor(what, () => this.lines().sort().join('\n') === [...lines].sort().join('\n'), deadlineMs)
+  }
+
+  /** Names of the interfaces that pods are behind; of one that is gone its number. */
+  podLinks(): string[] {
+    return this.topology.within('director', () => {
+      const table = openExistingTable()
+      if (table === undefined) return []
+      const names = new Map(listInterfaces().map(({ ifindex, name }) => [ifindex, name]))
+      const links = new PodLinks(table.dir).list()
+      table.close()
+      return links.map((ifindex) => names.get(ifindex) ?? String(ifindex))
+    })
   }
 
   hooks(): string[] {
@@ -294,14 +309,18 @@ t.test('policies, servers of insiders, source ranges and pods are in the kernel'
 
 t.test('interfaces that come and go are followed, but for the excluded ones', { skip: needsRoot }, async (t) => {
   const scene = await Scene.make(t)
-  const bpvsd = scene.start('--exclude-interfaces', 'lo,mgmt*')
+  const pods = ['--detect-local-mode=InterfaceNamePrefix', '--pod-interface-name-prefix=pod']
+  const bpvsd = scene.start('--exclude-interfaces', 'lo,mgmt*', ...pods)
   await bpvsd.logged('ready')
   await scene.topology.must('director', 'ip', ['link', 'add', 'pod0', 'type', 'veth', 'peer', 'name', 'mgmt0'])
   await bpvsd.logged('attached', (line) => line.interface === 'pod0' && line.hook === 'egress')
-  t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress', 'lo egress', 'pod0 egress', 'pod0 ingress'])
+  t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress', 'pod0 egress', 'pod0 ingress'])
+  const known = await waitFor('the interface of pods', () => scene.podLinks()[0], deadlineMs)
+  t.equal(known, 'pod0')
   await scene.topology.must('director', 'ip', ['link', 'del', 'pod0'])
   await bpvsd.logged('detached')
-  t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress', 'lo egress'])
+  await waitFor('no interface of pods', () => scene.podLinks().length === 0, deadlineMs)
+  t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress'])
   t.equal(await bpvsd.end('SIGTERM'), 0)
 })
 

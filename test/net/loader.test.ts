@@ -2,80 +2,22 @@
  * Tables as a whole, in namespaces of their own: made, adopted, given new programs, unloaded, cleaned up. Every process
  * that opens a table here is a child under `ip netns exec`, where /sys is not the host's.
  */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readdirSync, readlinkSync, rmdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
-import { runPrefix } from '../../src/lab/namespaces.ts'
-import { findTablesDir } from '../../src/native/bpffs.ts'
-import { unloadTable } from '../../src/native/loader.ts'
-import { withNamespace } from '../../src/native/setns.ts'
-import { netnsCookie } from '../../src/native/shim.ts'
+import { ip, type Netns, netns, run, script, small, start } from '../helpers/loader-child.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 const skip = process.getuid?.() === 0 ? false : 'network namespaces and BPF need root'
-const loader = new URL('../../src/native/loader.ts', import.meta.url).href
-const interfaces = new URL('../../src/native/interfaces.ts', import.meta.url).href
-const abi = new URL('../../src/abi/generated.ts', import.meta.url).href
 const ipText = new URL('../../src/native/ip.ts', import.meta.url).href
 const shim = new URL('../../src/native/shim.ts', import.meta.url).href
 const xdpPorts = new URL('../../src/native/link-maps.ts', import.meta.url).href
-const small = '{ sizes: { services: 64, servers: 64, cells: 256, connections: 64 } }'
-let names = 0
 
 /* Every table that is made passes through the verifier: seconds, on a busy machine. */
 t.setTimeout(500_000)
-
-interface Netns {
-  readonly name: string
-  readonly cookie: string
-  readonly dir: string
-}
-
-function ip(...args: string[]): void {
-  execFileSync('ip', args)
-}
-
-/** What a child does: its code has the loader's functions, and prints JSON by say(). */
-function script(code: string): string[] {
-  const head =
-    `import * as lb from '${loader}'\nimport * as nif from '${interfaces}'\nimport * as abi from '${abi}'\n` +
-    `const say = (value) => console.log(JSON.stringify(value, (_, v) => typeof v === 'bigint' ? String(v) : v))\n`
-  return [...process.execArgv, '--input-type=module', '-e', head + code]
-}
-
-/** Runs code in a namespace; returns what it said. */
-function run(ns: Netns, code: string): unknown {
-  const { status, stdout, stderr } = spawnSync('ip', ['netns', 'exec', ns.name, process.execPath, ...script(code)], {
-    encoding: 'utf8',
-  })
-  if (status !== 0) throw new Error(`child failed (${status}): ${stderr}`)
-  return stdout.trim() === '' ? undefined : JSON.parse(stdout.trim())
-}
-
-function start(ns: Netns, code: string): ChildProcess {
-  return spawn('ip', ['netns', 'exec', ns.name, process.execPath, ...script(code)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-}
-
-/** A namespace with a pair of interfaces, a0 and a1; it and its table go when the test ends. */
-function netns(t: Tap): Netns {
-  const name = `${runPrefix(process.pid)}director${names++}`
-  t.teardown(() => {
-    if (!existsSync(`/run/netns/${name}`)) return
-    withNamespace(`/run/netns/${name}`, unloadTable)
-    ip('netns', 'del', name)
-  })
-  ip('netns', 'add', name)
-  ip('-n', name, 'link', 'set', 'lo', 'up')
-  ip('-n', name, 'link', 'add', 'a0', 'type', 'veth', 'peer', 'name', 'a1')
-  const cookie = withNamespace(`/run/netns/${name}`, netnsCookie).toString()
-  return { name, cookie, dir: join(findTablesDir() ?? '/sys/fs/bpf/bpvs', cookie) }
-}
-type Tap = Pick<typeof t, 'teardown'>
 
 const hooksOf = (name: string): unknown[] => [
   { interface: name, hook: 'ingress', kind: 'tcx' },
@@ -254,45 +196,6 @@ t.test('a table of another layout is refused, never guessed at; it can be unload
   t.same(['lb.openTable()', 'lb.openExistingTable()', 'lb.upgradePrograms()'].map(code), ['LAYOUT', 'LAYOUT', 'LAYOUT'])
   t.equal(run(ns, 'say(lb.unloadTable())'), true)
   t.notOk(existsSync(ns.dir))
-})
-
-t.test(
-  'tables of namespaces that are gone are removed by whoever makes the next; living ones stay',
-  { skip },
-  async (t) => {
-    const [gone, bare, living] = [netns(t), netns(t), netns(t)]
-    for (const ns of [gone, bare, living]) run(ns, `lb.openTable(${small})`)
-    ip('-n', bare.name, 'link', 'del', 'a0') /* no link of this table is on an interface, yet its namespace lives */
-    ip('netns', 'del', gone.name)
-    await waitFor("the namespace's end", () => {
-      run(netns(t), `lb.openTable(${small})`)
-      return !existsSync(gone.dir)
-    })
-    t.ok(existsSync(bare.dir))
-    t.ok(existsSync(living.dir))
-  },
-)
-
-t.test('who does not see all processes removes no table: its namespace may be theirs', { skip }, async (t) => {
-  const [hidden, other] = [netns(t), netns(t)]
-  run(hidden, `lb.openTable(${small})`)
-  ip('-n', hidden.name, 'link', 'del', 'a0')
-  const holder = spawn('ip', ['netns', 'exec', hidden.name, 'sleep', '1000'], { stdio: 'ignore' })
-  t.teardown(() => holder.kill('SIGKILL'))
-  const inside = (): boolean => readlinkSync(`/proc/${holder.pid}/ns/net`) !== readlinkSync('/proc/self/ns/net')
-  await waitFor('the process that holds the namespace', inside)
-  ip('netns', 'del', hidden.name)
-  const contained = [`--net=/run/netns/${other.name}`, 'unshare', '--pid', '--fork', '--mount-proc', process.execPath]
-  execFileSync('nsenter', [...contained, ...script(`lb.openTable(${small})`)])
-  t.ok(existsSync(other.dir), 'it made its own table among those of the host')
-  t.ok(existsSync(hidden.dir))
-  run(netns(t), `lb.openTable(${small})`)
-  t.ok(existsSync(hidden.dir), 'who sees the process leaves it alone too')
-  holder.kill('SIGKILL')
-  await waitFor("the namespace's end", () => {
-    run(netns(t), `lb.openTable(${small})`)
-    return !existsSync(hidden.dir)
-  })
 })
 
 t.test("new programs take the place of old ones in the links, and the table's content stays", { skip }, async (t) => {

@@ -192,6 +192,7 @@ t.test('help, version and cleanup need no directory', async (t) => {
   t.same(loadConfig(['--help'], nothing), { run: 'help' })
   t.same(loadConfig(['-h'], nothing), { run: 'help' })
   t.same(loadConfig(['--version'], nothing), { run: 'version' })
+  t.match(loadConfig(['--cleanup-kube-proxy'], nothing), { run: 'cleanup-kube-proxy' })
   t.match(loadConfig(['--cleanup', '--log-level', 'debug'], nothing), { run: 'cleanup', config: { logLevel: 'debug' } })
 })
 

@@ -247,6 +247,21 @@ t.test('a service goes with that of its insiders, and nothing is left of either'
   }
 })
 
+t.test('a service by mark may have insiders too, and is one service of that mark', async (t) => {
+  const { table, maps, handles } = memoryTable()
+  const key = { kind: 'fwmark', family: 4, mark: 7 } as const
+  const want = wanted(1, [1], [2], policyOf({ whenEmpty: 'drop' }))
+  table.apply('kubernetes', [{ ...want, service: { ...want.service, key } }])
+  t.same(handles.steered, [{ family: 4, mark: 7 }])
+  t.equal(maps.book.fwmarkServices(0), 1)
+  t.same(table.service(key)?.insiders?.map(numberOf), [2])
+  t.same(checkTable(handles), [])
+  table.deleteService(key)
+  t.same(handles.steered, [])
+  t.equal(maps.book.fwmarkServices(0), 0)
+  t.same(checkTable(handles), [])
+})
+
 t.test('a command that says nothing of policies leaves them alone', async (t) => {
   const { table, handles } = memoryTable()
   const policy = policyOf({ whenEmpty: 'drop', sources: [office] })

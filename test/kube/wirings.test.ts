@@ -1,0 +1,43 @@
+/** The rows of kube-proxy's matrix in other wirings of nodes and pods than the one that it was recorded in. */
+import { existsSync } from 'node:fs'
+import t from 'tap'
+import { compareMatrix, expected, throughOverlay } from '../helpers/kube-expect.ts'
+import { play, recordedRun } from '../helpers/kube-matrix.ts'
+import { KubeNet } from '../helpers/kube-net.ts'
+import { guard, startBpvsd } from '../helpers/kube-scene.ts'
+import { needsRoot } from '../helpers/topology.ts'
+import { gaps } from './matrix-gaps.ts'
+
+t.setTimeout(290_000)
+
+const root = { skip: needsRoot }
+const base = recordedRun('nftables-base')
+const rows = expected(base.rows)
+
+const bridgeFilter = (value: 0 | 1): Readonly<Record<string, number>> =>
+  Object.fromEntries(['iptables', 'ip6tables'].map((name) => [`net.bridge.bridge-nf-call-${name}`, value]))
+
+const hasBridgeFilter = existsSync('/proc/sys/net/bridge/bridge-nf-call-iptables')
+const needsBridgeFilter = needsRoot || (hasBridgeFilter ? false : 'the kernel has no br_netfilter')
+
+t.test('pods on a bridge: every row is the same, also of a pod that calls itself', root, async (t) => {
+  const sysctls = hasBridgeFilter ? bridgeFilter(0) : {}
+  const net = await KubeNet.make(t, { wiring: { pods: 'bridge', other: 'routed', sysctls } })
+  await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
+  compareMatrix(t, await play(net, rows), gaps.bridge)
+})
+
+t.test('and with the bridge under the rules of netfilter', { skip: needsBridgeFilter }, async (t) => {
+  const net = await KubeNet.make(t, { wiring: { pods: 'bridge', other: 'routed', sysctls: bridgeFilter(1) } })
+  await guard(net)
+  await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
+  compareMatrix(t, await play(net, rows), gaps['bridge with rules'])
+})
+
+t.test('pods of the other node through a vxlan device that computes checksums itself', root, async (t) => {
+  const net = await KubeNet.make(t, { wiring: { pods: 'routed', other: 'overlay' } })
+  const features = await net.topology.must('director', 'ethtool', ['-k', 'vx0'])
+  t.match(features, /^tx-checksumming: on$/m)
+  await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
+  compareMatrix(t, await play(net, throughOverlay(rows)), gaps.overlay)
+})
