@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = 'd314f0b459a9'
+export const layoutVersion = '00c9c23c4623'
 
 /** enum lb_af */
 export const LbAf = {
@@ -751,7 +751,7 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 264
+  static readonly size = 296
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
@@ -782,6 +782,8 @@ export class LbConfigArray extends StructArray {
     pods4Mask: 216,
     pods6: 232,
     pods6Mask: 248,
+    nodePort4: 264,
+    nodePort6: 280,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -789,195 +791,195 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 264, littleEndian)
+    return this.view.getBigUint64(i * 296, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 264, value, littleEndian)
+    this.view.setBigUint64(i * 296, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 264 + 8, littleEndian)
+    return this.view.getUint32(i * 296 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 8, value, littleEndian)
+    this.view.setUint32(i * 296 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 264 + 12, littleEndian)
+    return this.view.getUint32(i * 296 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 12, value, littleEndian)
+    this.view.setUint32(i * 296 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 264 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 296 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 264 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 296 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 264 + 120, littleEndian)
+    return this.view.getUint32(i * 296 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 120, value, littleEndian)
+    this.view.setUint32(i * 296 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 264 + 124, littleEndian)
+    return this.view.getUint32(i * 296 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 124, value, littleEndian)
+    this.view.setUint32(i * 296 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 264 + 128, littleEndian)
+    return this.view.getUint32(i * 296 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 128, value, littleEndian)
+    this.view.setUint32(i * 296 + 128, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 264 + 132, littleEndian)
+    return this.view.getUint32(i * 296 + 132, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 132, value, littleEndian)
+    this.view.setUint32(i * 296 + 132, value, littleEndian)
   }
 
   expireQuiescentTemplate(i: number): number {
-    return this.view.getUint32(i * 264 + 136, littleEndian)
+    return this.view.getUint32(i * 296 + 136, littleEndian)
   }
 
   setExpireQuiescentTemplate(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 136, value, littleEndian)
+    this.view.setUint32(i * 296 + 136, value, littleEndian)
   }
 
   lblcExpiration(i: number): number {
-    return this.view.getUint32(i * 264 + 140, littleEndian)
+    return this.view.getUint32(i * 296 + 140, littleEndian)
   }
 
   setLblcExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 140, value, littleEndian)
+    this.view.setUint32(i * 296 + 140, value, littleEndian)
   }
 
   lblcrExpiration(i: number): number {
-    return this.view.getUint32(i * 264 + 144, littleEndian)
+    return this.view.getUint32(i * 296 + 144, littleEndian)
   }
 
   setLblcrExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 144, value, littleEndian)
+    this.view.setUint32(i * 296 + 144, value, littleEndian)
   }
 
   dropEntry(i: number): number {
-    return this.view.getUint32(i * 264 + 148, littleEndian)
+    return this.view.getUint32(i * 296 + 148, littleEndian)
   }
 
   setDropEntry(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 148, value, littleEndian)
+    this.view.setUint32(i * 296 + 148, value, littleEndian)
   }
 
   dropPacket(i: number): number {
-    return this.view.getUint32(i * 264 + 152, littleEndian)
+    return this.view.getUint32(i * 296 + 152, littleEndian)
   }
 
   setDropPacket(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 152, value, littleEndian)
+    this.view.setUint32(i * 296 + 152, value, littleEndian)
   }
 
   secureTcp(i: number): number {
-    return this.view.getUint32(i * 264 + 156, littleEndian)
+    return this.view.getUint32(i * 296 + 156, littleEndian)
   }
 
   setSecureTcp(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 156, value, littleEndian)
+    this.view.setUint32(i * 296 + 156, value, littleEndian)
   }
 
   amDroprate(i: number): number {
-    return this.view.getUint32(i * 264 + 160, littleEndian)
+    return this.view.getUint32(i * 296 + 160, littleEndian)
   }
 
   setAmDroprate(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 160, value, littleEndian)
+    this.view.setUint32(i * 296 + 160, value, littleEndian)
   }
 
   amemthresh(i: number): number {
-    return this.view.getUint32(i * 264 + 164, littleEndian)
+    return this.view.getUint32(i * 296 + 164, littleEndian)
   }
 
   setAmemthresh(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 164, value, littleEndian)
+    this.view.setUint32(i * 296 + 164, value, littleEndian)
   }
 
   runEstimation(i: number): number {
-    return this.view.getUint32(i * 264 + 168, littleEndian)
+    return this.view.getUint32(i * 296 + 168, littleEndian)
   }
 
   setRunEstimation(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 168, value, littleEndian)
+    this.view.setUint32(i * 296 + 168, value, littleEndian)
   }
 
   markRules(i: number): number {
-    return this.view.getUint32(i * 264 + 172, littleEndian)
+    return this.view.getUint32(i * 296 + 172, littleEndian)
   }
 
   setMarkRules(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 172, value, littleEndian)
+    this.view.setUint32(i * 296 + 172, value, littleEndian)
   }
 
   scheduleIcmp(i: number): number {
-    return this.view.getUint32(i * 264 + 176, littleEndian)
+    return this.view.getUint32(i * 296 + 176, littleEndian)
   }
 
   setScheduleIcmp(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 176, value, littleEndian)
+    this.view.setUint32(i * 296 + 176, value, littleEndian)
   }
 
   natIcmpSend(i: number): number {
-    return this.view.getUint32(i * 264 + 180, littleEndian)
+    return this.view.getUint32(i * 296 + 180, littleEndian)
   }
 
   setNatIcmpSend(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 180, value, littleEndian)
+    this.view.setUint32(i * 296 + 180, value, littleEndian)
   }
 
   masqueradeFirst(i: number): number {
-    return this.view.getUint32(i * 264 + 184, littleEndian)
+    return this.view.getUint32(i * 296 + 184, littleEndian)
   }
 
   setMasqueradeFirst(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 184, value, littleEndian)
+    this.view.setUint32(i * 296 + 184, value, littleEndian)
   }
 
   masqueradeCount(i: number): number {
-    return this.view.getUint32(i * 264 + 188, littleEndian)
+    return this.view.getUint32(i * 296 + 188, littleEndian)
   }
 
   setMasqueradeCount(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 188, value, littleEndian)
+    this.view.setUint32(i * 296 + 188, value, littleEndian)
   }
 
   podsKnown(i: number): number {
-    return this.view.getUint32(i * 264 + 192, littleEndian)
+    return this.view.getUint32(i * 296 + 192, littleEndian)
   }
 
   setPodsKnown(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 192, value, littleEndian)
+    this.view.setUint32(i * 296 + 192, value, littleEndian)
   }
 
   ranges(i: number): number {
-    return this.view.getUint32(i * 264 + 196, littleEndian)
+    return this.view.getUint32(i * 296 + 196, littleEndian)
   }
 
   setRanges(i: number, value: number): void {
-    this.view.setUint32(i * 264 + 196, value, littleEndian)
+    this.view.setUint32(i * 296 + 196, value, littleEndian)
   }
 
   pods4(i: number): Uint8Array<ArrayBuffer> {
@@ -1010,6 +1012,22 @@ export class LbConfigArray extends StructArray {
 
   setPods6Mask(i: number, value: Uint8Array): void {
     this.setBytes(i, 248, 16, value)
+  }
+
+  nodePort4(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 264, 16)
+  }
+
+  setNodePort4(i: number, value: Uint8Array): void {
+    this.setBytes(i, 264, 16, value)
+  }
+
+  nodePort6(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 280, 16)
+  }
+
+  setNodePort6(i: number, value: Uint8Array): void {
+    this.setBytes(i, 280, 16, value)
   }
 }
 
@@ -2672,7 +2690,7 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 24 },
-  lb_config: { struct: 'lb_config', valueSize: 264 },
+  lb_config: { struct: 'lb_config', valueSize: 296 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -2762,7 +2780,7 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 264,
+      size: 296,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
@@ -2792,6 +2810,8 @@ export const layout = {
         { name: 'pods4_mask', offset: 216, type: 'union lb_addr' },
         { name: 'pods6', offset: 232, type: 'union lb_addr' },
         { name: 'pods6_mask', offset: 248, type: 'union lb_addr' },
+        { name: 'node_port4', offset: 264, type: 'union lb_addr' },
+        { name: 'node_port6', offset: 280, type: 'union lb_addr' },
       ],
     },
     lb_conn: {
@@ -3239,7 +3259,7 @@ export const layout = {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 24 },
-    lb_config: { struct: 'lb_config', valueSize: 264 },
+    lb_config: { struct: 'lb_config', valueSize: 296 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },

@@ -3,6 +3,7 @@
  * masqueraded connections, which nobody else may come to use.
  */
 import type { LocalDetection } from '../model/local-detection.ts'
+import type { IpAddress } from '../kube/address.ts'
 import { podLinks } from '../kube/local-detection.ts'
 import { SeenRanges } from '../kube/service-ranges.ts'
 import type { KubeVirtualService } from '../kube/virtual-services.ts'
@@ -35,6 +36,7 @@ export class ClusterKeeper {
   readonly #nodePorts = new Set<number>()
   #table: ManagedTable | undefined
   #networks: readonly Prefix[] = []
+  #nodeAddresses: readonly IpAddress[] = []
   /** As ServiceCIDRs say; undefined: there are none. */
   #ranges: readonly Prefix[] | undefined
 
@@ -53,6 +55,7 @@ export class ClusterKeeper {
     this.#table = table
     this.#choosePorts()
     this.#tellPods()
+    this.#tellNodeAddresses()
     this.#tellRanges()
   }
 
@@ -61,6 +64,13 @@ export class ClusterKeeper {
     if (JSON.stringify(networks) === JSON.stringify(this.#networks)) return
     this.#networks = networks
     this.#tellPods()
+  }
+
+  /** Where node ports are served. */
+  setNodePortAddresses(addresses: readonly IpAddress[]): void {
+    if (JSON.stringify(addresses) === JSON.stringify(this.#nodeAddresses)) return
+    this.#nodeAddresses = addresses
+    this.#tellNodeAddresses()
   }
 
   /** Interfaces came or went. */
@@ -96,6 +106,13 @@ export class ClusterKeeper {
         networks: this.#networks,
         ...(links === undefined ? {} : { links: podLinks(pods, host.listInterfaces()) }),
       })
+    })
+  }
+
+  #tellNodeAddresses(): void {
+    const first = (family: 4 | 6) => this.#nodeAddresses.find((ip) => ip.family === family)?.address
+    this.#try('addresses of node ports', (table) => {
+      table.setNodePortAddresses({ ipv4: first(4), ipv6: first(6) })
     })
   }
 

@@ -193,6 +193,7 @@ export class Daemon {
     const timeouts = timeoutsOf(this.#kubeProxy.configuration)
     if (Object.values(timeouts).some((seconds) => seconds > 0)) table.setTimeouts(timeouts)
     this.#cluster.setNetworks(this.#context.podNetworks)
+    this.#cluster.setNodePortAddresses(this.#context.options.nodePortAddresses)
     this.#cluster.setTable(table)
     return table
   }
@@ -208,6 +209,7 @@ export class Daemon {
     const { status } = this.#parts
     if (this.#context.setNode(node)) this.#translator.configure(this.#context.options)
     this.#cluster.setNetworks(this.#context.podNetworks)
+    this.#cluster.setNodePortAddresses(this.#context.options.nodePortAddresses)
     this.#cluster.setServiceCidrs(serviceCidrs)
     status.setNodeEligible(node?.eligible ?? false)
     status.changed(set, removed)
@@ -301,6 +303,7 @@ export class Daemon {
   #readAddresses(): boolean {
     if (!this.#context.setAddresses(this.#host.localAddresses())) return false
     this.#translator.configure(this.#context.options)
+    this.#cluster.setNodePortAddresses(this.#context.options.nodePortAddresses)
     return true
   }
 

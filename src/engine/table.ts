@@ -5,6 +5,7 @@
  * an order in which a packet sees the old list or the new one, and raises the generation number. Errors are LbError
  * with the codes named at each method; the table is unchanged when a method throws.
  */
+import type { NodePortAddresses } from '../maps/node-ports.ts'
 import type { PodsKnown } from '../maps/pods.ts'
 import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
@@ -104,6 +105,8 @@ export interface ApplyResult {
 export interface ReconcilingTable extends Table {
   /** Sees to it that tunnels begin at the addresses that the host has now, where the kernel leaves that to user space. NATIVE. */
   refreshSources(): void
+  /** At which addresses node ports are served, of each family one: sockets of the host mind them. INVALID. */
+  setNodePortAddresses(addresses: NodePortAddresses): void
   /** How packets of the cluster's pods are known from now on. INVALID, NATIVE. */
   setPods(pods: PodsKnown): void
   /**
