@@ -122,3 +122,24 @@ t.test('ServiceCIDRs are ranges of which all is known; without them what was see
   scene.callbacks?.onChanges({ ...changes, set: [], serviceCidrs })
   t.same(ranges(), { prefixes: serviceCidrs, known: true })
 })
+
+t.test('how much there is is told rightly after every change', async (t) => {
+  const scene = new Scene([], kubernetes)
+  scene.first = undefined
+  scene.daemon.start()
+  const change = { removed: [], node: undefined, complete: true }
+  const both = [web(1, 3), web(2, 2)].flatMap(({ service, slice }) => [service, slice])
+  scene.callbacks?.onChanges({ ...change, set: both })
+  scene.callbacks?.onChanges({ ...change, set: [web(1, 7).slice] })
+  scene.callbacks?.onChanges({ ...change, set: [], removed: ['EndpointSlice default/web2'] })
+  scene.callbacks?.onChanges({ ...change, set: [], removed: ['Service default/web1'] })
+  t.same(
+    scene.log.of('applied').map(({ services, servers }) => [services, servers]),
+    [
+      [2, 5],
+      [2, 9],
+      [2, 7],
+      [1, 0],
+    ],
+  )
+})
