@@ -17,11 +17,13 @@ t.test('until Kubernetes has told of everything, what an earlier bpvsd made of i
   scene.callbacks?.onChanges({ ...changes, set: [service, slice], complete: false })
   t.same(scene.table.lines('kubernetes'), [`${key(1)} -> 10.0.1.1:8080`, `${key(2)} -> `])
   t.same(scene.log.of('ready'), [])
+  t.equal(scene.readies, 0)
   scene.callbacks?.onChanges({ ...changes, set: [], complete: true })
   t.same(scene.table.lines(), [`${key(1)} -> 10.0.1.1:8080`, `${key(3)} -> `])
   t.match(scene.log.of('ready'), [{ services: 1, complete: true }])
   scene.callbacks?.onChanges({ ...changes, set: [], removed: ['Service default/web1'], complete: true })
   t.same(scene.table.lines('kubernetes'), [])
+  t.equal(scene.readies, 1)
 })
 
 t.test('our Node and the addresses of the host decide about node ports and local endpoints', async (t) => {
