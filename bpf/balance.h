@@ -19,7 +19,7 @@ static __always_inline int reply_back(struct packet *p, enum lb_hook hook, enum 
 
 	if (!ref.c)
 		return NOT_OURS;
-	if (unlikely(ref.c->fwd == LB_FWD_RETURN && hook != HOOK_EGRESS))
+	if (unlikely(ref.c->fwd == LB_FWD_RETURN))
 		return masqueraded_later(p, af, ref.index + 1, ref.server, ref.c->fwd);
 	/* What does not leave from here goes up the stack, and is translated as it leaves from there. */
 	if (hook != HOOK_EGRESS &&

@@ -36,9 +36,20 @@ struct net {
 typedef struct {
 	struct net *net;
 } possible_net_t;
+struct list_head {
+	struct list_head *next;
+} __attribute__((preserve_access_index));
 struct net_device {
 	possible_net_t nd_net;
 	const unsigned char *dev_addr;
+	struct {
+		struct list_head upper;
+	} adj_list;
+} __attribute__((preserve_access_index));
+struct netdev_adjacent {
+	struct net_device *dev;
+	bool master;
+	struct list_head list;
 } __attribute__((preserve_access_index));
 struct sk_buff {
 	struct net_device *dev;
@@ -125,21 +136,51 @@ static __always_inline __u32 route_token(void *ctx, enum lb_hook hook, enum lb_a
 	return hook == HOOK_XDP ? route_token_xdp(ctx, af) : route_token_tc(ctx, af);
 }
 
+/* Is a frame that begins with these eight bytes addressed to the device? */
+static __always_inline bool device_is_at(const struct net_device *dev, __u64 frame)
+{
+	struct timespec64 *own = bpf_rdonly_cast(dev->dev_addr,
+						 bpf_core_type_id_kernel(struct timespec64));
+
+	return !((own->tv_sec ^ frame) & bpf_cpu_to_be64(0xffffffffffff0000));
+}
+
 /* Is the frame addressed to its interface? In promiscuous mode one shows others' too, which tcx tells by `pkt_type`. Where that
  * can't be read all are taken for its own. */
 static __always_inline bool frame_is_own(struct xdp_md *ctx)
 {
 	__u16 *to = packet_data(ctx, HOOK_XDP);
-	struct timespec64 *own;
 	struct xdp_buff *xdp;
-	__u64 mac;
 
 	if (!kernel_readable() || (void *)(to + 4) > packet_end(ctx, HOOK_XDP))
 		return true;
 	xdp = bpf_cast_to_kern_ctx(ctx);
-	own = bpf_rdonly_cast(xdp->rxq->dev->dev_addr, bpf_core_type_id_kernel(struct timespec64));
-	mac = own->tv_sec ^ *(__u64 *)to;
-	return !(mac & bpf_cpu_to_be64(0xffffffffffff0000));
+	return device_is_at(xdp->rxq->dev, *(__u64 *)to);
+}
+
+/*
+ * Is the frame addressed to the bridge that its interface is a port of? Then it is this host's, though the kernel calls it so
+ * only once the bridge has it. That is too late where netfilter sees what comes in by bridges (br_netfilter): it would see
+ * packets that are not translated yet, and not look again. A master is the first of the devices above a port. (Not static:
+ * as above.)
+ */
+__noinline int frame_is_bridges(struct __sk_buff *skb)
+{
+	__u16 *to = packet_data(skb, HOOK_INGRESS);
+	struct netdev_adjacent *above;
+	struct net_device *dev;
+	struct sk_buff *kernel;
+
+	if (!kernel_readable() || (void *)(to + 4) > packet_end(skb, HOOK_INGRESS))
+		return false;
+	kernel = bpf_cast_to_kern_ctx(skb);
+	dev = kernel->dev;
+	if (dev->adj_list.upper.next == &dev->adj_list.upper)
+		return false;
+	above = bpf_rdonly_cast((void *)dev->adj_list.upper.next -
+					bpf_core_field_offset(struct netdev_adjacent, list),
+				bpf_core_type_id_kernel(struct netdev_adjacent));
+	return above->master && device_is_at(above->dev, *(__u64 *)to);
 }
 
 /* Will the device fill in the transport checksum? Where that can't be read, what looks so is taken for it. */

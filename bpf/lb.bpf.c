@@ -285,7 +285,7 @@ int lb_xdp(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* Only what is addressed to this host: in promiscuous mode an interface shows others' packets too. What has a VLAN tag is
+/* Only what is addressed to this host: in promiscuous mode an interface shows others' packets too, as do ports of a bridge. What has a VLAN tag is
  * for the hooks of the VLAN's own interface; what begins its way anew (marked.h) is for the stack. */
 SEC("tc")
 int lb_tc_ingress(struct __sk_buff *skb)
@@ -293,9 +293,12 @@ int lb_tc_ingress(struct __sk_buff *skb)
 	enum lb_af af = frame_family(skb, HOOK_INGRESS);
 
 	if (unlikely(skb->pkt_type != PACKET_HOST)) {
-		if (marked_frame(skb))
+		bool marked = marked_frame(skb);
+
+		if (marked)
 			bpf_skb_change_type(skb, PACKET_HOST);
-		return act_pass(HOOK_INGRESS);
+		if (marked || !frame_is_bridges(skb))
+			return act_pass(HOOK_INGRESS);
 	}
 	if (!af || skb->vlan_present)
 		return act_pass(HOOK_INGRESS);

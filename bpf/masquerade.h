@@ -25,7 +25,7 @@ static __always_inline bool masquerade_wanted(const struct new_conn *n, const st
 	       addr_equal(&srv->addr, &n->t.saddr, LB_AF_INET6);
 }
 
-/* Asks for the address that this host has towards a server. False: it is one of the host's own, which answers by way of the
+/* Asks for the address that this host has towards a server. False: the server is the host itself, which answers by way of the
  * host anyway. */
 static __noinline bool masquerade_source(void *ctx, __u32 ifindex, const struct lb_server *srv,
 					 union lb_addr *source)
@@ -119,8 +119,11 @@ static __always_inline int masquerade_begin(void *ctx, enum lb_hook hook, struct
 
 	if (!t)
 		return LB_DROP_NO_MASQUERADE;
-	if (!masquerade_source(ctx, packet_ifindex(ctx, hook), srv, &t->t.saddr))
-		return n->hook == HOOK_EGRESS ? LB_DROP_NO_MASQUERADE : 0;
+	if (!masquerade_source(ctx, packet_ifindex(ctx, hook), srv, &t->t.saddr)) {
+		if (n->hook != HOOK_EGRESS)
+			return 0;
+		t->t.saddr = srv->addr; /* the host calls itself */
+	}
 	if (!t->t.saddr.d[0] && !t->t.saddr.d[1])
 		return LB_DROP_NO_MASQUERADE;
 	partner_describe(t, n, srv);

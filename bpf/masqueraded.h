@@ -108,20 +108,36 @@ static __always_inline int masqueraded_request(const struct masqueraded *m, stru
 	return hop_send(p, hook, &hop, m->st->hop);
 }
 
-/* A server's packet, where it comes in. Of the host's own connection it stays here. */
+/* Gives a packet to the host's stack as if it came by the interface `ifindex`. Its frame is for nobody there: that it is for the
+ * host is told by the address of our veth (lb_tc_ingress), and on lo by none. What leaves by lo does not simply go on:
+ * connection tracking would take it for what it was. */
+static __always_inline int host_deliver(struct __sk_buff *skb, enum lb_hook hook, __u32 ifindex)
+{
+	__u16 *mac = packet_data(skb, HOOK_INGRESS);
+
+	if (hook == HOOK_INGRESS && ifindex == skb->ifindex)
+		return act_pass(hook);
+	if ((void *)(mac + 3) > packet_end(skb, HOOK_INGRESS))
+		return act_drop(HOOK_INGRESS, LB_DROP_REWRITE);
+	mac[0] = ifindex == LOOPBACK_IFINDEX_ ? 0 : bpf_htons(MARKED_MAC_0);
+	mac[1] = ifindex == LOOPBACK_IFINDEX_ ? 0 : bpf_htons(MARKED_MAC_1);
+	mac[2] = ifindex == LOOPBACK_IFINDEX_ ? 0 : bpf_htons(MARKED_MAC_2);
+	return bpf_redirect(ifindex, BPF_F_INGRESS);
+}
+
+/* A server's packet of a forwarded connection, where it comes in. */
 static __always_inline int masqueraded_reply(const struct masqueraded *m, struct packet *p,
 					     enum lb_hook hook, enum lb_af af)
 {
-	bool own = m->c->fwd == LB_FWD_HOST;
 	struct hop hop = {};
-	bool direct = !own && masqueraded_bypass(m, p, hook) &&
+	bool direct = masqueraded_bypass(m, p, hook) &&
 		      hop_find(p, hook, af, &m->c->vaddr, &m->c->caddr, &m->partner->hop,
 			       &m->partner->hop_token, &hop) &&
 		      hop_usable(p, hook, af, &hop, m->partner->hop, 0);
 
 	if (hook == HOOK_XDP && !direct)
 		return XDP_PASS;
-	if (own || direct) {
+	if (direct) {
 		masqueraded_step(m, p, DIR_OUT);
 		packet_count(p, DIR_OUT, m->c->server);
 	} else {
@@ -129,17 +145,29 @@ static __always_inline int masqueraded_reply(const struct masqueraded *m, struct
 	}
 	if (!rewrite_to_client(m, p, hook, af))
 		return act_drop(hook, LB_DROP_REWRITE);
-	if (!own && !direct)
+	if (!direct)
 		return act_pass(hook);
-	if (!rewrite_from_service(m, p, hook, af))
+	if (!rewrite_from_service(m, p, hook, af) || !packet_age(p, hook, af))
 		return act_drop(hook, LB_DROP_REWRITE);
-	if (own)
-		return act_pass(hook);
-	return packet_age(p, hook, af) ? hop_send(p, hook, &hop, m->partner->hop)
-				       : act_drop(hook, LB_DROP_REWRITE);
+	return hop_send(p, hook, &hop, m->partner->hop);
 }
 
-/* A packet of the host's own, where it leaves: by the way that leads to the server, which may be another one. */
+/* A server's packet to the host itself, where it comes in, or, from the host, where it leaves by lo. It comes from where what it
+ * answers went, so that who checks sources finds it right. */
+static __always_inline int masqueraded_back(const struct masqueraded *m, struct packet *p,
+					    enum lb_hook hook, enum lb_af af)
+{
+	if (hook == HOOK_XDP)
+		return XDP_PASS;
+	masqueraded_step(m, p, DIR_OUT);
+	packet_count(p, DIR_OUT, m->c->server);
+	if (!rewrite_to_client(m, p, hook, af) || !rewrite_from_service(m, p, hook, af))
+		return act_drop(hook, LB_DROP_REWRITE);
+	return host_deliver(p->ctx, hook, m->partner->hop);
+}
+
+/* A packet of the host's own, where it leaves: by the way that leads to the server, which may be another one, or back to the
+ * host. */
 static __always_inline int masqueraded_own(const struct masqueraded *m, struct packet *p,
 					   enum lb_af af)
 {
@@ -150,11 +178,14 @@ static __always_inline int masqueraded_own(const struct masqueraded *m, struct p
 
 	masqueraded_step(m, p, DIR_IN);
 	packet_count(p, DIR_IN, m->c->server);
+	m->partner->hop = skb->ifindex;
 	if (!rewrite_to_server(m, p, HOOK_EGRESS, af) || !rewrite_from_host(m, p, HOOK_EGRESS, af))
 		return act_drop(HOOK_EGRESS, LB_DROP_REWRITE);
 	if (hop_find_out(skb, p->now, HOOK_EGRESS, m->srv, m->st, &hop, NULL))
 		return hop_send(p, HOOK_EGRESS, &hop, m->st->hop);
 	way_ask(skb, m->srv, p->wire_len, &way, &source);
+	if (way.fib == BPF_FIB_LKUP_RET_NOT_FWDED)
+		return host_deliver(skb, HOOK_EGRESS, LOOPBACK_IFINDEX_);
 	if (!way_open(&way))
 		return act_drop(HOOK_EGRESS, LB_REFUSE_NO_ROUTE);
 	return bpf_redirect_neigh(way.ifindex, &way.neigh, sizeof(way.neigh), 0);
@@ -213,7 +244,9 @@ static __always_inline int masqueraded_handle(void *ctx, enum lb_hook hook, enum
 	if (!masqueraded_find(&m, x))
 		return act_drop(hook, LB_DROP_NO_MASQUERADE);
 	if (x->fwd == LB_FWD_RETURN)
-		return masqueraded_reply(&m, &p, hook, af);
+		return m.c->fwd == LB_FWD_HOST ? masqueraded_back(&m, &p, hook, af)
+		       : hook == HOOK_EGRESS   ? act_pass(hook)
+					       : masqueraded_reply(&m, &p, hook, af);
 	return hook == HOOK_EGRESS ? masqueraded_own(&m, &p, af)
 				   : masqueraded_request(&m, &p, hook, af);
 }

@@ -13,7 +13,9 @@ static __always_inline struct lb_service_range *range_find(const union lb_addr *
 	__u32 count = cfg ? READ_ONCE(cfg->ranges) : 0;
 
 	for (__u32 i = 0; i < LB_MAX_SERVICE_RANGES && i < count; i++) {
-		struct lb_service_range *r = bpf_map_lookup_elem(&lb_service_ranges, &i);
+		/* What is on the stack Linux 6.1 forgets, and takes each round for the same: the count is not to be there. */
+		__u32 key = i;
+		struct lb_service_range *r = bpf_map_lookup_elem(&lb_service_ranges, &key);
 
 		if (!r || r->af != af)
 			continue;

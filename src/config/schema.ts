@@ -36,7 +36,7 @@ export const configSchema = {
     excludeInterfaces: {
       type: 'array',
       flag: 'PATTERN,...',
-      default: ['lo'],
+      default: [],
       description: 'Interfaces to leave alone though they match.',
     },
     xdp: {

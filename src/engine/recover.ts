@@ -14,15 +14,19 @@ import { namedMark, namedPort, servesFtp } from '../maps/names.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { clearSlot, findService, readSlot, serviceSpot, slotCount } from '../maps/service-index.ts'
 import { zeroServiceRates } from '../maps/rates.ts'
+import { insidersConfig, readServiceConfig, sameServiceConfig } from '../maps/records.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { countVips, makeVip, vipRecords } from '../maps/vips.ts'
+import { LbError } from '../model/errors.ts'
 import { clearState } from './cursor.ts'
 import type { Edit } from './edit.ts'
 import { steerLive } from './marks.ts'
+import { additions, changeService } from './service-edit.ts'
 
 /** Rebuilds the book, the chains of removed servers, ranks, weights, tables, the free lists and the filter. */
-export function recoverTable({ maps, nowS }: Edit): void {
+export function recoverTable(edit: Edit): void {
+  const { maps, nowS } = edit
   const live = findLive(maps)
   const listed = new Set([...live, ...pairInsiders(maps, live)])
   hideOthers(maps, listed)
@@ -33,6 +37,7 @@ export function recoverTable({ maps, nowS }: Edit): void {
   recoverServices(maps, live, listed)
   dropDeadSlots(maps)
   recoverCells(maps)
+  for (const id of live) recoverInsiders(edit, id)
   for (const [name, count] of missing) makeVip(maps, name, serviceSpot(maps.handles, name), count)
   rebuildFilter(maps)
   steerLive(maps)
@@ -205,6 +210,21 @@ function dropDeadSlots(maps: TableMaps): void {
     const dead = id >= maps.book.serviceHigh(0) || maps.services.af(id) === 0
     const hidden = maps.services.list(id) === 0 && !maps.isVip(id)
     if (dead || ((tag & 1) !== 0 && hidden)) clearSlot(maps, slot)
+  }
+}
+
+/** The list of insiders is switched before the service's own: an edit of both may have got no further. */
+function recoverInsiders(edit: Edit, id: number): void {
+  const { maps } = edit
+  const insiders = insidersOf(maps, id)
+  if (insiders === 0) return
+  const config = readServiceConfig(maps, id)
+  if (sameServiceConfig(readServiceConfig(maps, insiders), insidersConfig(config))) return
+  try {
+    changeService(edit, id, { ...additions([]), config })
+  } catch (error) {
+    /* There is no room for another list: it stays as it is until there is. */
+    if (!(error instanceof LbError) || error.code !== 'TABLE_FULL') throw error
   }
 }
 

@@ -4,7 +4,7 @@ import { type Agent, type IncomingMessage, request as httpRequest } from 'node:h
 import { connect as connectTcp } from 'node:net'
 import { addressType, decodeDns, type DnsMessage, encodeQuery } from './dns-codec.ts'
 import type { DnsAnswer, DnsLoadOptions, HttpAnswer, Mirrored, Outcome, Probe, Target } from './host-api.ts'
-import { onDnsMessage, serverHeader, serverRecord, withLength } from './servers.ts'
+import { mirrorQuestion, onDnsMessage, serverHeader, serverRecord, withLength } from './servers.ts'
 
 /** How long a request may take when nobody says otherwise. */
 export const defaultTimeoutMs = 5_000
@@ -145,22 +145,27 @@ export function datagramEcho(target: Target & { size: number; timeoutMs?: number
 }
 
 function readMirror(answer: Buffer): Outcome<Mirrored> {
-  const [server, client] = answer.toString().trim().split(' ')
+  const [server, client] = answer.toString('utf8', 0, answer.indexOf(0x0a)).split(' ')
   if (server === undefined || client === undefined) return { error: 'WRONG ANSWER' }
   return { value: { server, client } }
 }
 
 /** Asks a mirror who it is and whom it sees: over a TCP connection of its own, or with a datagram. */
 function askMirror(probe: Probe): Promise<Outcome<Mirrored>> {
-  const { timeoutMs, localPort = 0 } = probe
-  const payload = Buffer.from('who\n')
-  if (probe.protocol === 'udp') return exchange(probe, timeoutMs, payload, readMirror, localPort)
+  const { timeoutMs, localPort = 0, bytes = 0 } = probe
+  const question = Buffer.concat([Buffer.from(mirrorQuestion(bytes)), Buffer.alloc(bytes, 0x61)])
+  if (probe.protocol === 'udp') return exchange(probe, timeoutMs, question, readMirror, localPort)
   return attempt(timeoutMs, (done) => {
     const socket = connectTcp({ host: probe.address, port: probe.port, localPort })
+    const answered: Buffer[] = []
     socket.on('error', (error) => done({ error: kindOf(error) }))
     socket.on('close', () => done({ error: 'CUT SHORT' }))
-    socket.on('data', (answer: Buffer) => done(readMirror(answer)))
-    socket.write(payload)
+    socket.on('data', (chunk: Buffer) => {
+      answered.push(chunk)
+      const answer = Buffer.concat(answered)
+      if (answer.includes(0x0a) && answer.length > bytes + answer.indexOf(0x0a)) done(readMirror(answer))
+    })
+    socket.write(question)
     return () => socket.destroy()
   })
 }

@@ -96,6 +96,8 @@ export interface Probe extends Target {
   readonly timeoutMs: number
   /** Default: one that the kernel picks. */
   readonly localPort?: number
+  /** TCP: so many bytes go each way besides. Default: 0. */
+  readonly bytes?: number
 }
 
 /** What a mirror answers: its own name, and the address that it sees its caller at. */

@@ -191,15 +191,34 @@ export async function serveEcho(options: ServerOptions): Promise<LabServer> {
   return lab
 }
 
-/** Starts a server that answers whatever it is told, on TCP and UDP, with a line: its name and the caller's address. */
+/** The question of a mirror's caller, who sends so many bytes after it and wants as many after the answer. */
+export function mirrorQuestion(bytes: number): string {
+  return `who ${bytes}\n`
+}
+
+/** What a caller has said so far, if it is the whole of a question and its bytes: how many these are. */
+function askedBytes(said: Buffer): number | undefined {
+  const end = said.indexOf(0x0a)
+  const bytes = Number(said.toString('utf8', 'who '.length, end))
+  return end >= 0 && said.length > end + bytes ? bytes : undefined
+}
+
+/** Starts a server that answers a mirrorQuestion(), on TCP and UDP, with a line: its name and the caller's address. */
 export async function serveMirror(options: ServerOptions): Promise<LabServer> {
   const lab = new LabServer(options.name)
-  const answerTo = (address: string | undefined): string => {
+  const answerTo = (address: string | undefined, bytes = 0): Buffer => {
     lab.requests += 1
-    return `${options.name} ${plainAddress(address)}\n`
+    return Buffer.concat([Buffer.from(`${options.name} ${plainAddress(address)}\n`), Buffer.alloc(bytes, 0x62)])
   }
   const server = createServer((socket) => {
-    socket.on('data', () => socket.write(answerTo(socket.remoteAddress)))
+    const said: Buffer[] = []
+    socket.on('data', (chunk: Buffer) => {
+      said.push(chunk)
+      const bytes = askedBytes(Buffer.concat(said))
+      if (bytes === undefined) return
+      said.length = 0
+      socket.write(answerTo(socket.remoteAddress, bytes))
+    })
   })
   await lab.listenTcp(server, options)
   const udp = udpSocketFor(options)

@@ -31,7 +31,7 @@ export interface AttachPolicy {
   readonly xdp: 'off' | 'auto' | 'native' | 'generic'
 }
 
-export const defaultPolicy: AttachPolicy = { include: ['*'], exclude: ['lo'], xdp: 'off' }
+export const defaultPolicy: AttachPolicy = { include: ['*'], exclude: [], xdp: 'off' }
 
 /** One program on one interface. */
 export interface Attachment {
@@ -91,8 +91,12 @@ function xdpSlot(policy: AttachPolicy, { kind, loopback, mac }: NetworkInterface
   }
 }
 
-/** The slots that the policy wants filled; the veth for marked packets has a program of its own, whatever the policy. */
+/**
+ * The slots that the policy wants filled; the veth for marked packets has a program of its own, whatever the policy. Of lo it
+ * is what leaves by it: what the host sends to its own addresses.
+ */
 function wantedSlots(policy: AttachPolicy, device: NetworkInterface): Slot[] {
+  if (device.loopback) return ['egress']
   if (isMarkVeth(device)) return device.name === markVeth.name ? ['marked'] : []
   const xdp = xdpSlot(policy, device)
   return xdp === undefined ? ['ingress', 'egress'] : ['ingress', 'egress', xdp]

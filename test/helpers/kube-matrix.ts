@@ -159,24 +159,25 @@ const silenceMs = 1_200
 /** Round robin shows each of four servers in as many tries. */
 const triesOf = ({ reached }: Result): number => (reached === undefined ? 2 : 4)
 
-/** The first of the ports that tries are made from. */
-const firstPort = 33_000
+/** The first of the ports that tries are made from: neither the kernel nor masquerading picks one of these. */
+const firstPort = 61_000
 
 /** Tries at a time. */
 const parallel = 512
 
 /**
  * Plays the rows of one caller after the other's, and tells what each came to. Every try of a caller is made from a port of
- * its own: of two connections from one port through two addresses to one server, without masquerading, only one can be.
+ * its own: of two connections from one port through two addresses to one server, without masquerading, only one can be. `bytes`: so many
+ * go each way over a connection of TCP.
  */
-export async function play(net: KubeNet, rows: readonly Row[]): Promise<Map<Row, Result>> {
+export async function play(net: KubeNet, rows: readonly Row[], bytes = 0): Promise<Map<Row, Result>> {
   const results = new Map<Row, Result>()
   for (const caller of callerNames) {
     const mine = rows.filter((row) => row.caller === caller)
     const rounds = [0, 1, 2, 3].flatMap((round) => mine.filter((row) => round < triesOf(row)))
     const probes = rounds.map((row, i): Probe => {
       const timeoutMs = isSilent(row) ? silenceMs : patienceMs
-      return { ...targetOf(row), protocol: row.proto, timeoutMs, localPort: firstPort + i }
+      return { ...targetOf(row), protocol: row.proto, timeoutMs, localPort: firstPort + i, bytes }
     })
     const outcomes = await net.host(callers[caller]).call('probe', probes, parallel)
     for (const row of mine) {

@@ -171,7 +171,7 @@ t.test(
     const first = scene.start()
     await first.logged('ready')
     t.same(scene.lines(), [service, server(1), server(2)])
-    t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress'])
+    t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress', 'lo egress'])
 
     scene.write('web.yaml', web('10.96.0.1', '10.0.0.2', '10.0.0.3'))
     await scene.until('the change of a file', [service, server(2), server(3)])
@@ -186,7 +186,7 @@ t.test(
     const ids = scene.services().map(({ id, servers }) => [id, servers.map((each) => each.id)])
     t.equal(await first.end('SIGKILL'), 'SIGKILL')
     t.same(scene.lines(), [service, server(2), server(3)], 'without bpvsd the table stays')
-    t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress'])
+    t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress', 'lo egress'])
 
     rmSync(join(scene.directory, 'bad.yaml'))
     const second = scene.start()
@@ -236,7 +236,7 @@ t.test('commands and bpvsd share the table: it repairs its own and leaves theirs
   scene.topology.within('director', () => unloadTable())
   await bpvsd.logged('table was unloaded by somebody else; making it anew')
   await scene.until('a new table', own)
-  t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress'])
+  t.same(scene.hooks(), ['cl0 egress', 'cl0 ingress', 'lo egress'])
   t.equal(await bpvsd.end('SIGINT'), 0)
 })
 

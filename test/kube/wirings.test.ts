@@ -4,6 +4,7 @@ import t from 'tap'
 import { compareMatrix, expected, throughOverlay } from '../helpers/kube-expect.ts'
 import { play, recordedRun } from '../helpers/kube-matrix.ts'
 import { KubeNet } from '../helpers/kube-net.ts'
+import { recordedWiring, type Wiring } from '../helpers/kube-wiring.ts'
 import { guard, startBpvsd } from '../helpers/kube-scene.ts'
 import { needsRoot } from '../helpers/topology.ts'
 import { gaps } from './matrix-gaps.ts'
@@ -41,3 +42,20 @@ t.test('pods of the other node through a vxlan device that computes checksums it
   await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
   compareMatrix(t, await play(net, throughOverlay(rows)), gaps.overlay)
 })
+
+/** More than any segment of any device, and than windows begin with. */
+const bulk = 300_000
+
+const wirings: readonly (readonly [string, Wiring])[] = [
+  ['routes', recordedWiring],
+  ['a bridge and a vxlan device', { pods: 'bridge', other: 'overlay' }],
+]
+for (const [name, wiring] of wirings) {
+  t.test(`much data passes both ways, in segments of whatever size devices have them: ${name}`, root, async (t) => {
+    const net = await KubeNet.make(t, { wiring })
+    await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
+    const plain = rows.filter((row) => row.proto === 'tcp' && row.policy === 'plain' && row.reached !== undefined)
+    const some = plain.filter(({ caller, address }) => caller !== 'node' || address !== 'nodePort')
+    compareMatrix(t, await play(net, wiring.other === 'overlay' ? throughOverlay(some) : some, bulk))
+  })
+}

@@ -59,17 +59,17 @@ t.test('the first -A attaches by itself; --unload leaves nothing of it', { skip 
   const net = await topology(t, { clients: 1, servers: 2, serve: ['http'] })
   const director = new Director(net.topology)
   await director.must(`-A -t ${service}`)
-  t.same(
-    director.hooks(),
-    ['cl0', 'sv0'].flatMap((name) => [`${name} egress tcx`, `${name} ingress tcx`]),
-  )
+  t.same(director.hooks(), ['cl0 egress tcx', 'cl0 ingress tcx', 'lo egress tcx', 'sv0 egress tcx', 'sv0 ingress tcx'])
   for (const n of [0, 1]) await director.must(`-a -t ${service} -r ${server(n)} -m`)
   t.equal(
     await director.must('-Ln'),
     `${emptyListing}TCP  ${service} wlc\n` +
       [0, 1].map((n) => `  -> ${server(n).padEnd(28)} Masq    1      0          0         \n`).join(''),
   )
-  t.match(await director.must('--hooks'), /^Interface .*\ncl0 +\d+ +egress +tcx\ncl0 +\d+ +ingress +tcx\nsv0/)
+  t.match(
+    await director.must('--hooks'),
+    /^Interface .*\nlo +1 +egress +tcx\ncl0 +\d+ +egress +tcx\ncl0 +\d+ +ingress +tcx\nsv0/,
+  )
   t.same(new Set([await ask(net), await ask(net)]), new Set(['server0', 'server1']))
   t.match(await director.adm(`-A -t ${service}`), { status: 255, stderr: 'Service already exists\n' })
 

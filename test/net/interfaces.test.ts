@@ -43,7 +43,7 @@ t.test('an interface is attached when it comes and forgotten when it goes', { sk
       'route add fd00:96::/112 via fd00:9::1',
     )
   }
-  const hooks = ['cl0', 'sv0'].flatMap((name) => [`${name} egress tcx`, `${name} ingress tcx`])
+  const hooks = ['cl0 egress tcx', 'cl0 ingress tcx', 'lo egress tcx', 'sv0 egress tcx', 'sv0 ingress tcx']
   const pinned = () => readdirSync(director.pins()?.path ?? '').filter((name) => name.startsWith(`link-${index}-`))
   t.same(director.hooks(), hooks)
 

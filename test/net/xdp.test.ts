@@ -63,11 +63,8 @@ async function requests(net: TestNet, address: string): Promise<string[]> {
 for (const mode of ['native', 'generic'] as const) {
   t.test(`${mode} XDP forwards requests and replies; tcx does the rest`, { skip: needsRoot }, async (t) => {
     const { net, director, daemon, manifests } = await scene(t, mode)
-    const hooks = ['cl0', 'sv0'].flatMap((name) => [
-      `${name} egress tcx`,
-      `${name} ingress tcx`,
-      `${name} xdp xdp-${mode}`,
-    ])
+    const on = (name: string) => [`${name} egress tcx`, `${name} ingress tcx`, `${name} xdp xdp-${mode}`]
+    const hooks = [...on('cl0'), 'lo egress tcx', ...on('sv0')]
     t.same(director.hooks(), hooks)
     countRuns(t)
     const counted = () => {

@@ -1,6 +1,6 @@
 /** Masquerade, policies and audiences: what Kubernetes asks beyond forwarding, packet by packet. */
 import t from 'tap'
-import { Datapath } from '../helpers/prog.ts'
+import { Datapath, macs } from '../helpers/prog.ts'
 import {
   both,
   everybody,
@@ -216,7 +216,16 @@ function ofTheHost(family: Family): Row {
         at: 'ingress',
         side: 'servers',
         packet: packet('tcp', { leg: 'from server', from: server(family), to: own(family), flags: 'SA' }),
-        expect: { ...pass, packet: packet('tcp', { leg: 'from server', from: vip(family), to: self, flags: 'SA' }) },
+        expect: {
+          ...send,
+          packet: packet('tcp', {
+            leg: 'from server',
+            from: vip(family),
+            to: self,
+            flags: 'SA',
+            ether: { to: macs.marked },
+          }),
+        },
       },
     ],
   }

@@ -30,7 +30,7 @@ t.test('without more than the directory the defaults hold, and the result is fro
   t.same(config, {
     manifests: '/m',
     interfaces: ['*'],
-    excludeInterfaces: ['lo'],
+    excludeInterfaces: [],
     xdp: 'auto',
     scheduler: 'rr',
     socket: 'off',
