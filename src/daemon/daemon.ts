@@ -58,6 +58,8 @@ export interface DaemonParts {
   readonly status: ProxyStatus
   /** Services whose ports tell load balancers of this node's endpoints: all that there are. */
   readonly onHealthChecks: (checks: readonly HealthCheck[], addresses: readonly IpAddress[]) => void
+  /** Once: the first time that the table has what is wanted. */
+  readonly onReady?: () => unknown
   /** Where owners of objects are told something; absent: nowhere. */
   readonly events?: EventSink
 }
@@ -265,6 +267,7 @@ export class Daemon {
     if (this.#ready) return
     this.#ready = true
     this.#log.info(fields, 'ready')
+    this.#parts.onReady?.()
   }
 
   /**
