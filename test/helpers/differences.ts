@@ -295,7 +295,7 @@ const matrix: readonly Difference[] = [
     recording: 'kube-matrix',
     scenario: 'ipvs-base',
     what: /^(pod|node) \S+ etp (both|remote|self),/,
-    cases: 56,
+    cases: 60,
     found: /^(local|remote).* as .*, recorded (local|remote) as /,
   },
 ]
