@@ -29,7 +29,8 @@ type Shape = (typeof shapes)[number]
 const hooks = ['xdp', 'tcx'] as const
 type Hook = (typeof hooks)[number]
 
-const masqueradeAll: ServicePolicy = {
+/** All connections. */
+export const masqueradeAll: ServicePolicy = {
   masquerade: { pods: true, node: true, others: true },
   whenEmpty: 'refuse',
   nodePort: false,
