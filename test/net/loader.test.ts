@@ -17,7 +17,7 @@ const shim = new URL('../../src/native/shim.ts', import.meta.url).href
 const xdpPorts = new URL('../../src/native/link-maps.ts', import.meta.url).href
 
 /* Every table that is made passes through the verifier: seconds, on a busy machine. */
-t.setTimeout(500_000)
+t.setTimeout(600_000)
 
 const hooksOf = (name: string): unknown[] => [
   { interface: name, hook: 'ingress', kind: 'tcx' },
