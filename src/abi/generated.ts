@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '00c9c23c4623'
+export const layoutVersion = '22049b4dd98f'
 
 /** enum lb_af */
 export const LbAf = {
@@ -1426,6 +1426,33 @@ export class LbLinkArray extends StructArray {
   }
 }
 
+/** Array of lb_link_source. */
+export class LbLinkSourceArray extends StructArray {
+  static readonly struct = 'lb_link_source'
+  static readonly size = 32
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    ipv4: 0,
+    ipv6: 16,
+  } as const
+
+  ipv4(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 0, 16)
+  }
+
+  setIpv4(i: number, value: Uint8Array): void {
+    this.setBytes(i, 0, 16, value)
+  }
+
+  ipv6(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 16, 16)
+  }
+
+  setIpv6(i: number, value: Uint8Array): void {
+    this.setBytes(i, 16, 16, value)
+  }
+}
+
 /** Array of lb_mark_rule. */
 export class LbMarkRuleArray extends StructArray {
   static readonly struct = 'lb_mark_rule'
@@ -2716,7 +2743,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_pod_links', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_link_sources', 'lb_links', 'lb_marked_parts', 'lb_pod_links', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2885,6 +2912,13 @@ export const layout = {
       fields: [
         { name: 'flags', offset: 0, type: '__u32' },
         { name: 'mac', offset: 4, type: '__u8[6]' },
+      ],
+    },
+    lb_link_source: {
+      size: 32,
+      fields: [
+        { name: 'ipv4', offset: 0, type: 'union lb_addr' },
+        { name: 'ipv6', offset: 16, type: 'union lb_addr' },
       ],
     },
     lb_list: {
@@ -3287,6 +3321,7 @@ export const layout = {
     'lb_egress_parts',
     'lb_fragments',
     'lb_ingress_parts',
+    'lb_link_sources',
     'lb_links',
     'lb_marked_parts',
     'lb_pod_links',
@@ -3296,6 +3331,7 @@ export const layout = {
     'lb_xdp_ports',
   ],
   hashes: {
+    lb_link_sources: { struct: 'lb_link_source', valueSize: 32 },
     lb_links: { struct: 'lb_link', valueSize: 12 },
     lb_pod_links: { struct: '__u32', valueSize: 4 },
     lb_sources: { struct: 'lb_tunnel_source', valueSize: 16 },

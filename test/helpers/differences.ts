@@ -275,6 +275,14 @@ const matrix: readonly Difference[] = [
     found: /^local\+remote as .*, recorded remote as /,
   },
   {
+    name: 'loopback-node-ports',
+    recording: 'kube-matrix',
+    scenario: 'nftables-base',
+    what: /^node nodePort-loopback \S+ (both|remote|self),/,
+    cases: 40,
+    found: /^(local|remote).* as .*, recorded refused$/,
+  },
+  {
     name: 'free-port',
     recording: 'kube-matrix',
     scenario: 'ipvs-base',

@@ -32,6 +32,15 @@ export function withAllNodePorts(rows: readonly Row[]): Row[] {
     .map((row) => ({ ...find({ ...row, address: 'nodePort' }), address: row.address }))
 }
 
+/** With sockets of the node balanced, its own calls of node ports at loopback addresses come to what they do at the node's address. */
+export function withLoopbackNodePorts(rows: readonly Row[]): Row[] {
+  const find = finder(rows)
+  return rows.map((row) => {
+    if (row.address !== 'nodePort-loopback') return row
+    return { ...find({ ...row, address: 'nodePort' }), address: row.address }
+  })
+}
+
 const fromOutside = new Set(['nodePort', 'lbIP', 'externalIP'])
 
 /**
