@@ -17,6 +17,7 @@ import { type PodsKnown, writePods } from '../maps/pods.ts'
 import { writeServiceRanges } from '../maps/service-ranges.ts'
 import { readSettings, writeSettings } from '../maps/settings.ts'
 import { TableMaps } from '../maps/table-maps.ts'
+import { servicePlace } from '../maps/vips.ts'
 import { canBeServer } from '../model/server-address.ts'
 import { LbError } from '../model/errors.ts'
 import type { ErrorCode } from '../model/errors.ts'
@@ -134,7 +135,7 @@ export class KernelTable implements ReconcilingTable {
   addService(spec: ServiceSpec, source: Source = 'command'): void {
     const want = encodeService(spec)
     this.#edit((edit) => {
-      createService(edit, { ...want, servers: [] }, serviceSpot(this.#handles, want.name), sourceNumber(source))
+      createService(edit, { ...want, servers: [] }, servicePlace(this.#handles, want.name), sourceNumber(source))
     })
   }
 
