@@ -3,6 +3,8 @@
  * masqueraded connections, which nobody else may come to use.
  */
 import type { LocalDetection } from '../model/local-detection.ts'
+import type { KubeNode, NodeAddresses } from '../kube/objects.ts'
+import type { Peers } from '../maps/peers.ts'
 import { podLinks } from '../kube/local-detection.ts'
 import { SeenRanges } from '../kube/service-ranges.ts'
 import type { KubeVirtualService } from '../kube/virtual-services.ts'
@@ -37,6 +39,7 @@ export class ClusterKeeper {
   #networks: readonly Prefix[] = []
   /** As ServiceCIDRs say; undefined: there are none. */
   #ranges: readonly Prefix[] | undefined
+  #peers: Peers = { own: [], others: [] }
 
   constructor(options: ClusterOptions) {
     this.#options = options
@@ -54,6 +57,7 @@ export class ClusterKeeper {
     this.#choosePorts()
     this.#tellPods()
     this.#tellRanges()
+    this.#tellPeers()
   }
 
   /** Networks of pods, as far as they are known by them. */
@@ -73,6 +77,15 @@ export class ClusterKeeper {
     if (JSON.stringify(ranges) === JSON.stringify(this.#ranges)) return
     this.#ranges = ranges
     this.#tellRanges()
+  }
+
+  /** Our Node and all nodes, whose tunnels are taken; undefined: they are not known, and none is. */
+  setNodes(node: KubeNode | undefined, nodes: NodeAddresses | undefined): void {
+    const others = Object.entries(nodes ?? {}).flatMap(([name, addresses]) => (name === node?.name ? [] : addresses))
+    const peers = others.length === 0 ? { own: [], others } : { own: node?.addresses ?? [], others }
+    if (JSON.stringify(peers) === JSON.stringify(this.#peers)) return
+    this.#peers = peers
+    this.#tellPeers()
   }
 
   /** Virtual services that are about to be programmed, all or those that are new. */
@@ -104,6 +117,10 @@ export class ClusterKeeper {
     this.#try('service ranges', (table) => {
       table.setServiceRanges(ranges ?? this.#seen.prefixes, ranges !== undefined)
     })
+  }
+
+  #tellPeers(): void {
+    this.#try('nodes', (table) => table.setPeers(this.#peers))
   }
 
   /** What is configured; else what is in force, unless somebody else may come to use one of it. */

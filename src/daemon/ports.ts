@@ -47,6 +47,7 @@ export type ManagedTable = Pick<
   | 'setTimeouts'
   | 'setPods'
   | 'setServiceRanges'
+  | 'setPeers'
   | 'refreshSources'
   | 'close'
 >

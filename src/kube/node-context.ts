@@ -4,7 +4,7 @@ import { type IpAddress, parseIp } from './address.ts'
 import type { LocalDetection } from '../model/local-detection.ts'
 import { knowsPods, podNetworks } from './local-detection.ts'
 import { nodePortAddresses, primaryAddresses } from './node-addresses.ts'
-import type { KubeNode } from './objects.ts'
+import type { KubeNode, NodeAddresses } from './objects.ts'
 import type { TranslateOptions } from './virtual-services.ts'
 
 /** The part of the configuration that counts here. */
@@ -23,6 +23,7 @@ export class NodeContext {
   readonly #settings: NodeSettings
   #node: KubeNode | undefined
   #own: readonly IpAddress[] = []
+  #nodes: NodeAddresses | undefined
   #options: TranslateOptions
   #text: string
 
@@ -44,6 +45,13 @@ export class NodeContext {
   /** True if that changed the options. */
   setNode(node: KubeNode | undefined): boolean {
     this.#node = node
+    return this.#update()
+  }
+
+  /** Of all nodes; undefined: they are not known. True if that changed the options. */
+  setNodes(nodes: NodeAddresses | undefined): boolean {
+    if (nodes === this.#nodes) return false
+    this.#nodes = nodes
     return this.#update()
   }
 
@@ -74,6 +82,7 @@ export class NodeContext {
       primaryAddresses: primaries,
       masqueradeAll,
       knowsPods: knowsPods(pods, this.#node),
+      ...(this.#nodes === undefined ? {} : { nodes: this.#nodes }),
     }
   }
 }

@@ -5,7 +5,9 @@ import { LbClockArray, LbRodataArray, type MapName, maps } from '../abi/generate
 import { LbError } from '../model/errors.ts'
 import { ENDPOINT_SIZE, packEndpoint } from './endpoints.ts'
 import type { ServiceSpot, TableConstants, TableHandles } from './handles.ts'
+import type { PeerRecord } from '../maps/peers.ts'
 import { PodLinks } from './link-maps.ts'
+import { PeerMap } from './peer-map.ts'
 import type { RouteType } from '../model/server-address.ts'
 import { routeType } from './route-types.ts'
 import type { ProgramName } from './programs.ts'
@@ -154,6 +156,10 @@ export class PinnedTable implements TableHandles {
 
   setPodLinks(links: readonly number[]): boolean {
     return new PodLinks(this.dir).set(links)
+  }
+
+  setPeers(records: readonly PeerRecord[]): boolean {
+    return new PeerMap(this.dir).set(records)
   }
 
   close(): void {
