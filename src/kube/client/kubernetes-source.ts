@@ -225,7 +225,7 @@ export class KubernetesSource {
 
   /** Changes are handed on soon; not before everything is known, as a service may have a part of its endpoints. */
   #changed(): void {
-    if (this.#flush !== undefined || !(this.#told || this.#complete)) return
+    if (this.#flush !== undefined || !this.#nodes.settled || !(this.#told || this.#complete)) return
     const { clock, gatherMs } = this.#options
     // Handing on may take no more than half of the time.
     this.#flush = clock.after(Math.max(gatherMs, this.#busyMs), () => this.#tell())
