@@ -15,7 +15,7 @@ enum {
 	UDP_HDR = 8,
 	GUE_HDR = 4,
 	GUE_PORT = 6080, /* that nodes of a cluster send to each other's */
-	GUE_REMOTE = 8, /* private flags, and where the sum starts and goes */
+	GUE_REMOTE = 8,  /* private flags, and where the sum starts and goes */
 	GUE_FLAG_PRIV = 1,
 	GUE_PFLAG_REMCSUM = 0x80000000,
 	GRE_HDR = 4,

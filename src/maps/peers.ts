@@ -1,7 +1,9 @@
 /** Nodes that send clients' packets on to each other in tunnels (lb_peers). */
 import { LbPeer } from '../abi/generated.ts'
 import { ADDRESS_BYTES, writeAddress } from '../model/address.ts'
+import { LbError } from '../model/errors.ts'
 import type { Family } from '../model/types.ts'
+import type { PeerRecord } from '../native/peer-map.ts'
 import { updateFeatures } from './features.ts'
 import type { TableMaps } from './table-maps.ts'
 
@@ -17,12 +19,6 @@ export interface Peers {
   readonly own: readonly PeerAddress[]
   /** Those of nodes whose tunnels are taken. */
   readonly others: readonly PeerAddress[]
-}
-
-/** An entry of lb_peers. */
-export interface PeerRecord {
-  readonly key: Uint8Array
-  readonly kind: number
 }
 
 const mapped = 12 /* an IPv4 address is mapped into IPv6: the last four bytes */
@@ -45,7 +41,9 @@ export function writePeers(maps: TableMaps, { own, others }: Peers): boolean {
 
 function keyOf({ family, address }: PeerAddress): Uint8Array {
   const key = new Uint8Array(ADDRESS_BYTES)
-  if (family === 4) key.fill(0xff, mapped - 2, mapped)
-  writeAddress(key, family === 4 ? mapped : 0, address, family)
-  return key
+  if (writeAddress(key, family === 4 ? mapped : 0, address, family)) {
+    if (family === 4) key.fill(0xff, mapped - 2, mapped)
+    return key
+  }
+  throw new LbError('INVALID', undefined, { what: 'address of a node', value: address })
 }

@@ -1,7 +1,7 @@
 /** What a table's users hold: the pinned maps of one network namespace, mapped, and the calls that go with them. */
 import type { MapName } from '../abi/generated.ts'
 import type { RouteType } from '../model/server-address.ts'
-import type { PeerRecord } from '../maps/peers.ts'
+import type { PeerRecord } from './peer-map.ts'
 import type { TunnelEnd } from './sources.ts'
 import type { Mark } from './steering.ts'
 

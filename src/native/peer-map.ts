@@ -1,10 +1,15 @@
 /** The nodes whose tunnels are taken, and this one (lb_peers). */
 import { join } from 'node:path'
-import type { PeerRecord } from '../maps/peers.ts'
 import { PinnedHash } from './pinned-hash.ts'
 import { mapPin } from './pins.ts'
 
 const KEY = 16
+
+/** An entry: an address, IPv4's mapped into IPv6, and what it is (enum lb_peer). */
+export interface PeerRecord {
+  readonly key: Uint8Array
+  readonly kind: number
+}
 
 export class PeerMap {
   readonly #map: PinnedHash

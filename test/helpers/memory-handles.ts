@@ -8,7 +8,7 @@ import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
 import { formatAddress } from '../../src/model/address.ts'
 import type { RouteType } from '../../src/model/server-address.ts'
 import type { TableConstants, TableHandles } from '../../src/native/handles.ts'
-import type { PeerRecord } from '../../src/maps/peers.ts'
+import type { PeerRecord } from '../../src/native/peer-map.ts'
 import type { TunnelEnd } from '../../src/native/sources.ts'
 import type { Mark } from '../../src/native/steering.ts'
 

@@ -53,7 +53,13 @@ function given(family: Family, o: Given = {}): NonNullable<Step['before']> {
       own: [{ family: number, address: own }],
       others: [{ family: number, address: other }],
     })
-    const policy = { masquerade: nobody, whenEmpty: 'refuse', nodePort: false, foreign: false, tunnelled: true } as const
+    const policy = {
+      masquerade: nobody,
+      whenEmpty: 'refuse',
+      nodePort: false,
+      foreign: false,
+      tunnelled: true,
+    } as const
     const persistence = { timeoutS: 300, mask: family === 'IPv4' ? '255.255.255.255' : 128 }
     const servers = (o.servers ?? [`${families[family].server} masq`]).map((text) => {
       const [address = '', method = ''] = text.split(' ')
@@ -241,7 +247,11 @@ t.test('packets in tunnels from other nodes', { skip: needsRoot }, async (t) => 
       given('IPv4', { servers, ...(how === 'sh' ? { scheduler: 'sh' } : { persistent: true }) })(datapath)
       const chosen = (host: number, port: number): string => {
         const inner = packet('tcp', { from: `10.1.7.${host}:${port}`, to: vip('IPv4'), flags: 'S' })
-        const { packet: sent } = datapath.run({ at: 'ingress', side: 'clients', packet: wrapped('IPv4', 'ipip', inner) })
+        const { packet: sent } = datapath.run({
+          at: 'ingress',
+          side: 'clients',
+          packet: wrapped('IPv4', 'ipip', inner),
+        })
         return sent.subarray(30, 34).join('.')
       }
       const of = Array.from({ length: 64 }, (_, host) => chosen(host + 1, 1000))
