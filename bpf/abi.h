@@ -316,8 +316,10 @@ struct lb_config {
 		masquerade_count; /* ports that masqueraded connections are sent from, host order */
 	__u32 pods_known;         /* enum lb_pods */
 	__u32 ranges;             /* records of lb_service_ranges in force */
-	__u32 peers;              /* addresses in lb_peers */
+	__u32 peers, pad;         /* addresses in lb_peers */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */
+	union lb_addr node_port4,
+		node_port6; /* an address that node ports are served at, of each family; 0: none */
 };
 
 /* What gives packets a firewall mark, where nobody did before. */

@@ -14,6 +14,11 @@ struct lb_link {
 	__u16 pad;
 };
 
+/* What the host sends from by an interface; 0: it has no address of that family. */
+struct lb_link_source {
+	union lb_addr ipv4, ipv6;
+};
+
 /* What the host sends from to some address. */
 struct lb_tunnel_source {
 	union lb_addr addr;

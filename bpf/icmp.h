@@ -36,6 +36,8 @@ struct icmp_parts {
 	__u8 ttl;
 	__u8 type;
 	__u8 code;
+	struct tuple quoted; /* of one about a masqueraded connection, turned round; */
+	__u32 conn;          /* the entry that it was found by */
 };
 
 /* Where a message is described: the stack has no room for it. */

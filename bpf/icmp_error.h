@@ -166,22 +166,22 @@ static __always_inline void icmp_plan(struct icmp_rewrite *w, const struct icmp_
 
 /* What a server's side says of a packet that came from here, at ingress: to the client, and of the host's own connection from
  * the virtual service. What goes on to the server, at egress: about a packet to here. */
-static __noinline int icmp_masqueraded(struct __sk_buff *skb, struct icmp_parts *m,
-				       const struct packet *q, __u32 entry, enum lb_af af)
+static __noinline int icmp_masqueraded(struct __sk_buff *skb, struct icmp_parts *m, enum lb_af af)
 {
+	const struct tuple *q = &m->quoted;
 	struct icmp_rewrite w = { .now = NULL };
-	struct lb_conn *c = conn_at(entry), *partner;
+	struct lb_conn *c = conn_at(m->conn), *partner;
 	bool from_server = c && c->fwd == LB_FWD_RETURN;
-	__u32 index = from_server ? c->control - 1 : entry;
+	__u32 index = from_server ? c->control - 1 : m->conn;
 
 	c = conn_at(index);
 	partner = c && fwd_both_ends(c->fwd) ? conn_partner(c, index) : NULL;
 	if (!partner)
 		return act_drop(HOOK_INGRESS, LB_DROP_NO_MASQUERADE);
 	w.outer_old = from_server ? &m->daddr : NULL;
-	w.inner_old = from_server ? &q->t.daddr : &q->t.saddr;
+	w.inner_old = from_server ? &q->daddr : &q->saddr;
 	w.now = from_server ? &c->caddr : &partner->caddr;
-	w.old_port = from_server ? q->t.dport : q->t.sport;
+	w.old_port = from_server ? q->dport : q->sport;
 	w.new_port = from_server ? c->cport : partner->cport;
 	w.to_client = !from_server;
 	if (!icmp_rewrite(skb, m, &w, af))
@@ -189,9 +189,9 @@ static __noinline int icmp_masqueraded(struct __sk_buff *skb, struct icmp_parts 
 	if (c->fwd == LB_FWD_FULLNAT)
 		return act_pass(HOOK_INGRESS);
 	w.outer_old = &m->saddr;
-	w.inner_old = &q->t.saddr;
+	w.inner_old = &q->saddr;
 	w.now = &c->vaddr;
-	w.old_port = q->t.sport;
+	w.old_port = q->sport;
 	w.new_port = c->vport;
 	w.to_client = true;
 	if (!icmp_rewrite(skb, m, &w, af))
@@ -228,8 +228,11 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct icmp_parts *m, bo
 		return act_pass(HOOK_INGRESS);
 	if (!icmp_sound(skb, m, af))
 		return act_drop(HOOK_INGRESS, LB_DROP_MALFORMED);
-	if (unlikely(both_ends))
-		return icmp_masqueraded(skb, m, &q, ref.index, af);
+	if (unlikely(both_ends)) {
+		m->quoted = q.t;
+		m->conn = ref.index;
+		return MASQUERADED_NEXT;
+	}
 	icmp_plan(&w, m, &q, &ref, srv);
 	icmp_describe(&q, m, af);
 	if (fwd_one_way(ref.c->fwd))
@@ -260,5 +263,7 @@ static __always_inline int icmp_handle(struct __sk_buff *skb, bool egress, enum 
 	if (!icmp_is_error(m->type, af))
 		return NOT_OURS;
 	act = icmp_error(skb, m, egress, af);
+	if (act == MASQUERADED_NEXT)
+		return icmp_masqueraded(skb, m, af);
 	return act == NOT_OURS && !egress && af == LB_AF_INET ? TUNNEL_NEXT : act;
 }

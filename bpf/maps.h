@@ -88,6 +88,15 @@ struct {
 	__type(key, union lb_addr);
 	__type(value, struct lb_tunnel_source);
 } lb_sources SEC(".maps");
+/* What the host sends from by an interface, by ifindex, and by any other (0), for the same kernels. Writer: user space, as it
+ * attaches. Reader: masquerade. Full: as by any other. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct lb_link_source);
+} lb_link_sources SEC(".maps");
 /* The interfaces that pods are behind, by ifindex (LB_PODS_LINK). Writer: user space, as they come and go. Full: the pods of
  * the interface are taken for others. */
 struct {

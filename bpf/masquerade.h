@@ -25,6 +25,23 @@ static __always_inline bool masquerade_wanted(const struct new_conn *n, const st
 	       addr_equal(&srv->addr, &n->t.saddr, LB_AF_INET6);
 }
 
+/* The address of an interface, where the fib does not tell which one goes with a route (before Linux 6.7): as the kernel's
+ * masquerade, which asks for no more. Of one without an address that of the host. */
+static __noinline int link_source(union lb_addr *source, __u32 ifindex, __u32 af)
+{
+	struct lb_link_source *s;
+
+	for (int i = 0; i < 2; i++) {
+		s = bpf_map_lookup_elem(&lb_link_sources, &ifindex);
+		if (s)
+			*source = af == LB_AF_INET6 ? s->ipv6 : s->ipv4;
+		if (source->d[0] || source->d[1])
+			return 1;
+		ifindex = 0;
+	}
+	return 0;
+}
+
 /* Asks for the address that this host has towards a server. False: the server is the host itself, which answers by way of the
  * host anyway. */
 static __noinline bool masquerade_source(void *ctx, __u32 ifindex, const struct lb_server *srv,
@@ -45,6 +62,8 @@ static __noinline bool masquerade_source(void *ctx, __u32 ifindex, const struct 
 		__builtin_memcpy(source, f.ipv6_src, 16);
 	else
 		source->w[0] = f.ipv4_src;
+	if (unlikely(!source->d[0] && !source->d[1]))
+		link_source(source, f.ifindex, srv->af);
 	return true;
 }
 

@@ -14,7 +14,7 @@
 char _license[] SEC("license")
 = "Dual BSD/GPL";
 
-enum { SOCK_ECONNREFUSED = 111, SOCK_ENOBUFS = 105 };
+enum { SOCK_ECONNREFUSED = 111, SOCK_ENOBUFS = 105, SOCK_EADDRINUSE = 98 };
 
 /* Has the call fail. */
 static __always_inline int sock_refuse(int error)
@@ -193,6 +193,35 @@ int lb_sock_ops(struct bpf_sock_ops *ctx)
 	if (peer)
 		sock_rename(ctx, peer);
 	return SOCK_ALLOW;
+}
+
+/* bind() to a port: a node port is the service's, at all addresses but those of others. What is bound to an IPv6 wildcard may take
+ * IPv4's calls too. */
+static __always_inline int sock_bound(struct bpf_sock *sk, enum lb_af family, bool any)
+{
+	__be16 port = bpf_htons(sk->src_port);
+
+	if (!port || bpf_get_netns_cookie(sk) != lb_sock_home)
+		return SOCK_ALLOW;
+	if (!node_port_service(port, sk->protocol, family) &&
+	    !(any && family == LB_AF_INET6 && node_port_service(port, sk->protocol, LB_AF_INET)))
+		return SOCK_ALLOW;
+	return sock_refuse(SOCK_EADDRINUSE);
+}
+
+SEC("cgroup/post_bind4")
+int lb_sock_bound4(struct bpf_sock *sk)
+{
+	return sock_bound(sk, LB_AF_INET, !sk->src_ip4);
+}
+
+SEC("cgroup/post_bind6")
+int lb_sock_bound6(struct bpf_sock *sk)
+{
+	__u32 first = sk->src_ip6[0], second = sk->src_ip6[1], third = sk->src_ip6[2],
+	      last = sk->src_ip6[3];
+
+	return sock_bound(sk, LB_AF_INET6, !(first | second | third | last));
 }
 
 /* close(): nobody has the socket any more. */

@@ -35,6 +35,8 @@ import { createLog, type Log } from './observe/log.ts'
 import { ProxyMetrics } from './observe/proxy-metrics.ts'
 import { syncDaemons } from './sync/control.ts'
 
+/** So long after everything was read for the first time its remains are cleared away: memory would keep that size. */
+const tidyMs = 500
 const program = basename(process.env.BPVS_ARGV0 ?? 'bpvsd')
 
 function exitStatus(error: unknown): number {
@@ -136,6 +138,7 @@ function serve(serving: Serving, log: Log): void {
     log,
     timers: realTimers,
     makeSource,
+    onReady: () => realTimers.after(tidyMs, () => globalThis.gc?.()),
     status,
     onHealthChecks,
     ...(events === undefined ? {} : { events }),

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '4d57eac8cd2d'
+export const layoutVersion = '67ff03dd3c0b'
 
 /** enum lb_af */
 export const LbAf = {
@@ -764,7 +764,7 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 272
+  static readonly size = 304
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
@@ -796,6 +796,8 @@ export class LbConfigArray extends StructArray {
     pods4Mask: 224,
     pods6: 240,
     pods6Mask: 256,
+    nodePort4: 272,
+    nodePort6: 288,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -803,203 +805,203 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 272, littleEndian)
+    return this.view.getBigUint64(i * 304, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 272, value, littleEndian)
+    this.view.setBigUint64(i * 304, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 272 + 8, littleEndian)
+    return this.view.getUint32(i * 304 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 8, value, littleEndian)
+    this.view.setUint32(i * 304 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 272 + 12, littleEndian)
+    return this.view.getUint32(i * 304 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 12, value, littleEndian)
+    this.view.setUint32(i * 304 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 272 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 304 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 272 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 304 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 272 + 120, littleEndian)
+    return this.view.getUint32(i * 304 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 120, value, littleEndian)
+    this.view.setUint32(i * 304 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 272 + 124, littleEndian)
+    return this.view.getUint32(i * 304 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 124, value, littleEndian)
+    this.view.setUint32(i * 304 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 272 + 128, littleEndian)
+    return this.view.getUint32(i * 304 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 128, value, littleEndian)
+    this.view.setUint32(i * 304 + 128, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 272 + 132, littleEndian)
+    return this.view.getUint32(i * 304 + 132, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 132, value, littleEndian)
+    this.view.setUint32(i * 304 + 132, value, littleEndian)
   }
 
   expireQuiescentTemplate(i: number): number {
-    return this.view.getUint32(i * 272 + 136, littleEndian)
+    return this.view.getUint32(i * 304 + 136, littleEndian)
   }
 
   setExpireQuiescentTemplate(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 136, value, littleEndian)
+    this.view.setUint32(i * 304 + 136, value, littleEndian)
   }
 
   lblcExpiration(i: number): number {
-    return this.view.getUint32(i * 272 + 140, littleEndian)
+    return this.view.getUint32(i * 304 + 140, littleEndian)
   }
 
   setLblcExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 140, value, littleEndian)
+    this.view.setUint32(i * 304 + 140, value, littleEndian)
   }
 
   lblcrExpiration(i: number): number {
-    return this.view.getUint32(i * 272 + 144, littleEndian)
+    return this.view.getUint32(i * 304 + 144, littleEndian)
   }
 
   setLblcrExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 144, value, littleEndian)
+    this.view.setUint32(i * 304 + 144, value, littleEndian)
   }
 
   dropEntry(i: number): number {
-    return this.view.getUint32(i * 272 + 148, littleEndian)
+    return this.view.getUint32(i * 304 + 148, littleEndian)
   }
 
   setDropEntry(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 148, value, littleEndian)
+    this.view.setUint32(i * 304 + 148, value, littleEndian)
   }
 
   dropPacket(i: number): number {
-    return this.view.getUint32(i * 272 + 152, littleEndian)
+    return this.view.getUint32(i * 304 + 152, littleEndian)
   }
 
   setDropPacket(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 152, value, littleEndian)
+    this.view.setUint32(i * 304 + 152, value, littleEndian)
   }
 
   secureTcp(i: number): number {
-    return this.view.getUint32(i * 272 + 156, littleEndian)
+    return this.view.getUint32(i * 304 + 156, littleEndian)
   }
 
   setSecureTcp(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 156, value, littleEndian)
+    this.view.setUint32(i * 304 + 156, value, littleEndian)
   }
 
   amDroprate(i: number): number {
-    return this.view.getUint32(i * 272 + 160, littleEndian)
+    return this.view.getUint32(i * 304 + 160, littleEndian)
   }
 
   setAmDroprate(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 160, value, littleEndian)
+    this.view.setUint32(i * 304 + 160, value, littleEndian)
   }
 
   amemthresh(i: number): number {
-    return this.view.getUint32(i * 272 + 164, littleEndian)
+    return this.view.getUint32(i * 304 + 164, littleEndian)
   }
 
   setAmemthresh(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 164, value, littleEndian)
+    this.view.setUint32(i * 304 + 164, value, littleEndian)
   }
 
   runEstimation(i: number): number {
-    return this.view.getUint32(i * 272 + 168, littleEndian)
+    return this.view.getUint32(i * 304 + 168, littleEndian)
   }
 
   setRunEstimation(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 168, value, littleEndian)
+    this.view.setUint32(i * 304 + 168, value, littleEndian)
   }
 
   markRules(i: number): number {
-    return this.view.getUint32(i * 272 + 172, littleEndian)
+    return this.view.getUint32(i * 304 + 172, littleEndian)
   }
 
   setMarkRules(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 172, value, littleEndian)
+    this.view.setUint32(i * 304 + 172, value, littleEndian)
   }
 
   scheduleIcmp(i: number): number {
-    return this.view.getUint32(i * 272 + 176, littleEndian)
+    return this.view.getUint32(i * 304 + 176, littleEndian)
   }
 
   setScheduleIcmp(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 176, value, littleEndian)
+    this.view.setUint32(i * 304 + 176, value, littleEndian)
   }
 
   natIcmpSend(i: number): number {
-    return this.view.getUint32(i * 272 + 180, littleEndian)
+    return this.view.getUint32(i * 304 + 180, littleEndian)
   }
 
   setNatIcmpSend(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 180, value, littleEndian)
+    this.view.setUint32(i * 304 + 180, value, littleEndian)
   }
 
   masqueradeFirst(i: number): number {
-    return this.view.getUint32(i * 272 + 184, littleEndian)
+    return this.view.getUint32(i * 304 + 184, littleEndian)
   }
 
   setMasqueradeFirst(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 184, value, littleEndian)
+    this.view.setUint32(i * 304 + 184, value, littleEndian)
   }
 
   masqueradeCount(i: number): number {
-    return this.view.getUint32(i * 272 + 188, littleEndian)
+    return this.view.getUint32(i * 304 + 188, littleEndian)
   }
 
   setMasqueradeCount(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 188, value, littleEndian)
+    this.view.setUint32(i * 304 + 188, value, littleEndian)
   }
 
   podsKnown(i: number): number {
-    return this.view.getUint32(i * 272 + 192, littleEndian)
+    return this.view.getUint32(i * 304 + 192, littleEndian)
   }
 
   setPodsKnown(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 192, value, littleEndian)
+    this.view.setUint32(i * 304 + 192, value, littleEndian)
   }
 
   ranges(i: number): number {
-    return this.view.getUint32(i * 272 + 196, littleEndian)
+    return this.view.getUint32(i * 304 + 196, littleEndian)
   }
 
   setRanges(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 196, value, littleEndian)
+    this.view.setUint32(i * 304 + 196, value, littleEndian)
   }
 
   peers(i: number): number {
-    return this.view.getUint32(i * 272 + 200, littleEndian)
+    return this.view.getUint32(i * 304 + 200, littleEndian)
   }
 
   setPeers(i: number, value: number): void {
-    this.view.setUint32(i * 272 + 200, value, littleEndian)
+    this.view.setUint32(i * 304 + 200, value, littleEndian)
   }
 
   pods4(i: number): Uint8Array<ArrayBuffer> {
@@ -1032,6 +1034,22 @@ export class LbConfigArray extends StructArray {
 
   setPods6Mask(i: number, value: Uint8Array): void {
     this.setBytes(i, 256, 16, value)
+  }
+
+  nodePort4(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 272, 16)
+  }
+
+  setNodePort4(i: number, value: Uint8Array): void {
+    this.setBytes(i, 272, 16, value)
+  }
+
+  nodePort6(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 288, 16)
+  }
+
+  setNodePort6(i: number, value: Uint8Array): void {
+    this.setBytes(i, 288, 16, value)
   }
 }
 
@@ -1427,6 +1445,33 @@ export class LbLinkArray extends StructArray {
 
   setMac(i: number, value: Uint8Array): void {
     this.setBytes(i, 4, 6, value)
+  }
+}
+
+/** Array of lb_link_source. */
+export class LbLinkSourceArray extends StructArray {
+  static readonly struct = 'lb_link_source'
+  static readonly size = 32
+  /** Byte offsets; of arrays, of their first element. */
+  static readonly at = {
+    ipv4: 0,
+    ipv6: 16,
+  } as const
+
+  ipv4(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 0, 16)
+  }
+
+  setIpv4(i: number, value: Uint8Array): void {
+    this.setBytes(i, 0, 16, value)
+  }
+
+  ipv6(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 16, 16)
+  }
+
+  setIpv6(i: number, value: Uint8Array): void {
+    this.setBytes(i, 16, 16, value)
   }
 }
 
@@ -2694,7 +2739,7 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 24 },
-  lb_config: { struct: 'lb_config', valueSize: 272 },
+  lb_config: { struct: 'lb_config', valueSize: 304 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -2720,7 +2765,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_links', 'lb_marked_parts', 'lb_peers', 'lb_pod_links', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_link_sources', 'lb_links', 'lb_marked_parts', 'lb_peers', 'lb_pod_links', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2784,7 +2829,7 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 272,
+      size: 304,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
@@ -2815,6 +2860,8 @@ export const layout = {
         { name: 'pods4_mask', offset: 224, type: 'union lb_addr' },
         { name: 'pods6', offset: 240, type: 'union lb_addr' },
         { name: 'pods6_mask', offset: 256, type: 'union lb_addr' },
+        { name: 'node_port4', offset: 272, type: 'union lb_addr' },
+        { name: 'node_port6', offset: 288, type: 'union lb_addr' },
       ],
     },
     lb_conn: {
@@ -2888,6 +2935,13 @@ export const layout = {
       fields: [
         { name: 'flags', offset: 0, type: '__u32' },
         { name: 'mac', offset: 4, type: '__u8[6]' },
+      ],
+    },
+    lb_link_source: {
+      size: 32,
+      fields: [
+        { name: 'ipv4', offset: 0, type: 'union lb_addr' },
+        { name: 'ipv6', offset: 16, type: 'union lb_addr' },
       ],
     },
     lb_list: {
@@ -3267,7 +3321,7 @@ export const layout = {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 24 },
-    lb_config: { struct: 'lb_config', valueSize: 272 },
+    lb_config: { struct: 'lb_config', valueSize: 304 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -3295,6 +3349,7 @@ export const layout = {
     'lb_egress_parts',
     'lb_fragments',
     'lb_ingress_parts',
+    'lb_link_sources',
     'lb_links',
     'lb_marked_parts',
     'lb_peers',
@@ -3305,6 +3360,7 @@ export const layout = {
     'lb_xdp_ports',
   ],
   hashes: {
+    lb_link_sources: { struct: 'lb_link_source', valueSize: 32 },
     lb_links: { struct: 'lb_link', valueSize: 12 },
     lb_peers: { struct: '__u32', valueSize: 4 },
     lb_pod_links: { struct: '__u32', valueSize: 4 },

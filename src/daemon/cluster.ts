@@ -5,6 +5,7 @@
 import type { LocalDetection } from '../model/local-detection.ts'
 import type { KubeNode, NodeAddresses } from '../kube/objects.ts'
 import type { Peers } from '../maps/peers.ts'
+import type { IpAddress } from '../kube/address.ts'
 import { podLinks } from '../kube/local-detection.ts'
 import { SeenRanges } from '../kube/service-ranges.ts'
 import type { KubeVirtualService } from '../kube/virtual-services.ts'
@@ -37,6 +38,7 @@ export class ClusterKeeper {
   readonly #nodePorts = new Set<number>()
   #table: ManagedTable | undefined
   #networks: readonly Prefix[] = []
+  #nodeAddresses: readonly IpAddress[] = []
   /** As ServiceCIDRs say; undefined: there are none. */
   #ranges: readonly Prefix[] | undefined
   #peers: Peers = { own: [], others: [] }
@@ -56,6 +58,7 @@ export class ClusterKeeper {
     this.#table = table
     this.#choosePorts()
     this.#tellPods()
+    this.#tellNodeAddresses()
     this.#tellRanges()
     this.#tellPeers()
   }
@@ -65,6 +68,13 @@ export class ClusterKeeper {
     if (JSON.stringify(networks) === JSON.stringify(this.#networks)) return
     this.#networks = networks
     this.#tellPods()
+  }
+
+  /** Where node ports are served. */
+  setNodePortAddresses(addresses: readonly IpAddress[]): void {
+    if (JSON.stringify(addresses) === JSON.stringify(this.#nodeAddresses)) return
+    this.#nodeAddresses = addresses
+    this.#tellNodeAddresses()
   }
 
   /** Interfaces came or went. */
@@ -109,6 +119,13 @@ export class ClusterKeeper {
         networks: this.#networks,
         ...(links === undefined ? {} : { links: podLinks(pods, host.listInterfaces()) }),
       })
+    })
+  }
+
+  #tellNodeAddresses(): void {
+    const first = (family: 4 | 6) => this.#nodeAddresses.find((ip) => ip.family === family)?.address
+    this.#try('addresses of node ports', (table) => {
+      table.setNodePortAddresses({ ipv4: first(4), ipv6: first(6) })
     })
   }
 

@@ -58,6 +58,8 @@ export interface DaemonParts {
   readonly status: ProxyStatus
   /** Services whose ports tell load balancers of this node's endpoints: all that there are. */
   readonly onHealthChecks: (checks: readonly HealthCheck[], addresses: readonly IpAddress[]) => void
+  /** Once: the first time that the table has what is wanted. */
+  readonly onReady?: () => unknown
   /** Where owners of objects are told something; absent: nowhere. */
   readonly events?: EventSink
 }
@@ -193,6 +195,7 @@ export class Daemon {
     const timeouts = timeoutsOf(this.#kubeProxy.configuration)
     if (Object.values(timeouts).some((seconds) => seconds > 0)) table.setTimeouts(timeouts)
     this.#cluster.setNetworks(this.#context.podNetworks)
+    this.#cluster.setNodePortAddresses(this.#context.options.nodePortAddresses)
     this.#cluster.setTable(table)
     return table
   }
@@ -210,6 +213,7 @@ export class Daemon {
     if (changed.includes(true)) this.#translator.configure(this.#context.options)
     this.#cluster.setNodes(node, nodes)
     this.#cluster.setNetworks(this.#context.podNetworks)
+    this.#cluster.setNodePortAddresses(this.#context.options.nodePortAddresses)
     this.#cluster.setServiceCidrs(serviceCidrs)
     status.setNodeEligible(node?.eligible ?? false)
     status.changed(set, removed)
@@ -267,6 +271,7 @@ export class Daemon {
     if (this.#ready) return
     this.#ready = true
     this.#log.info(fields, 'ready')
+    this.#parts.onReady?.()
   }
 
   /**
@@ -303,6 +308,7 @@ export class Daemon {
   #readAddresses(): boolean {
     if (!this.#context.setAddresses(this.#host.localAddresses())) return false
     this.#translator.configure(this.#context.options)
+    this.#cluster.setNodePortAddresses(this.#context.options.nodePortAddresses)
     return true
   }
 

@@ -45,6 +45,7 @@ export type ManagedTable = Pick<
   | 'settings'
   | 'changeSettings'
   | 'setTimeouts'
+  | 'setNodePortAddresses'
   | 'setPods'
   | 'setServiceRanges'
   | 'setPeers'

@@ -38,6 +38,8 @@ export class Reconciler {
   readonly #failures = new News<Failure>()
   #table: ManagedTable
   #desired: readonly DesiredService[] | undefined
+  /** How many servers that is. */
+  #servers = 0
   /** Generation at which the table was as wanted; undefined: not known to be. */
   #seen: bigint | undefined
   #retry: { cancel(): void } | undefined
@@ -55,6 +57,9 @@ export class Reconciler {
   /** A new desired state: applied at once. `changes`: how it differs from the last. */
   submit(desired: readonly DesiredService[], changes?: DesiredChanges): void {
     this.#desired = desired
+    // To count anew what thousands of services have would take longer than most changes.
+    if (changes === undefined) this.#servers = serversOf(desired)
+    else this.#servers += serversOf(changes.added) - serversOf(changes.dropped)
     this.#retryMs = firstRetryMs
     this.#apply('applied', changes)
   }
@@ -91,8 +96,7 @@ export class Reconciler {
       const result = this.#table.apply(this.#source, desired, changes, this.#drainLimitS)
       this.#note(before, result)
       const tookMs = this.#timers.now() - started
-      const servers = desired.reduce((sum, service) => sum + service.servers.length, 0)
-      const size = { services: desired.length, servers, failed: result.failed.length }
+      const size = { services: desired.length, servers: this.#servers, failed: result.failed.length }
       this.#onApplied?.(tookMs, size)
       this.#report(what, size, result, tookMs)
       this.#reportFailures(result.failed.map(({ key, error }) => ({ service: serviceText(key), err: error })))
@@ -141,4 +145,8 @@ export class Reconciler {
     this.#retry = this.#timers.after(this.#retryMs, () => this.#apply('retried'))
     this.#retryMs = Math.min(this.#retryMs * 2, lastRetryMs)
   }
+}
+
+function serversOf(services: readonly DesiredService[]): number {
+  return services.reduce((sum, service) => sum + service.servers.length, 0)
 }

@@ -13,6 +13,7 @@ import { totalRates, zeroTotalRates } from '../maps/rates.ts'
 import { addTotal, laneCounters, newSums, toCounters, zeroTotal } from '../maps/stats.ts'
 import { readServiceConfig } from '../maps/records.ts'
 import { type Peers, writePeers } from '../maps/peers.ts'
+import { type NodePortAddresses, writeNodePortAddresses } from '../maps/node-ports.ts'
 import { type PodsKnown, writePods } from '../maps/pods.ts'
 import { writeServiceRanges } from '../maps/service-ranges.ts'
 import { readSettings, writeSettings } from '../maps/settings.ts'
@@ -234,6 +235,10 @@ export class KernelTable implements ReconcilingTable {
 
   refreshSources(): void {
     this.#handles.withLock(() => refreshSources(this.#maps))
+  }
+
+  setNodePortAddresses(addresses: NodePortAddresses): void {
+    this.#edit(({ maps }) => writeNodePortAddresses(maps, addresses), Boolean)
   }
 
   setPods(pods: PodsKnown): void {

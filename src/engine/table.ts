@@ -6,6 +6,7 @@
  * with the codes named at each method; the table is unchanged when a method throws.
  */
 import type { Peers } from '../maps/peers.ts'
+import type { NodePortAddresses } from '../maps/node-ports.ts'
 import type { PodsKnown } from '../maps/pods.ts'
 import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
@@ -105,6 +106,8 @@ export interface ApplyResult {
 export interface ReconcilingTable extends Table {
   /** Sees to it that tunnels begin at the addresses that the host has now, where the kernel leaves that to user space. NATIVE. */
   refreshSources(): void
+  /** At which addresses node ports are served, of each family one: sockets of the host mind them. INVALID. */
+  setNodePortAddresses(addresses: NodePortAddresses): void
   /** How packets of the cluster's pods are known from now on. INVALID, NATIVE. */
   setPods(pods: PodsKnown): void
   /**

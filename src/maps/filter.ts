@@ -14,6 +14,7 @@ import type { TableMaps } from './table-maps.ts'
 
 /** Endpoints hashed in one call. */
 const BATCH = 16384
+const FIRST_BATCH = 16
 /** A service by mark takes any protocol. */
 const ALL_PROTOCOLS = [6, 17, 132] as const
 
@@ -141,7 +142,8 @@ function protocolsOf(service: ServiceName): readonly number[] {
 
 /** Collects endpoints and hashes them many at a time; the bit is the last of `stride` words of each result. */
 class EndpointBatch {
-  readonly #packed = new Uint8Array(BATCH * ENDPOINT_SIZE)
+  /** Most batches are of a few endpoints, and there are thousands of them. */
+  #packed = new Uint8Array(FIRST_BATCH * ENDPOINT_SIZE)
   readonly #hash: (packed: Uint8Array) => Uint32Array
   readonly #stride: number
   readonly #take: (bit: number) => void
@@ -154,8 +156,15 @@ class EndpointBatch {
   }
 
   add(pack: (packed: Uint8Array, index: number) => void): void {
+    if (this.#count * ENDPOINT_SIZE === this.#packed.length) this.#grow()
     pack(this.#packed, this.#count++)
     if (this.#count === BATCH) this.flush()
+  }
+
+  #grow(): void {
+    const packed = new Uint8Array(Math.min(4 * this.#packed.length, BATCH * ENDPOINT_SIZE))
+    packed.set(this.#packed)
+    this.#packed = packed
   }
 
   flush(): void {

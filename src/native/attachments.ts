@@ -21,7 +21,7 @@ import {
   updateLink,
   usingFd,
 } from './shim.ts'
-import { Links, XdpPorts } from './link-maps.ts'
+import { Links, LinkSources, XdpPorts } from './link-maps.ts'
 
 /** Which interfaces get our programs. Patterns are names with * for any characters; exclusion wins. */
 export interface AttachPolicy {
@@ -150,6 +150,7 @@ export class Attachments {
   sync(policy: AttachPolicy = defaultPolicy): SyncResult {
     openLoopback()
     const present = listInterfaces()
+    new LinkSources(this.#dir).tell(present)
     const chosen = present.filter((device) => isMarkVeth(device) || wanted(policy, device.name))
     const keep = new Map(chosen.map((device) => [device.ifindex, device]))
     const stale = new Set(

@@ -1,6 +1,8 @@
-/** What user space tells the datapath of interfaces: lb_xdp_ports, lb_links and lb_pod_links. */
+/** What user space tells the datapath of interfaces: lb_xdp_ports, lb_links, lb_link_sources and lb_pod_links. */
 import { join } from 'node:path'
-import { LbLinkArray, LbLinkFlag } from '../abi/generated.ts'
+import { networkInterfaces } from 'node:os'
+import { LbLinkArray, LbLinkFlag, LbLinkSourceArray } from '../abi/generated.ts'
+import { writeAddress } from '../model/address.ts'
 import type { NetworkInterface } from './interfaces.ts'
 import { PinnedHash } from './pinned-hash.ts'
 import { mapPin } from './pins.ts'
@@ -55,6 +57,41 @@ export class Links {
 
   forget(ifindex: number): void {
     this.#map.delete(keyOf(ifindex))
+  }
+}
+
+/** Addresses by the name of an interface, as os.networkInterfaces() lists them. */
+type Addresses = Readonly<Record<string, readonly { readonly address: string; readonly family: string }[] | undefined>>
+
+/** What the host sends from by each interface, where the kernel does not tell the programs: before 6.7. */
+export class LinkSources {
+  readonly #map: PinnedHash
+
+  constructor(dir: string) {
+    this.#map = new PinnedHash(join(dir, mapPin('lb_link_sources')), 4)
+  }
+
+  /** Notes the first address of each family of each interface, and under 0 that of the first interface that has one. NATIVE. */
+  tell(links: readonly NetworkInterface[], addresses: Addresses = networkInterfaces()): void {
+    const named = links.filter(({ loopback }) => !loopback)
+    for (const { ifindex, name } of named) this.#set(ifindex, addresses[name] ?? [])
+    this.#set(
+      0,
+      named.flatMap(({ name }) => addresses[name] ?? []),
+    )
+    const known = new Set([0, ...named.map(({ ifindex }) => ifindex)])
+    for (const key of this.#map.keys()) if (!known.has(new Uint32Array(key.buffer)[0] ?? 0)) this.#map.delete(key)
+  }
+
+  #set(ifindex: number, addresses: readonly { readonly address: string; readonly family: string }[]): void {
+    const source = new LbLinkSourceArray(new ArrayBuffer(LbLinkSourceArray.size))
+    for (const family of [4, 6] as const) {
+      const own = addresses.find((each) => each.family === `IPv${family}` && !each.address.startsWith('fe80:'))
+      if (own !== undefined) writeAddress(source.u8, family === 4 ? 0 : LbLinkSourceArray.at.ipv6, own.address, family)
+    }
+    const before = new Uint8Array(LbLinkSourceArray.size)
+    if (this.#map.get(keyOf(ifindex), before) && before.every((byte, i) => byte === source.u8[i])) return
+    this.#map.set(keyOf(ifindex), source.u8, `interface ${ifindex}`)
   }
 }
 

@@ -48,6 +48,8 @@ const HOOKS = {
   recvmsg6: ['lb_sock_recvmsg6', 20],
   getpeername4: ['lb_sock_getpeername4', 29],
   getpeername6: ['lb_sock_getpeername6', 30],
+  post_bind4: ['lb_sock_bound4', 12],
+  post_bind6: ['lb_sock_bound6', 13],
   sock_release: ['lb_sock_release', 34],
 } as const
 export type SocketHook = keyof typeof HOOKS

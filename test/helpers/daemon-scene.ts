@@ -73,6 +73,7 @@ export class Scene {
   readonly metrics = new ProxyMetrics(0)
   healthChecks: readonly HealthCheck[] = []
   readonly events: KubeEvent[] = []
+  readies = 0
   readonly daemon: Daemon
   callbacks: SourceCallbacks | undefined
   reloads = 0
@@ -93,6 +94,7 @@ export class Scene {
       onHealthChecks: (checks) => {
         this.healthChecks = checks
       },
+      onReady: () => this.readies++,
       events: { record: (event) => this.events.push(event) },
       makeSource: (callbacks) => {
         this.callbacks = callbacks

@@ -275,6 +275,14 @@ const matrix: readonly Difference[] = [
     found: /^local\+remote as .*, recorded remote as /,
   },
   {
+    name: 'loopback-node-ports',
+    recording: 'kube-matrix',
+    scenario: 'nftables-base',
+    what: /^node nodePort-loopback \S+ (both|remote|self),/,
+    cases: 40,
+    found: /^(local|remote).* as .*, recorded refused$/,
+  },
+  {
     name: 'free-port',
     recording: 'kube-matrix',
     scenario: 'ipvs-base',
@@ -295,7 +303,7 @@ const matrix: readonly Difference[] = [
     recording: 'kube-matrix',
     scenario: 'ipvs-base',
     what: /^(pod|node) \S+ etp (both|remote|self),/,
-    cases: 56,
+    cases: 60,
     found: /^(local|remote).* as .*, recorded (local|remote) as /,
   },
 ]

@@ -7,6 +7,7 @@ import type { TakenPorts } from '../../src/model/masquerade-ports.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type { Peers } from '../../src/maps/peers.ts'
+import type { NodePortAddresses } from '../../src/maps/node-ports.ts'
 import type { PodsKnown } from '../../src/maps/pods.ts'
 import type { ServiceRanges } from '../../src/maps/service-ranges.ts'
 import { initialSettings, type Settings, type SettingsChange } from '../../src/model/settings.ts'
@@ -106,11 +107,16 @@ export class FakeTable implements ManagedTable {
   }
 
   /** Of every call, in order. */
+  readonly nodePortAddresses: NodePortAddresses[] = []
   readonly pods: PodsKnown[] = []
   readonly serviceRanges: ServiceRanges[] = []
 
   setPods(pods: PodsKnown): void {
     this.pods.push(pods)
+  }
+
+  setNodePortAddresses(addresses: NodePortAddresses): void {
+    this.nodePortAddresses.push(addresses)
   }
 
   setServiceRanges(prefixes: readonly Prefix[], known: boolean): void {

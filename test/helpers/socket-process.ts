@@ -1,6 +1,7 @@
 /** The process of a SocketUser (socket-user.ts): sockets that do what they are told, in its namespace and control group. */
 import { createSocket, type RemoteInfo, type Socket as DatagramSocket } from 'node:dgram'
-import { connect, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
+import { once } from 'node:events'
 import type { SocketCall, SocketReply, SocketView } from './socket-user.ts'
 
 interface Stream {
@@ -151,6 +152,20 @@ async function storm({ address = '', port = 0, count = 0 }: SocketCall): Promise
   return answered
 }
 
+/** Binds, and lets go again. Throws the code of what went wrong. */
+async function bind({ protocol = 'tcp', address = '', port = 0 }: SocketCall): Promise<void> {
+  const socket = protocol === 'tcp' ? createServer() : createSocket(address.includes(':') ? 'udp6' : 'udp4')
+  const bound = once(socket, 'listening')
+  if ('listen' in socket) socket.listen({ host: address, port })
+  else socket.bind(port, address)
+  try {
+    await bound
+  } catch (error) {
+    throw new Error((error as NodeJS.ErrnoException).code)
+  }
+  await new Promise<void>((resolve) => socket.close(() => resolve()))
+}
+
 async function answer(call: SocketCall): Promise<SocketView | undefined> {
   const { what, id = 0 } = call
   switch (what) {
@@ -168,6 +183,9 @@ async function answer(call: SocketCall): Promise<SocketView | undefined> {
       return { id: await storm(call), error: undefined, remote: '', local: '', received: [] }
     case 'look':
       return view(id)
+    case 'bind':
+      await bind(call)
+      return undefined
     case 'close':
       await close(id)
       return undefined

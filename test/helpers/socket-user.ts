@@ -20,9 +20,10 @@ export interface SocketView {
 
 export interface SocketCall {
   readonly call: number
-  readonly what: 'stream' | 'datagrams' | 'connect' | 'send' | 'look' | 'close' | 'storm'
+  readonly what: 'stream' | 'datagrams' | 'connect' | 'send' | 'look' | 'close' | 'storm' | 'bind'
   readonly id?: number
   readonly family?: 4 | 6
+  readonly protocol?: 'tcp' | 'udp'
   readonly address?: string
   readonly localAddress?: string
   readonly port?: number
@@ -135,6 +136,15 @@ export class SocketUser {
   /** Opens so many TCP connections, some at a time, and closes each once its server said a word. How many were answered. */
   async storm(address: string, port: number, count: number): Promise<number> {
     return (await this.#one({ what: 'storm', address, port, count })).id
+  }
+
+  /** Binds a socket to an address and port, a stream also listens; then closes it. The error, if it could not. */
+  async bind(protocol: 'tcp' | 'udp', address: string, port: number): Promise<string | undefined> {
+    const { error } = await this.#ask({ what: 'bind', protocol, address, port }).then(
+      () => ({ error: undefined }),
+      (error: Error) => ({ error: error.message }),
+    )
+    return error
   }
 
   async close(id: number): Promise<void> {

@@ -97,16 +97,16 @@ export class SourceScene {
   /** Follows, and waits for the first whole state. */
   async start(): Promise<void> {
     this.source.start()
-    await waitFor('the first whole state', () => this.complete, 20_000)
+    await waitFor('the first whole state', () => this.complete)
   }
 
   /** Waits until exactly these objects are known, with these endpoints. */
   knows(what: string, objects: Readonly<Record<string, readonly string[]>>): Promise<true> {
     const wanted = JSON.stringify(Object.entries(objects).sort())
-    return waitFor(`${what}: ${wanted}`, () => JSON.stringify([...this.objects].sort()) === wanted, 20_000)
+    return waitFor(`${what}: ${wanted}`, () => JSON.stringify([...this.objects].sort()) === wanted)
   }
 
   watching(): Promise<true> {
-    return waitFor('watches of all kinds', () => this.server.watches === 4, 20_000)
+    return waitFor('watches of all kinds', () => this.server.watches === 4)
   }
 }

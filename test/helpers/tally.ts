@@ -79,14 +79,6 @@ export class Tally {
 
   /** Asserts that nothing differs but by intent, and tells the run of tests what was counted. */
   end(t: Test): void {
-    const unmatched = this.tell(t)
-    t.ok(this.#scenarios.size > 0, `${this.#recording}: there was something to compare with`)
-    t.same(unmatched, [], `${this.#recording}: every case is answered as recorded, or differs by intent`)
-    t.same(this.#stale(), [], `${this.#recording}: what is to differ by intent does`)
-  }
-
-  /** Tells the run of tests what was counted; returns what differs and is not known to, nor was played. */
-  tell(t: Test): string[] {
     const unmatched: string[] = []
     for (const [scenario, cases] of this.#scenarios) {
       for (const step of this.#answered(scenario)) {
@@ -97,7 +89,9 @@ export class Tally {
       }
       t.comment(formatScenarioCount(this.#count(scenario, cases)))
     }
-    return unmatched
+    t.ok(this.#scenarios.size > 0, `${this.#recording}: there was something to compare with`)
+    t.same(unmatched, [], `${this.#recording}: every case is answered as recorded, or differs by intent`)
+    t.same(this.#stale(), [], `${this.#recording}: what is to differ by intent does`)
   }
 
   #explanation(scenario: string, what: string, found: readonly string[]): Difference | undefined {

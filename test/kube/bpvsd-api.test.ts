@@ -15,7 +15,7 @@ import { saveFormat } from './save-format.ts'
 
 const deadlineMs = 60_000
 
-t.setTimeout(240_000)
+t.setTimeout(600_000)
 
 interface Teardown {
   teardown(handler: () => Promise<void>): void

@@ -13,7 +13,7 @@ import { Swarm, type SwarmResult } from '../helpers/swarm.ts'
 import { needsRoot, ports, type TestNet, topology, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(280_000)
+t.setTimeout(600_000)
 
 const clients = 8
 const edited = [virtual('10.96.0.1', 80), virtual('fd00:96::1', 80)] as const
@@ -221,7 +221,7 @@ t.test(
     const removals = async (): Promise<void> => {
       for (let n = 1; n <= 6; n++) {
         await waitFor('traffic', () => swarm.answered > n * 2_500 || !swarm.running, 120_000)
-        await waitFor('a server to spare', () => !swarm.running || doomed.remove(scene.restless[n % 2]!), 30_000)
+        await waitFor('a server to spare', () => !swarm.running || doomed.remove(scene.restless[n % 2]!))
       }
     }
     await Promise.all([editByEngine(bound(scene), swarm), editByCommand(bound(scene), swarm), removals()])

@@ -12,7 +12,7 @@ import { Director, serverAt, total, virtual } from '../helpers/director.ts'
 import { dnsName, needsRoot, ports, type TestNet, topology, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(280_000)
+t.setTimeout(600_000)
 
 const patienceMs = 60_000
 const vip = { web: '10.96.0.10', web6: 'fd00:96::10', dns: '10.96.0.20', echo: '10.96.0.30' } as const
@@ -247,7 +247,7 @@ t.test(
     t.same(monotony.steps, [], `no counter stepped back in ${monotony.samples} looks`)
     t.match(await client.call('ping', 'value' in opened ? opened.value.id : 0, 'hello'), { value: /server/ })
     const udp = () => director.service(virtual(vip.dns, services.dns.port, 'udp')).servers
-    await waitFor('the new programs to end connections', () => udp().every(({ inactive }) => inactive === 0), 30_000)
+    await waitFor('the new programs to end connections', () => udp().every(({ inactive }) => inactive === 0))
     t.same(director.check(), [])
     await daemon.end('SIGTERM')
   },

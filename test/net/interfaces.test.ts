@@ -6,7 +6,7 @@ import { Director, virtual } from '../helpers/director.ts'
 import { needsRoot, ports, topology, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(240_000)
+t.setTimeout(600_000)
 
 const index = 900
 
@@ -50,7 +50,7 @@ t.test('an interface is attached when it comes and forgotten when it goes', { sk
   for (let round = 1; round <= 2; round++) {
     await plug()
     const all = [...hooks, 'pod0 egress tcx', 'pod0 ingress tcx'].sort()
-    await waitFor('programs on the new interface', () => director.hooks().join() === all.join(), 20_000)
+    await waitFor('programs on the new interface', () => director.hooks().join() === all.join())
     for (const address of ['10.96.0.1', 'fd00:96::1']) {
       const before = director.service(virtual(address, 80)).counters.conns
       for (let n = 0; n < 4; n++) {
@@ -63,7 +63,7 @@ t.test('an interface is attached when it comes and forgotten when it goes', { sk
     }
     t.equal(pinned().length, 2)
     await net.topology.must('director', 'ip', ['link', 'del', 'pod0'])
-    await waitFor('its links to go', () => pinned().length === 0, 20_000)
+    await waitFor('its links to go', () => pinned().length === 0)
     t.same(director.hooks(), hooks, 'the others stay attached')
   }
   t.equal(daemon.lines.filter(({ msg, interface: name }) => msg === 'attached' && name === 'pod0').length, 4)

@@ -322,7 +322,7 @@ function audiences(family: Family): Row[] {
 }
 
 t.test('masquerade and policies', { skip: needsRoot }, async (t) => {
-  t.setTimeout(240_000)
+  t.setTimeout(600_000)
   const datapath = await Datapath.open(t)
   await testRows(t, datapath, [
     ...both.flatMap((family) =>

@@ -17,11 +17,13 @@ t.test('until Kubernetes has told of everything, what an earlier bpvsd made of i
   scene.callbacks?.onChanges({ ...changes, set: [service, slice], complete: false })
   t.same(scene.table.lines('kubernetes'), [`${key(1)} -> 10.0.1.1:8080`, `${key(2)} -> `])
   t.same(scene.log.of('ready'), [])
+  t.equal(scene.readies, 0)
   scene.callbacks?.onChanges({ ...changes, set: [], complete: true })
   t.same(scene.table.lines(), [`${key(1)} -> 10.0.1.1:8080`, `${key(3)} -> `])
   t.match(scene.log.of('ready'), [{ services: 1, complete: true }])
   scene.callbacks?.onChanges({ ...changes, set: [], removed: ['Service default/web1'], complete: true })
   t.same(scene.table.lines('kubernetes'), [])
+  t.equal(scene.readies, 1)
 })
 
 t.test('our Node and the addresses of the host decide about node ports and local endpoints', async (t) => {
@@ -121,4 +123,25 @@ t.test('ServiceCIDRs are ranges of which all is known; without them what was see
   const serviceCidrs = [{ family: 4, address: '10.96.0.0', length: 12 }] as const
   scene.callbacks?.onChanges({ ...changes, set: [], serviceCidrs })
   t.same(ranges(), { prefixes: serviceCidrs, known: true })
+})
+
+t.test('how much there is is told rightly after every change', async (t) => {
+  const scene = new Scene([], kubernetes)
+  scene.first = undefined
+  scene.daemon.start()
+  const change = { removed: [], node: undefined, complete: true }
+  const both = [web(1, 3), web(2, 2)].flatMap(({ service, slice }) => [service, slice])
+  scene.callbacks?.onChanges({ ...change, set: both })
+  scene.callbacks?.onChanges({ ...change, set: [web(1, 7).slice] })
+  scene.callbacks?.onChanges({ ...change, set: [], removed: ['EndpointSlice default/web2'] })
+  scene.callbacks?.onChanges({ ...change, set: [], removed: ['Service default/web1'] })
+  t.same(
+    scene.log.of('applied').map(({ services, servers }) => [services, servers]),
+    [
+      [2, 5],
+      [2, 9],
+      [2, 7],
+      [1, 0],
+    ],
+  )
 })

@@ -116,7 +116,8 @@ export const fields = {
     type: 'bool',
     default: true,
     flag: 'iptables-localhost-nodeports',
-    ignored: 'node ports are not served on loopback addresses',
+    ignored:
+      'with `socket` node ports are served on loopback addresses, to processes of the node alone; without, they are not',
   },
   'iptables.syncPeriod': { type: 'duration', default: 30 * s, flag: 'iptables-sync-period', ignored: noRules },
   'iptables.minSyncPeriod': { type: 'duration', default: s, flag: 'iptables-min-sync-period', ignored: noRules },
