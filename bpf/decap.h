@@ -16,6 +16,7 @@
 struct envelope {
 	union lb_addr saddr, daddr; /* outer, as keys of lb_peers */
 	__u32 room;                 /* bytes of the outer headers */
+	__u8 proto;                 /* what follows the outer IP header */
 };
 
 static __always_inline __u32 peer_find(const union lb_addr *addr)
@@ -26,24 +27,25 @@ static __always_inline __u32 peer_find(const union lb_addr *addr)
 }
 
 /* Reads the outer IP header, which is followed at once by what it says. False: it is not so, or is broken. */
-static __always_inline bool envelope_outer(struct __sk_buff *skb, struct envelope *e, enum lb_af af,
-					   __u8 *proto)
+static __always_inline bool envelope_outer(struct __sk_buff *skb, struct envelope *e, enum lb_af af)
 {
 	if (af == LB_AF_INET) {
 		struct iphdr ip;
 
-		if (bpf_skb_load_bytes(skb, L3_OFF, &ip, sizeof(ip)) || *(__u8 *)&ip != 0x45 ||
-		    ip.frag_off & bpf_htons(IP_FRAGMENT) || ip_header_sum(&ip) != 0xffff)
+		if (bpf_skb_load_bytes(skb, L3_OFF, &ip, sizeof(ip)))
+			return false;
+		e->proto = ip.protocol;
+		if (*(__u8 *)&ip != 0x45 || ip.frag_off & bpf_htons(IP_FRAGMENT) ||
+		    ip_header_sum(&ip) != 0xffff)
 			return false;
 		e->saddr.w[2] = e->daddr.w[2] = bpf_htonl(0xffff);
 		e->saddr.w[3] = ip.saddr;
 		e->daddr.w[3] = ip.daddr;
 		e->room = sizeof(ip);
-		*proto = ip.protocol;
 		return true;
 	}
 	e->room = sizeof(struct ipv6hdr);
-	return !bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct ipv6hdr, nexthdr), proto, 1) &&
+	return !bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct ipv6hdr, nexthdr), &e->proto, 1) &&
 	       !bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct ipv6hdr, saddr), &e->saddr, 32);
 }
 
@@ -54,13 +56,12 @@ static __always_inline bool envelope_read(struct __sk_buff *skb, struct envelope
 		struct udphdr udp;
 		__u8 gue[GUE_HDR];
 	} h;
-	__u8 proto;
 
-	if (!envelope_outer(skb, e, af, &proto))
+	if (!envelope_outer(skb, e, af))
 		return false;
-	if (proto == ipip_protocol(af))
+	if (e->proto == ipip_protocol(af))
 		return true;
-	if (proto != IPPROTO_UDP || bpf_skb_load_bytes(skb, L3_OFF + e->room, &h, sizeof(h)) ||
+	if (e->proto != IPPROTO_UDP || bpf_skb_load_bytes(skb, L3_OFF + e->room, &h, sizeof(h)) ||
 	    h.udp.dest != bpf_htons(GUE_PORT) || h.gue[0] || h.gue[1] != ipip_protocol(af) ||
 	    h.gue[2] || h.gue[3])
 		return false;
@@ -102,14 +103,15 @@ static __always_inline bool inner_is_ours(struct __sk_buff *skb, __u32 at, enum 
 	       endpoint_is_tunnelled(&q, h.proto, ports);
 }
 
-/* PACKET_NEXT: the packet was taken out. NOT_OURS: it is the stack's, as it came. */
+/* PACKET_NEXT: the packet was taken out. NOT_OURS: it is the stack's, as it came. OPEN_NEXT: so it is, if the part that opens does
+ * not refuse it (range.h). */
 static __always_inline int decap(struct __sk_buff *skb, enum lb_af af)
 {
 	struct envelope e = {};
 
 	if (!envelope_read(skb, &e, af) || peer_find(&e.daddr) != LB_PEER_OWN ||
 	    !inner_is_ours(skb, L3_OFF + e.room, af))
-		return NOT_OURS;
+		return e.proto == IPPROTO_UDP ? OPEN_NEXT : NOT_OURS;
 	if (peer_find(&e.saddr) != LB_PEER_OTHER)
 		return act_drop(HOOK_INGRESS, LB_DROP_PEER);
 	if (bpf_skb_adjust_room(skb, -(__s32)e.room, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
