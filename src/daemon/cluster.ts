@@ -41,6 +41,8 @@ export class ClusterKeeper {
   #nodeAddresses: readonly IpAddress[] = []
   /** As ServiceCIDRs say; undefined: there are none. */
   #ranges: readonly Prefix[] | undefined
+  #node: KubeNode | undefined
+  #nodes: NodeAddresses | undefined
   #peers: Peers = { own: [], others: [] }
 
   constructor(options: ClusterOptions) {
@@ -91,6 +93,9 @@ export class ClusterKeeper {
 
   /** Our Node and all nodes, whose tunnels are taken; undefined: they are not known, and none is. */
   setNodes(node: KubeNode | undefined, nodes: NodeAddresses | undefined): void {
+    if (node === this.#node && nodes === this.#nodes) return
+    this.#node = node
+    this.#nodes = nodes
     const others = Object.entries(nodes ?? {}).flatMap(([name, addresses]) => (name === node?.name ? [] : addresses))
     const peers = others.length === 0 ? { own: [], others } : { own: node?.addresses ?? [], others }
     if (JSON.stringify(peers) === JSON.stringify(this.#peers)) return

@@ -34,7 +34,7 @@ export class NodeContext {
   }
 
   get options(): TranslateOptions {
-    return this.#options
+    return this.#nodes === undefined ? this.#options : { ...this.#options, nodes: this.#nodes }
   }
 
   /** Of this node's pods, or of all, as far as they are known by their addresses. */
@@ -48,11 +48,11 @@ export class NodeContext {
     return this.#update()
   }
 
-  /** Of all nodes; undefined: they are not known. True if that changed the options. */
+  /** Of all nodes, the same object as long as they are the same; undefined: they are not known. True if that changed the options. */
   setNodes(nodes: NodeAddresses | undefined): boolean {
-    if (nodes === this.#nodes) return false
+    const changed = nodes !== this.#nodes
     this.#nodes = nodes
-    return this.#update()
+    return changed
   }
 
   /** Addresses of the host's interfaces. True if that changed the options. */
@@ -82,7 +82,6 @@ export class NodeContext {
       primaryAddresses: primaries,
       masqueradeAll,
       knowsPods: knowsPods(pods, this.#node),
-      ...(this.#nodes === undefined ? {} : { nodes: this.#nodes }),
     }
   }
 }
