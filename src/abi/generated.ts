@@ -307,7 +307,8 @@ export const LbVerdict = {
   DROP_NO_LOCAL: 25,
   DROP_SOURCE: 26,
   DROP_NO_MASQUERADE: 27,
-  VERDICT_MAX: 28,
+  MASQUERADED: 28,
+  VERDICT_MAX: 29,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -340,6 +341,7 @@ export const lbVerdictNames: readonly string[] = [
   'DROP_NO_LOCAL',
   'DROP_SOURCE',
   'DROP_NO_MASQUERADE',
+  'MASQUERADED',
 ]
 
 /** Array of lb_book. */
@@ -3286,7 +3288,8 @@ export const layout = {
       LB_DROP_NO_LOCAL: 25,
       LB_DROP_SOURCE: 26,
       LB_DROP_NO_MASQUERADE: 27,
-      LB_VERDICT_MAX: 28,
+      LB_MASQUERADED: 28,
+      LB_VERDICT_MAX: 29,
     },
   },
   maps: {
