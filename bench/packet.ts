@@ -3,6 +3,8 @@ import { setImmediate as breathe } from 'node:timers/promises'
 import { type BenchRun, benchMain } from './common/main.ts'
 import { type Bar, formatTable } from './common/report.ts'
 import { type Case, type Floor, fullScale, listCases, quickScale, type Scale } from './packet/cases.ts'
+import { foreignBar, foreignHead, foreignLine, foreignRow, measureForeign } from './packet/foreign.ts'
+import { masqueradeHead, masqueradeLine, masqueradeRow, measureMasquerade } from './packet/masquerade.ts'
 import { measureMethods, methodBar, methodHead, methodLine, methodRow } from './packet/methods.ts'
 import { Measurement, type Sample } from './packet/measure.ts'
 import { buildNetwork, describeNetwork } from './packet/network.ts'
@@ -89,7 +91,8 @@ async function measureRounds(run: BenchRun, scale: Scale, rigOf: (one: Case) => 
   }
 }
 
-async function measure(run: BenchRun): Promise<Bar[]> {
+/** The rows that every hook, family and number of services has. */
+async function measureCases(run: BenchRun): Promise<Bar[]> {
   const scale = run.options.quick ? quickScale : fullScale
   const rounds = run.options.rounds ?? scale.rounds
   const rigOf = await makeRigs(run, scale)
@@ -99,16 +102,31 @@ async function measure(run: BenchRun): Promise<Bar[]> {
   for (const floor of samples.floors) run.report.add(floorLine(floor))
   run.show('Nanoseconds per packet, and against the floor', formatTable(caseHead, results.map(caseRow)))
   run.show('Floors alone', formatTable(floorHead, samples.floors.map(floorRow)))
-  const schedulers = await measureSchedulers(run, run.options.quick)
+  return results.flatMap(barsOf)
+}
+
+async function measure(run: BenchRun): Promise<Bar[]> {
+  const { quick } = run.options
+  const bars = await measureCases(run)
+  const schedulers = await measureSchedulers(run, quick)
   for (const result of schedulers) run.report.add(schedulerLine(result))
   run.show(
     'A new connection, by scheduler and servers, in nanoseconds',
     formatTable(schedulerHead, schedulers.map(schedulerRow)),
   )
-  const methods = await measureMethods(run, run.options.quick)
+  const methods = await measureMethods(run, quick)
   for (const result of methods) run.report.add(methodLine(result))
   run.show('A packet of an open connection, by forwarding method', formatTable(methodHead, methods.map(methodRow)))
-  return [...results.flatMap(barsOf), ...methods.flatMap(methodBar), ...schedulers.map(schedulerBar)]
+  const masqueraded = await measureMasquerade(run, quick)
+  for (const result of masqueraded) run.report.add(masqueradeLine(result))
+  run.show(
+    'A packet of a masqueraded connection, beside NAT',
+    formatTable(masqueradeHead, masqueraded.map(masqueradeRow)),
+  )
+  const foreign = await measureForeign(run, quick)
+  for (const result of foreign) run.report.add(foreignLine(result))
+  run.show('A packet of no connection', formatTable(foreignHead, foreign.map(foreignRow)))
+  return [...bars, ...methods.flatMap(methodBar), ...schedulers.map(schedulerBar), ...foreign.flatMap(foreignBar)]
 }
 
 await benchMain(measure)

@@ -11,11 +11,13 @@ export interface Bar {
   readonly what: string
   readonly ratio: number
   readonly limit: number
+  /** The ratio has to be no less than the limit, in place of no more. */
+  readonly atLeast?: boolean
 }
 
 /** Whether a bar is met. */
 export function isMet(bar: Bar): boolean {
-  return bar.ratio <= bar.limit
+  return bar.atLeast === true ? bar.ratio >= bar.limit : bar.ratio <= bar.limit
 }
 
 /** Where a bench's output goes: tables to the terminal, lines to a file or, without one, after the tables. */
@@ -56,6 +58,9 @@ export function formatTable(head: readonly string[], rows: readonly (readonly st
 
 /** One line per bar. */
 export function formatBars(bars: readonly Bar[]): string {
-  const rows = bars.map((bar) => [isMet(bar) ? 'met' : 'NOT MET', bar.ratio.toFixed(2), `<= ${bar.limit}`, bar.what])
+  const rows = bars.map((bar) => {
+    const limit = `${bar.atLeast === true ? '>=' : '<='} ${bar.limit}`
+    return [isMet(bar) ? 'met' : 'NOT MET', bar.ratio.toFixed(2), limit, bar.what]
+  })
   return formatTable(['bar', 'ratio', 'limit', 'what'], rows)
 }

@@ -5,6 +5,7 @@
  *
  *   traffic serve CPU ADDRESS...            TCP requests, bulk TCP and UDP echo, until it is killed; says "ready"
  *   traffic short CPU ADDRESS PORT COUNT    TCP connections one after the other: a request and an answer each
+ *   traffic kept  CPU ADDRESS PORT COUNT    requests and answers one after the other, a hundred on each TCP connection
  *   traffic udp   CPU ADDRESS PORT COUNT    datagrams one after the other, each echoed
  *   traffic bulk  CPU ADDRESS PORT BYTES    one TCP connection
  *
@@ -27,7 +28,17 @@
 #include <unistd.h>
 
 enum { REQUEST = 64, BLOCK = 128 * 1024, BACKLOG = 1024 };
-enum { SHORT_PORT = 8080, UDP_PORT = 9000, BULK_PORT = 9001 }; /* also in bench/traffic/paths.ts */
+/* Also in bench/traffic/paths.ts. */
+enum {
+	SHORT_PORT = 8080,
+	KEPT_PORT = 8081,
+	UDP_PORT = 9000,
+	BULK_PORT = 9001,
+	KEPT_REQUESTS = 100
+};
+
+enum load { SHORT, KEPT, UDP, BULK, LOADS };
+static const char *const load_names[LOADS] = { "short", "kept", "udp", "bulk" };
 
 struct result {
 	unsigned long count;
@@ -115,6 +126,24 @@ static void *serve_short(void *arg)
 	return NULL;
 }
 
+/* Answers until the client ends the connection. */
+static void *serve_kept(void *arg)
+{
+	int listener = (int)(long)arg;
+	char request[REQUEST];
+
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+
+		if (fd < 0)
+			fail("accept");
+		while (recv(fd, request, sizeof(request), MSG_WAITALL) == sizeof(request))
+			send(fd, request, sizeof(request), MSG_NOSIGNAL);
+		close(fd);
+	}
+	return NULL;
+}
+
 static void *serve_bulk(void *arg)
 {
 	int listener = (int)(long)arg;
@@ -162,6 +191,7 @@ static void serve(char **addresses)
 {
 	for (; *addresses; addresses++) {
 		start(serve_short, bound(*addresses, SOCK_STREAM, SHORT_PORT));
+		start(serve_kept, bound(*addresses, SOCK_STREAM, KEPT_PORT));
 		start(serve_bulk, bound(*addresses, SOCK_STREAM, BULK_PORT));
 		start(serve_udp, bound(*addresses, SOCK_DGRAM, UDP_PORT));
 	}
@@ -205,9 +235,9 @@ static void echo(int fd)
 {
 	char block[REQUEST] = { 1 };
 
-	if (send(fd, block, sizeof(block), 0) != sizeof(block))
+	if (send(fd, block, sizeof(block), MSG_NOSIGNAL) != sizeof(block))
 		fail("send");
-	if (recv(fd, block, sizeof(block), 0) != sizeof(block))
+	if (recv(fd, block, sizeof(block), MSG_WAITALL) != sizeof(block))
 		fail("no answer");
 }
 
@@ -218,12 +248,24 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Short connections or datagrams, one at a time. */
-static struct result exchange(const struct target *t, bool udp, unsigned long count)
+/* A request and its answer; `fd` is the connection, or one is made: of datagrams one, of TCP one for every hundred requests. */
+static void echo_kept(const struct target *t, enum load load, int *fd, unsigned long number)
+{
+	if (load == KEPT && number % KEPT_REQUESTS == 0 && *fd >= 0) {
+		close(*fd);
+		*fd = -1;
+	}
+	if (*fd < 0)
+		*fd = connected(t, load == KEPT ? SOCK_STREAM : SOCK_DGRAM);
+	echo(*fd);
+}
+
+/* Requests, one at a time. */
+static struct result exchange(const struct target *t, enum load load, unsigned long count)
 {
 	double *took = calloc(count, sizeof(*took)), start, cpu;
-	int fd = udp ? connected(t, SOCK_DGRAM) : -1;
 	struct result r = { .count = count };
+	int fd = -1;
 
 	if (!took || !count)
 		error(1, 0, "bad count");
@@ -232,10 +274,10 @@ static struct result exchange(const struct target *t, bool udp, unsigned long co
 	for (unsigned long i = 0; i < count; i++) {
 		double before = now(CLOCK_MONOTONIC);
 
-		if (udp)
-			echo(fd);
-		else
+		if (load == SHORT)
 			request(t);
+		else
+			echo_kept(t, load, &fd, i);
 		took[i] = now(CLOCK_MONOTONIC) - before;
 	}
 	r.seconds = now(CLOCK_MONOTONIC) - start;
@@ -270,10 +312,23 @@ static struct result bulk(const struct target *t, unsigned long bytes)
 	return r;
 }
 
+static enum load load_of(const char *name)
+{
+	for (int load = 0; load < LOADS; load++) {
+		if (!strcmp(name, load_names[load]))
+			return load;
+	}
+	error(2, 0,
+	      "usage: traffic serve CPU ADDRESS... | short|kept|udp|bulk CPU ADDRESS PORT COUNT");
+	return LOADS;
+}
+
 int main(int argc, char **argv)
 {
+	unsigned long amount;
 	struct target t;
 	struct result r;
+	enum load load;
 
 	if (argc >= 3)
 		stay_on(atoi(argv[2]));
@@ -281,14 +336,10 @@ int main(int argc, char **argv)
 		serve(argv + 3);
 		return 0;
 	}
-	if (argc != 6)
-		error(2, 0,
-		      "usage: traffic serve CPU ADDRESS... | short|udp|bulk CPU ADDRESS PORT COUNT");
+	load = load_of(argc == 6 ? argv[1] : "");
 	t = target_of(argv[3], atoi(argv[4]));
-	if (!strcmp(argv[1], "bulk"))
-		r = bulk(&t, strtoul(argv[5], NULL, 10));
-	else
-		r = exchange(&t, !strcmp(argv[1], "udp"), strtoul(argv[5], NULL, 10));
+	amount = strtoul(argv[5], NULL, 10);
+	r = load == BULK ? bulk(&t, amount) : exchange(&t, load, amount);
 	printf("{\"count\":%lu,\"seconds\":%.9f,\"cpuSeconds\":%.9f,\"p50Us\":%.2f,\"p99Us\":%.2f}\n",
 	       r.count, r.seconds, r.cpu_seconds, r.p50_us, r.p99_us);
 	return 0;

@@ -16,7 +16,7 @@ export interface Sample {
 
 const NOT_A_SERVICE = SERVICE_PORT + 1
 /** XDP_PASS; TC_ACT_UNSPEC. XDP_TX and XDP_REDIRECT; TC_ACT_REDIRECT. */
-const actions = { xdp: { pass: [2], send: [3, 4] }, tc: { pass: [-1], send: [7] } } as const
+export const actions = { xdp: { pass: [2], send: [3, 4] }, tc: { pass: [-1], send: [7] } } as const
 /** The kernel's neighbour code gets a packet of each hop once a second: XDP passes it. Then the run is repeated. */
 const TRIES = 4
 

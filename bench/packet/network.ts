@@ -17,6 +17,11 @@ export function serverAddress(family: Family, number: number): string {
   return family === 4 ? `10.2.0.${number}` : `fd00:2::${number.toString(16)}`
 }
 
+/** The director's own on the servers' side. */
+export function directorAddress(family: Family): string {
+  return family === 4 ? '10.2.0.1' : 'fd00:2::1'
+}
+
 function topologySpec(directors: readonly string[]): TopologySpec {
   const routes = [
     { to: '10.1.0.0/16', via: '10.254.1.2' },
@@ -30,7 +35,7 @@ function topologySpec(directors: readonly string[]): TopologySpec {
         { namespace: 'far', interface: `a${i + 1}` },
       ],
       [
-        { namespace, interface: 'b0', addresses: ['10.2.0.1/24', 'fd00:2::1/64'] },
+        { namespace, interface: 'b0', addresses: [`${directorAddress(4)}/24`, `${directorAddress(6)}/64`] },
         { namespace: 'far', interface: `b${i + 1}` },
       ],
     ]),

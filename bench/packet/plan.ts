@@ -17,7 +17,8 @@ export const PACKET = 94
 
 /** Ports of one client address, as flow_ends() deals them. */
 const PORTS = 16384
-const FIRST_PORT = 1024
+/** Of each client address. */
+export const FIRST_PORT = 1024
 
 /** Flow n: the n-th client endpoint to the n-th service, both going round. */
 export interface Flows {
@@ -40,6 +41,8 @@ export interface Flows {
 export interface Plan extends Flows {
   readonly shape: keyof typeof shapes
   readonly flags: keyof typeof tcpFlags
+  /** The host itself sends it. */
+  readonly own?: boolean
 }
 
 function wide(address: string): Uint8Array {

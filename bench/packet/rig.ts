@@ -5,6 +5,7 @@ import type { DesiredService } from '../../src/engine/table.ts'
 import type { Topology } from '../../src/lab/topology.ts'
 import { readVerdicts } from '../../src/maps/verdicts.ts'
 import { LbError } from '../../src/model/errors.ts'
+import type { PortRange } from '../../src/model/masquerade-ports.ts'
 import type { Family } from '../../src/model/types.ts'
 import type { TableHandles } from '../../src/native/handles.ts'
 import { listInterfaces } from '../../src/native/interfaces.ts'
@@ -49,6 +50,8 @@ export interface RigOptions {
   readonly table?: readonly DesiredService[]
   /** The flows that are open, in place of those two sets. */
   readonly open?: readonly Flows[]
+  /** What masqueraded connections are sent from, in place of what a table begins with. */
+  readonly masqueradePorts?: PortRange
 }
 
 /** How one timed run went. */
@@ -89,11 +92,11 @@ function isBalancer(program: string): boolean {
   return /_(?:balance|egress)\d$/.test(program)
 }
 
-/** struct xdp_md or struct __sk_buff, as far as a packet of an interface fills it. */
-function context(program: string, ifindex: number): Uint8Array {
+/** struct xdp_md or struct __sk_buff, as far as a packet of an interface fills it; `own`: it came by none. */
+function context(program: string, ifindex: number, own: boolean): Uint8Array {
   const words = program.startsWith('xdp_')
     ? [0, PACKET, 0, ifindex, 0, 0]
-    : [0, 0, 0, 0, 0, 0, 0, 0, 0, ifindex, ifindex]
+    : [0, 0, 0, 0, 0, 0, 0, 0, 0, own ? 0 : ifindex, ifindex]
   const bytes = new Uint8Array(program.startsWith('xdp_') ? 24 : 256) /* the kernel wants room for all it may return */
   bytes.set(new Uint8Array(Uint32Array.from(words).buffer))
   return bytes
@@ -113,6 +116,7 @@ const changing = [
 
 export class Rig {
   readonly options: RigOptions
+  readonly table: KernelTable
   readonly #topology: Topology
   readonly #handles: TableHandles
   readonly #object: BenchObject
@@ -127,6 +131,7 @@ export class Rig {
     this.#handles = topology.within(options.role, () =>
       openTable({ sizes, policy: { include: [], exclude: [], xdp: 'off' } }),
     )
+    this.table = new KernelTable(this.#handles)
     this.#writeTable()
     this.#object = topology.within(options.role, () => {
       return loadBench(this.#handles.dir, (program) => this.#wants(program))
@@ -149,7 +154,8 @@ export class Rig {
     const bytes = encodePlan(this.#object.plan, plan)
     updateEntry(plans, KEY, bytes)
     const direction = plan.shape === 'reply' && !program.startsWith('tc_egress') ? 'reply' : 'request'
-    const input = { packet: emptyPacket(plan.family), context: context(program, this.#ifindex[direction]), repeat }
+    const around = context(program, this.#ifindex[direction], plan.own === true)
+    const input = { packet: emptyPacket(plan.family), context: around, repeat }
     return this.#topology.within(this.options.role, () => {
       const before = process.hrtime.bigint()
       const { result, packet, durationNs } = runProgram(fd, input)
@@ -205,10 +211,11 @@ export class Rig {
   }
 
   #writeTable(): void {
-    const { services, stack, role, families, table } = this.options
+    const { services, stack, role, families, table, masqueradePorts } = this.options
     const config = new LbConfigArray(this.#handles.buffer('lb_config'))
     config.setBypass(0, stack ? LbBypassMode.BYPASS_NEVER : LbBypassMode.BYPASS_ALWAYS)
-    const { failed } = new KernelTable(this.#handles).apply('command', table ?? describeServices(families, services))
+    if (masqueradePorts !== undefined) this.table.changeSettings({ masqueradePorts })
+    const { failed } = this.table.apply('command', table ?? describeServices(families, services))
     if (failed[0] === undefined) return
     const why = failed[0].error instanceof Error ? failed[0].error.message : String(failed[0].error)
     throw new LbError('NATIVE', `${role}: ${failed.length} services were refused: ${why}`)

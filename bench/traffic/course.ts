@@ -2,6 +2,8 @@
  * A path with all that belongs to it, in three namespaces of its own:
  *
  *   client 10.1.0.11 ---- a0 10.1.0.1 | director | b0 10.2.0.1 ---- server 10.2.0.11 to 10.2.0.14
+ *
+ * Where the director's own processes are the clients, they run in a control group that nobody else is in.
  */
 import type { ChildProcess } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -11,11 +13,23 @@ import type { DesiredService } from '../../src/engine/table.ts'
 import { Topology, type TopologySpec } from '../../src/lab/topology.ts'
 import { readVerdicts } from '../../src/maps/verdicts.ts'
 import { LbError } from '../../src/model/errors.ts'
+import type { ServicePolicy } from '../../src/model/types.ts'
 import type { TableHandles } from '../../src/native/handles.ts'
-import { openTable, unloadTable } from '../../src/native/loader.ts'
+import { openTable, syncSockets, unloadTable } from '../../src/native/loader.ts'
 import { processCpuNs, systemTicks } from './cpu.ts'
+import { ControlGroup } from './group.ts'
 import { kubeProxyRules } from './nft.ts'
-import { listServices, type Path, pathName, ports, serverAddresses, serviceOf, type Workload } from './paths.ts'
+import {
+  connectionsOf,
+  isLocal,
+  listServices,
+  type Path,
+  pathName,
+  ports,
+  serverAddresses,
+  serviceOf,
+  type Workload,
+} from './paths.ts'
 
 /** Packets that the stack may forward in a run on a path past it: some go there for the sake of neighbour discovery. */
 const FEW_PACKETS = 16
@@ -65,13 +79,21 @@ function topologySpec(): TopologySpec {
   }
 }
 
-function desiredServices(count: number): DesiredService[] {
+const masqueradeAll: ServicePolicy = {
+  masquerade: { pods: true, node: true, others: true },
+  whenEmpty: 'refuse',
+  nodePort: false,
+  foreign: false,
+}
+
+function desiredServices(count: number, masquerade: boolean): DesiredService[] {
   return listServices(count).map(({ address, protocol, port, serverPort }) => ({
     service: {
       key: { kind: 'address', family: 4, protocol, address, port },
       scheduler: 'rr',
       schedulerFlags: [],
       onePacket: false,
+      ...(masquerade ? { policy: masqueradeAll } : {}),
     },
     servers: serverAddresses.map((server) => ({
       family: 4,
@@ -102,6 +124,7 @@ export class Course {
   readonly #ksoftirqd: readonly number[]
   #server: ChildProcess | undefined
   #handles: TableHandles | undefined
+  #group: ControlGroup | undefined
 
   /** `program`: the load's; it runs on CPU `cpu` alone. */
   constructor(path: Path, program: string, cpu: number, ksoftirqd: readonly number[]) {
@@ -120,9 +143,10 @@ export class Course {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     await firstLine(this.#server)
+    if (isLocal(this.path)) this.#group = new ControlGroup(pathName(this.path))
     if (kind === 'nft') {
       await this.#loadRules()
-    } else if (kind !== 'plain') {
+    } else if (this.path.services > 0) {
       this.#topology.within('director', () => this.#openTable())
     }
   }
@@ -135,7 +159,7 @@ export class Course {
     const others = [server, ...this.#ksoftirqd]
     const before = { cpuNs: processCpuNs(others), ticks: systemTicks(), counts: this.#counts(workload) }
     const args = [workload, String(this.#cpu), address, String(port), String(amount)]
-    const line = JSON.parse(await this.#topology.must('client', this.#program, args)) as ClientLine
+    const line = JSON.parse(await this.#request(args)) as ClientLine
     const cpuNs = processCpuNs(others) - before.cpuNs + line.cpuSeconds * 1e9
     this.#checkCounts(workload, amount, before.counts)
     const { count, seconds, p50Us, p99Us } = line
@@ -148,16 +172,22 @@ export class Course {
       this.#handles.close()
       this.#topology.within('director', unloadTable)
     }
+    this.#group?.remove()
     await this.#topology.close()
   }
 
+  #request(args: readonly string[]): Promise<string> {
+    if (this.#group === undefined) return this.#topology.must('client', this.#program, args)
+    return this.#group.must('ip', ['netns', 'exec', this.#topology.nameOf('director'), this.#program, ...args])
+  }
+
   #target(workload: Workload): { address: string; port: number } {
-    if (this.path.kind !== 'plain') return serviceOf(workload)
+    if (this.path.services > 0) return serviceOf(workload)
     return { address: serverAddresses[0], port: ports[workload].server }
   }
 
   async #loadRules(): Promise<void> {
-    const input = kubeProxyRules(listServices(this.path.services))
+    const input = kubeProxyRules(listServices(this.path.services), this.path.masquerade === true)
     const options = { input, timeoutMs: RULES_TIMEOUT_MS }
     const { status, stderr } = await this.#topology.exec('director', 'nft', ['-f', '-'], options)
     if (status === 0) return
@@ -166,7 +196,7 @@ export class Course {
   }
 
   #openTable(): void {
-    const { kind, services } = this.path
+    const { kind, services, masquerade = false } = this.path
     this.#handles = openTable({
       sizes: { services: 32768, servers: 65536, cells: 131072 },
       policy: { include: ['*'], exclude: ['lo'], xdp: 'off' },
@@ -174,11 +204,13 @@ export class Course {
     if (kind === 'stack') {
       new LbConfigArray(this.#handles.buffer('lb_config')).setBypass(0, LbBypassMode.BYPASS_NEVER)
     }
-    const { failed } = new KernelTable(this.#handles).apply('command', desiredServices(services))
+    const { failed } = new KernelTable(this.#handles).apply('command', desiredServices(services, masquerade))
     if (failed[0] !== undefined) {
       const why = failed[0].error instanceof Error ? failed[0].error.message : String(failed[0].error)
       throw new LbError('NATIVE', `${pathName(this.path)}: ${failed.length} services were refused: ${why}`)
     }
+    if (this.#group === undefined) return
+    syncSockets({ scope: 'host', protocols: 'all', group: this.#group.name })
   }
 
   /** Connections of a workload's service, and packets that the director's stack has forwarded. */
@@ -198,12 +230,12 @@ export class Course {
     const now = this.#counts(workload)
     const conns = Number(now.conns - before.conns)
     const forwarded = now.forwarded - before.forwarded
-    const expected = workload === 'short' ? amount : 1
+    const expected = connectionsOf(workload, amount)
     if (this.#handles !== undefined && conns !== expected) {
       throw new LbError('NATIVE', `${name}, ${workload}: ${conns} connections were balanced, not ${expected}`)
     }
     const throughStack = forwarded > FEW_PACKETS
-    if (throughStack !== (this.path.kind !== 'tcx')) {
+    if (throughStack !== ['plain', 'stack', 'nft'].includes(this.path.kind)) {
       throw new LbError('NATIVE', `${name}, ${workload}: the stack has forwarded ${forwarded} packets`)
     }
     if (this.#handles === undefined) return

@@ -1,4 +1,4 @@
-/** A ruleset as kube-proxy's nftables mode writes it (1.33 and newer), masquerading nothing of ours. Pure. */
+/** A ruleset as kube-proxy's nftables mode writes it (1.33 and newer). Pure. */
 import type { TrafficService } from './paths.ts'
 import { serverAddresses } from './paths.ts'
 
@@ -23,10 +23,14 @@ const fixedMaps = `  set cluster-ips { type ipv4_addr; }
   map service-ips { type ${ENDPOINT_KEY} : verdict; }
 `
 
-const fixedChains = `  chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }
+/** Which packets to a cluster IP are masqueraded: those from outside of the cluster, which ours are not; or all. */
+const masqueraded = { outside: 'ip daddr @cluster-ips ip saddr != 10.0.0.0/8', all: 'ip daddr @cluster-ips' } as const
+
+function fixedChains(masquerade: keyof typeof masqueraded): string {
+  return `  chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }
   chain firewall-check { ip daddr . meta l4proto . th dport vmap @firewall-ips; }
   chain services {
-    ip daddr @cluster-ips ip saddr != 10.0.0.0/8 meta mark set meta mark | 0x4000
+    ${masqueraded[masquerade]} meta mark set meta mark | 0x4000
     ip daddr . meta l4proto . th dport vmap @service-ips
   }
   chain masquerading {
@@ -59,15 +63,16 @@ const fixedChains = `  chain service-endpoints-check { ip daddr . meta l4proto .
   chain nat-output { type nat hook output priority -100; policy accept; jump services; }
   chain nat-postrouting { type nat hook postrouting priority srcnat; policy accept; jump masquerading; }
 `
+}
 
-/** The whole table, for nft -f. */
-export function kubeProxyRules(services: readonly TrafficService[]): string {
+/** The whole table, for nft -f; with `masquerade` as kube-proxy's masqueradeAll makes it. */
+export function kubeProxyRules(services: readonly TrafficService[], masquerade: boolean): string {
   const addresses = [...new Set(services.map(({ address }) => address))].join(', ')
   const verdicts = services.map((service) => {
     return `${service.address} . ${service.protocol} . ${service.port} : goto ${chainName(service)}`
   })
   return `table ip kube-proxy {
-${fixedMaps}${fixedChains}${services.map(serviceChain).join('')}}
+${fixedMaps}${fixedChains(masquerade ? 'all' : 'outside')}${services.map(serviceChain).join('')}}
 add element ip kube-proxy cluster-ips { ${addresses} }
 add element ip kube-proxy service-ips { ${verdicts.join(', ')} }
 `
