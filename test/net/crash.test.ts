@@ -14,7 +14,7 @@ import { dnsName, needsRoot, ports, type TestNet, topology, waitFor } from '../h
 /* The table passes through the verifier first: seconds, on a busy machine. */
 t.setTimeout(600_000)
 
-const patienceMs = 60_000
+const patienceMs = 120_000
 const vip = { web: '10.96.0.10', web6: 'fd00:96::10', dns: '10.96.0.20', echo: '10.96.0.30' } as const
 
 /** Streams of requests that go on until they are stopped, in both families, over TCP and UDP, kept and short. */

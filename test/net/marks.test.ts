@@ -105,9 +105,9 @@ t.test("what is marked and not for a server is the stack's, as ever", root, asyn
   const all = await scene(t)
   await direct(all, 0)
   for (const address of Object.values(vips.own)) {
-    await all.net.topology.must('client0', 'ping', ['-c1', '-W5', address])
+    await all.net.topology.must('client0', 'ping', ['-c1', '-W20', address])
     t.pass(`the director answers echo requests to ${address}`)
-    await all.net.topology.must('director', 'ping', ['-c1', '-W5', '-m1', address])
+    await all.net.topology.must('director', 'ping', ['-c1', '-W20', '-m1', address])
     t.pass('its own too, marked as they are')
   }
   for (const family of families) {
