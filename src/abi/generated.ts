@@ -316,9 +316,10 @@ export const LbVerdict = {
   DROP_NO_LOCAL: 25,
   DROP_SOURCE: 26,
   DROP_NO_MASQUERADE: 27,
-  DROP_PEER: 28,
-  DROP_LOOP: 29,
-  VERDICT_MAX: 30,
+  MASQUERADED: 28,
+  DROP_PEER: 29,
+  DROP_LOOP: 30,
+  VERDICT_MAX: 31,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -351,6 +352,7 @@ export const lbVerdictNames: readonly string[] = [
   'DROP_NO_LOCAL',
   'DROP_SOURCE',
   'DROP_NO_MASQUERADE',
+  'MASQUERADED',
   'DROP_PEER',
   'DROP_LOOP',
 ]
@@ -3312,9 +3314,10 @@ export const layout = {
       LB_DROP_NO_LOCAL: 25,
       LB_DROP_SOURCE: 26,
       LB_DROP_NO_MASQUERADE: 27,
-      LB_DROP_PEER: 28,
-      LB_DROP_LOOP: 29,
-      LB_VERDICT_MAX: 30,
+      LB_MASQUERADED: 28,
+      LB_DROP_PEER: 29,
+      LB_DROP_LOOP: 30,
+      LB_VERDICT_MAX: 31,
     },
   },
   maps: {

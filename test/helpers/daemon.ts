@@ -9,7 +9,7 @@ import { projectFile } from '../../src/lab/project.ts'
 import type { Topology } from '../../src/lab/topology.ts'
 import { waitFor } from './wait-for.ts'
 
-const deadlineMs = 60_000
+const deadlineMs = 120_000
 
 interface Teardown {
   teardown(handler: () => Promise<void> | void): void

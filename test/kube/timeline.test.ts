@@ -11,7 +11,7 @@ import { needsRoot, waitFor } from '../helpers/topology.ts'
 
 t.setTimeout(600_000)
 
-const settleMs = 40_000
+const settleMs = 60_000
 
 type Trace =
   | { readonly kind: 'action'; readonly action: string }

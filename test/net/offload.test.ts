@@ -83,10 +83,10 @@ async function exchange({ net, bulk }: Scene): Promise<string[]> {
   const errors: string[] = []
   const [client] = net.clients
   for (const family of families) {
-    const outcome = await bulk.transfer(vips[family], 90, bytes, 8_000)
+    const outcome = await bulk.transfer(vips[family], 90, bytes)
     if (outcome !== 'ok') errors.push(`${family} TCP: ${outcome}`)
     for (const size of [1, 700, 1400]) {
-      const answer = await client?.host.call('datagram', { address: vips[family], port: 7, size, timeoutMs: 3_000 })
+      const answer = await client?.host.call('datagram', { address: vips[family], port: 7, size })
       if (answer === undefined || 'error' in answer) errors.push(`${family} UDP of ${size}: ${answer?.error}`)
     }
   }

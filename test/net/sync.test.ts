@@ -15,7 +15,7 @@ import { needsRoot, waitFor } from '../helpers/topology.ts'
 t.setTimeout(600_000)
 
 const root = { skip: needsRoot }
-const patienceMs = 60_000
+const patienceMs = 120_000
 const vips = { ipv4: '10.96.0.1', ipv6: 'fd00:96::1' } as const
 const families = ['ipv4', 'ipv6'] as const
 
