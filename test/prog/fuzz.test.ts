@@ -103,7 +103,7 @@ function run(datapath: Datapath, at: Place, bypass: number): Findings {
 }
 
 t.test('fuzz', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t, { connections: 4096 })
   t.comment(`seed ${seed}, ${packets} packets for each program`)
   let total = 0
