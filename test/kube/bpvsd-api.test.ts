@@ -15,7 +15,7 @@ import { saveFormat } from './save-format.ts'
 
 const deadlineMs = 120_000
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 interface Teardown {
   teardown(handler: () => Promise<void>): void

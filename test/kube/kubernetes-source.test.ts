@@ -5,7 +5,7 @@ import type { ApiObject } from '../helpers/api-server.ts'
 import { service, slice, SourceScene as Scene } from '../helpers/source-scene.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const two = { 'Service default/a': [], 'EndpointSlice default/a-1': ['10.0.0.1'] }
 

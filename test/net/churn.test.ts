@@ -13,7 +13,7 @@ import { Swarm, type SwarmResult } from '../helpers/swarm.ts'
 import { needsRoot, ports, type TestNet, topology, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const clients = 8
 const edited = [virtual('10.96.0.1', 80), virtual('fd00:96::1', 80)] as const

@@ -6,7 +6,7 @@ import { Director, real, service as spec, virtual } from '../helpers/director.ts
 import { needsRoot, ports, type TestNet, topology, waitFor } from '../helpers/topology.ts'
 
 /* Every table that is made passes through the verifier: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const skip = needsRoot
 const header = 'IP Virtual Server version 1.2.1 (size=4096)\n'

@@ -18,7 +18,7 @@ import { Director } from '../helpers/director.ts'
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 const families = ['ipv4', 'ipv6'] as const

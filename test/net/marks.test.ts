@@ -5,7 +5,7 @@ import { Director, endpoint } from '../helpers/director.ts'
 import { dnsName, needsRoot, ports, type TestNet, topology } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 const families = ['ipv4', 'ipv6'] as const

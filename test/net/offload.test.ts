@@ -8,7 +8,7 @@ import { Director, real, service, virtual } from '../helpers/director.ts'
 import { needsRoot, ports, type TestNet, topology } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 const vips = { ipv4: '10.96.0.1', ipv6: 'fd00:96::1' } as const

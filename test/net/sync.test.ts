@@ -12,7 +12,7 @@ import { type Recording, readRecording, splitArguments } from '../helpers/record
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 const patienceMs = 120_000
