@@ -150,6 +150,7 @@ static __always_inline int masquerade_begin(void *ctx, enum lb_hook hook, struct
 	if (!verdict) {
 		n->fwd = n->hook == HOOK_EGRESS ? LB_FWD_HOST : LB_FWD_FULLNAT;
 		lb_masquerades = 1;
+		count_verdict(LB_MASQUERADED);
 	}
 	return verdict;
 }

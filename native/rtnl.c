@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <linux/if_arp.h>
 #include <linux/if_link.h>
 #include <linux/netlink.h>
 #include <linux/pkt_sched.h>
@@ -77,6 +78,8 @@ static void read_interface(void *record, const struct nlmsghdr *msg)
 	int left = (int)IFLA_PAYLOAD(msg);
 
 	*out = (struct bpvs_interface){ .ifindex = info->ifi_index, .flags = info->ifi_flags };
+	if (info->ifi_type != ARPHRD_ETHER && info->ifi_type != ARPHRD_LOOPBACK)
+		out->more |= BPVS_NO_ETHERNET;
 	for (struct rtattr *a = IFLA_RTA(info); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
 		switch (a->rta_type & NLA_TYPE_MASK) {
 		case IFLA_IFNAME:

@@ -114,7 +114,10 @@ int bpvs_mount_bpffs(const char *mount_ns, const char *path);
 
 /* ---- rtnl.c: interfaces and addresses ---- */
 
-enum bpvs_interface_flag { BPVS_PEER_ELSEWHERE = 1 }; /* its link is in another namespace */
+enum bpvs_interface_flag {
+	BPVS_PEER_ELSEWHERE = 1, /* its link is in another namespace */
+	BPVS_NO_ETHERNET = 2,    /* its packets have no Ethernet header */
+};
 
 struct bpvs_interface {
 	__s32 ifindex;

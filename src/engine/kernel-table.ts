@@ -12,6 +12,7 @@ import type { IndexEntry } from '../maps/service-index.ts'
 import { totalRates, zeroTotalRates } from '../maps/rates.ts'
 import { addTotal, laneCounters, newSums, toCounters, zeroTotal } from '../maps/stats.ts'
 import { readServiceConfig } from '../maps/records.ts'
+import { type Peers, writePeers } from '../maps/peers.ts'
 import { type NodePortAddresses, writeNodePortAddresses } from '../maps/node-ports.ts'
 import { type PodsKnown, writePods } from '../maps/pods.ts'
 import { writeServiceRanges } from '../maps/service-ranges.ts'
@@ -247,6 +248,10 @@ export class KernelTable implements ReconcilingTable {
 
   setServiceRanges(prefixes: readonly Prefix[], known: boolean): void {
     this.#edit(({ maps }) => writeServiceRanges(maps, { prefixes, known }), Boolean)
+  }
+
+  setPeers(peers: Peers): void {
+    this.#edit(({ maps }) => writePeers(maps, peers), Boolean)
   }
 
   /**

@@ -93,10 +93,12 @@ function xdpSlot(policy: AttachPolicy, { kind, loopback, mac }: NetworkInterface
 
 /**
  * The slots that the policy wants filled; the veth for marked packets has a program of its own, whatever the policy. Of lo it
- * is what leaves by it: what the host sends to its own addresses.
+ * is what leaves by it: what the host sends to its own addresses. Where packets have no Ethernet header (tun, WireGuard,
+ * ipip) the programs would misread them.
  */
 function wantedSlots(policy: AttachPolicy, device: NetworkInterface): Slot[] {
   if (device.loopback) return ['egress']
+  if (!device.ethernet) return []
   if (isMarkVeth(device)) return device.name === markVeth.name ? ['marked'] : []
   const xdp = xdpSlot(policy, device)
   return xdp === undefined ? ['ingress', 'egress'] : ['ingress', 'egress', xdp]

@@ -1,5 +1,5 @@
 /** What must hold of the connection table whatever happened: an independent reading of lb_conns and lb_conn_index. */
-import { LbConnFlag, LbLimit, LbTemplate } from '../../src/abi/generated.ts'
+import { LbConnFlag, LbFwd, LbLimit, LbTemplate } from '../../src/abi/generated.ts'
 import type { Datapath } from './prog.ts'
 
 const mask64 = (1n << 64n) - 1n
@@ -66,6 +66,8 @@ export interface TableShape {
   readonly connections: number
   readonly templates: number
   readonly spilled: number
+  /** Connections that are masqueraded and have their second entry, which is in `connections` too. */
+  readonly masqueraded: number
   /** References that are in the second of their two lines. */
   readonly inSecond: number
 }
@@ -134,6 +136,7 @@ function checkCounts(datapath: Datapath, entries: readonly number[], problems: s
   const counts = new Map<number, { active: number; inactive: number; persistent: number }>()
   const none = { active: 0, inactive: 0, persistent: 0 }
   for (const i of entries) {
+    if (isReturn(datapath, i)) continue
     const count = counts.get(conns.server(i)) ?? { ...none }
     if (isTemplate(datapath, i)) count.persistent++
     else count[(conns.flags(i) & LbConnFlag.CONN_INACTIVE) === 0 ? 'active' : 'inactive']++
@@ -155,12 +158,35 @@ function isTemplate({ maps }: Datapath, i: number): boolean {
   return (maps.conns.proto(i) & LbTemplate.TEMPLATE) !== 0
 }
 
+/** The second entry of a masqueraded connection. */
+function isReturn({ maps }: Datapath, i: number): boolean {
+  return maps.conns.fwd(i) === LbFwd.FWD_RETURN
+}
+
+/** The second entry of each masqueraded connection, if it has that still (it is swept by itself), leads back to it. */
+function checkReturns(datapath: Datapath, entries: readonly number[], problems: string[]): number {
+  const { conns } = datapath.maps
+  const owned = new Map<number, number>()
+  for (const i of entries) {
+    const fwd = conns.fwd(i)
+    if (fwd !== LbFwd.FWD_FULLNAT && fwd !== LbFwd.FWD_HOST) continue
+    const second = conns.hop(i) - 1
+    if (conns.af(second) === 0 || !isReturn(datapath, second) || conns.control(second) !== i + 1) continue
+    owned.set(i, second)
+    if (conns.server(second) !== conns.server(i)) {
+      problems.push(`connection ${i} is not at the server of its second entry ${second}`)
+    }
+  }
+  if (new Set(owned.values()).size !== owned.size) problems.push('two connections share a second entry')
+  return owned.size
+}
+
 /** Each connection's template is one, and counts it. */
 function checkControls(datapath: Datapath, entries: readonly number[], problems: string[]): void {
   const { conns } = datapath.maps
   const controlled = new Map<number, number>()
   for (const i of entries) {
-    if (isTemplate(datapath, i) || conns.control(i) === 0) continue
+    if (isTemplate(datapath, i) || isReturn(datapath, i) || conns.control(i) === 0) continue
     const template = conns.control(i) - 1
     controlled.set(template, (controlled.get(template) ?? 0) + 1)
     if (conns.af(template) === 0 || !isTemplate(datapath, template)) {
@@ -203,6 +229,8 @@ export function tableShape(datapath: Datapath): TableShape {
   for (const i of entries) if (free.has(i)) problems.push(`entry ${i} is in use and free`)
   checkCounts(datapath, entries, problems)
   checkControls(datapath, entries, problems)
+  const masqueraded = checkReturns(datapath, entries, problems)
   const templates = entries.filter((i) => isTemplate(datapath, i)).length
-  return { problems, connections: entries.length - templates, templates, spilled: spilled.length, inSecond }
+  const connections = entries.length - templates
+  return { problems, connections, templates, spilled: spilled.length, masqueraded, inSecond }
 }

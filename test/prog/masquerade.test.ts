@@ -32,6 +32,7 @@ function past(family: Family, protocol: 'tcp' | 'udp', at: 'ingress' | 'xdp'): R
         packet: packet(protocol, { from: client, to: vip(family), flags: 'S' }),
         expect: {
           ...send,
+          verdicts: { MASQUERADED: 1 },
           packet: packet(protocol, { leg: 'to server', from: own(family), to: server(family), flags: 'S', ttl: 63 }),
         },
       },
@@ -65,7 +66,11 @@ function through(family: Family, protocol: 'tcp' | 'udp'): Row {
         side: 'clients',
         before: given(family, { masquerade: everybody }),
         packet: packet(protocol, { from: client, to: vip(family), flags: 'S' }),
-        expect: { ...pass, packet: packet(protocol, { from: client, to: server(family), flags: 'S' }) },
+        expect: {
+          verdicts: { MASQUERADED: 1 },
+          ...pass,
+          packet: packet(protocol, { from: client, to: server(family), flags: 'S' }),
+        },
       },
       {
         at: 'egress',
@@ -128,6 +133,7 @@ function origins(family: Family): Row {
         packet: syn(client),
         expect: {
           ...send,
+          verdicts: { MASQUERADED: 1 },
           packet: packet('tcp', { leg: 'to server', from: own(family), to: server(family), flags: 'S', ttl: 63 }),
         },
       },
@@ -150,6 +156,7 @@ function hairpin(family: Family, bypass: 'never' | 'always'): Row {
             before: given(family, {}),
             packet: request,
             expect: {
+              verdicts: { MASQUERADED: 1 },
               ...send,
               packet: packet('tcp', { leg: 'to server', from: own(family), to: server(family), flags: 'S', ttl: 63 }),
             },
@@ -172,7 +179,11 @@ function hairpin(family: Family, bypass: 'never' | 'always'): Row {
             ...call,
             before: given(family, {}),
             packet: request,
-            expect: { ...pass, packet: packet('tcp', { leg, from: self, to: server(family), flags: 'S' }) },
+            expect: {
+              verdicts: { MASQUERADED: 1 },
+              ...pass,
+              packet: packet('tcp', { leg, from: self, to: server(family), flags: 'S' }),
+            },
           },
           {
             at: 'egress',
@@ -202,6 +213,7 @@ function ofTheHost(family: Family): Row {
         packet: packet('tcp', { leg: 'to client', from: self, to: vip(family), flags: 'S' }),
         expect: {
           ...send,
+          verdicts: { MASQUERADED: 1 },
           packet: packet('tcp', { leg: 'to server', from: own(family), to: server(family), flags: 'S' }),
           connections: [`SYN_RECV 59 ${self} ${vip(family)} ${server(family)}`],
         },
@@ -243,6 +255,7 @@ function exhausted(family: Family): Row {
   }
   const to = (address: string) => ({
     ...send,
+    verdicts: { MASQUERADED: 1 },
     packet: packet('tcp', { leg: 'to server', from: own(family), to: wrap(address, 8080), flags: 'S', ttl: 63 }),
   })
   const policy = { masquerade: everybody }
@@ -322,7 +335,7 @@ function audiences(family: Family): Row[] {
 }
 
 t.test('masquerade and policies', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   await testRows(t, datapath, [
     ...both.flatMap((family) =>
