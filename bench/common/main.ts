@@ -1,4 +1,4 @@
-/** What both benches' entry points do around the measuring: options, output, cleaning up, exit status. */
+/** What all benches' entry points do around the measuring: options, output, cleaning up, exit status. */
 import { describeMachine } from './machine.ts'
 import { type BenchOptions, readOptions, usage } from './options.ts'
 import { type Bar, formatBars, isMet, Report } from './report.ts'
@@ -18,10 +18,10 @@ export class Cleanup {
     return this.#running
   }
 
-  /** All of them, whatever one throws; the first error is thrown at the end. */
+  /** All of them, whatever one throws; the first error is thrown at the end. What they hold on to is let go of. */
   async #runAll(): Promise<void> {
     const errors: unknown[] = []
-    for (const action of this.#actions.toReversed()) {
+    for (const action of this.#actions.splice(0).toReversed()) {
       try {
         await action()
       } catch (error) {

@@ -188,7 +188,9 @@ export class Rig {
 
   /** Packets that were refused or dropped since the table was made, as text; "": none. */
   verdicts(): string {
-    const counted = [...readVerdicts(this.#handles)].filter(([, count]) => count > 0n)
+    const counted = [...readVerdicts(this.#handles)].filter(
+      ([verdict, count]) => verdict !== 'MASQUERADED' && count > 0n,
+    )
     return counted.map(([name, count]) => `${name} ${count}`).join(', ')
   }
 

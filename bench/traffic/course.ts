@@ -239,7 +239,9 @@ export class Course {
       throw new LbError('NATIVE', `${name}, ${workload}: the stack has forwarded ${forwarded} packets`)
     }
     if (this.#handles === undefined) return
-    const refused = [...readVerdicts(this.#handles)].filter(([, count]) => count > 0n)
+    const refused = [...readVerdicts(this.#handles)].filter(
+      ([verdict, count]) => verdict !== 'MASQUERADED' && count > 0n,
+    )
     if (refused.length > 0)
       throw new LbError('NATIVE', `${name}, ${workload}: packets were refused: ${refused.join(', ')}`)
   }
