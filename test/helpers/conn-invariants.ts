@@ -1,5 +1,5 @@
 /** What must hold of the connection table whatever happened: an independent reading of lb_conns and lb_conn_index. */
-import { LbConnFlag, LbLimit, LbTemplate } from '../../src/abi/generated.ts'
+import { LbConnFlag, LbFwd, LbLimit, LbTemplate } from '../../src/abi/generated.ts'
 import type { Datapath } from './prog.ts'
 
 const mask64 = (1n << 64n) - 1n
@@ -177,6 +177,28 @@ function checkControls(datapath: Datapath, entries: readonly number[], problems:
   }
 }
 
+/** Is it the entry of a masqueraded connection that the server's packets are found by? */
+function isPartner({ maps }: Datapath, i: number): boolean {
+  return maps.conns.fwd(i) === LbFwd.FWD_RETURN
+}
+
+/** A masqueraded connection has its second entry, and one that has no connection any more is over. */
+function checkPartners(datapath: Datapath, entries: readonly number[], problems: string[]): void {
+  const { conns } = datapath.maps
+  const belongs = (i: number, partner: number) => conns.hop(i) === partner + 1 && conns.control(partner) === i + 1
+  for (const i of entries) {
+    if (isPartner(datapath, i)) {
+      const main = conns.control(i) - 1
+      const lives = main >= 0 && conns.af(main) !== 0 && !isPartner(datapath, main) && belongs(main, i)
+      if (!lives && ((conns.expires(i) - datapath.tick()) | 0) > 0) problems.push(`second entry ${i} is nobody's`)
+    } else if (conns.fwd(i) === LbFwd.FWD_FULLNAT || conns.fwd(i) === LbFwd.FWD_HOST) {
+      const partner = conns.hop(i) - 1
+      if (!isPartner(datapath, partner) || !belongs(i, partner) || conns.server(i) !== conns.server(partner))
+        problems.push(`masqueraded connection ${i} has no second entry`)
+    }
+  }
+}
+
 /** Looks at the whole connection table. */
 export function tableShape(datapath: Datapath): TableShape {
   const { maps, lines } = datapath
@@ -201,8 +223,10 @@ export function tableShape(datapath: Datapath): TableShape {
     problems.push(`${entries.length} entries in use and ${free.size} free do not make the ${used} ever used`)
   }
   for (const i of entries) if (free.has(i)) problems.push(`entry ${i} is in use and free`)
-  checkCounts(datapath, entries, problems)
-  checkControls(datapath, entries, problems)
+  const counting = entries.filter((i) => !isPartner(datapath, i))
+  checkCounts(datapath, counting, problems)
+  checkControls(datapath, counting, problems)
+  checkPartners(datapath, entries, problems)
   const templates = entries.filter((i) => isTemplate(datapath, i)).length
-  return { problems, connections: entries.length - templates, templates, spilled: spilled.length, inSecond }
+  return { problems, connections: counting.length - templates, templates, spilled: spilled.length, inSecond }
 }
