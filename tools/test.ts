@@ -10,7 +10,7 @@ import { runFiles } from './run-tests.ts'
 import { formatCounts } from './tap-count.ts'
 
 const interrupted = new AbortController()
-const limits = { jobs: 2, timeoutMs: 600_000, stop: interrupted.signal }
+const limits = { jobs: 2, timeoutMs: 900_000, stop: interrupted.signal }
 
 /** Runs the checks and prints their findings; returns the names of those that failed. */
 function check(): string[] {

@@ -7,7 +7,7 @@ import type { DnsAnswer, DnsLoadOptions, HttpAnswer, Mirrored, Outcome, Probe, T
 import { mirrorQuestion, onDnsMessage, serverHeader, serverRecord, withLength } from './servers.ts'
 
 /** How long a request may take when nobody says otherwise. */
-export const defaultTimeoutMs = 5_000
+export const defaultTimeoutMs = 15_000
 
 /** What kind of failure an error is: the system's code, or what was wrong with the answer. */
 export function kindOf(error: unknown): string {

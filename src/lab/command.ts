@@ -5,7 +5,7 @@ import { LbError } from '../model/errors.ts'
 export interface CommandOptions {
   /** Text for the command's standard input. */
   readonly input?: string
-  /** The command is killed after this time. Default: 20,000 ms. */
+  /** The command is killed after this time. Default: 60,000 ms. */
   readonly timeoutMs?: number
   readonly env?: NodeJS.ProcessEnv
   readonly cwd?: string
@@ -23,7 +23,7 @@ export interface CommandResult {
 export function run(file: string, args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(file, args, {
-      timeout: options.timeoutMs ?? 20_000,
+      timeout: options.timeoutMs ?? 60_000,
       killSignal: 'SIGKILL',
       env: options.env,
       cwd: options.cwd,

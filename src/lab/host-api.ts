@@ -141,7 +141,7 @@ export interface HostApi {
   /** Opens a connection to an echo server and keeps it; the value tells its id and the server's name. */
   connect(target: Target & { readonly timeoutMs?: number }): Promise<Outcome<{ id: number; server: string }>>
   /** Sends text on a kept connection and waits until it comes back; the value is the server's name. */
-  ping(id: number, text: string): Promise<Outcome<string>>
+  ping(id: number, text: string, timeoutMs?: number): Promise<Outcome<string>>
   /** Ends a kept connection: with a FIN, or with an RST. */
   disconnect(id: number, reset?: boolean): Promise<void>
 }

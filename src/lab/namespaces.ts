@@ -71,7 +71,7 @@ export function isAlive(pid: number): boolean {
 }
 
 async function endProcesses(names: readonly string[]): Promise<void> {
-  const deadline = Date.now() + 5_000
+  const deadline = Date.now() + 30_000
   for (let pids = processesIn(names); pids.length > 0; pids = processesIn(names)) {
     if (Date.now() > deadline) {
       throw new LbError('NATIVE', `processes ${pids.join(', ')} in ${names.join(', ')} do not end`, { pids })

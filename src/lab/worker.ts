@@ -77,7 +77,7 @@ const api: HostApi = {
     await connection.close(true)
     return outcome
   },
-  ping: (id, text) => kept.get(id).ping(text),
+  ping: (id, text, timeoutMs) => kept.get(id).ping(text, timeoutMs),
   disconnect: (id, reset = false) => kept.take(id).close(reset),
 }
 

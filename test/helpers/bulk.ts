@@ -81,7 +81,7 @@ export class Bulk {
   }
 
   /** Sends so many bytes there and has as many sent back. "ok", or what went wrong. */
-  async transfer(address: string, port: number, bytes: number, timeoutMs = 20_000): Promise<string> {
+  async transfer(address: string, port: number, bytes: number, timeoutMs = 60_000): Promise<string> {
     try {
       const hashes = await this.#client.call({ transfer: { address, port, bytes, timeoutMs } })
       const right = patternHash(bytes)

@@ -66,6 +66,8 @@ export interface TableShape {
   readonly connections: number
   readonly templates: number
   readonly spilled: number
+  /** Connections that are masqueraded and have their second entry, which is in `connections` too. */
+  readonly masqueraded: number
   /** References that are in the second of their two lines. */
   readonly inSecond: number
 }
@@ -134,6 +136,7 @@ function checkCounts(datapath: Datapath, entries: readonly number[], problems: s
   const counts = new Map<number, { active: number; inactive: number; persistent: number }>()
   const none = { active: 0, inactive: 0, persistent: 0 }
   for (const i of entries) {
+    if (isReturn(datapath, i)) continue
     const count = counts.get(conns.server(i)) ?? { ...none }
     if (isTemplate(datapath, i)) count.persistent++
     else count[(conns.flags(i) & LbConnFlag.CONN_INACTIVE) === 0 ? 'active' : 'inactive']++
@@ -155,12 +158,37 @@ function isTemplate({ maps }: Datapath, i: number): boolean {
   return (maps.conns.proto(i) & LbTemplate.TEMPLATE) !== 0
 }
 
+/** The second entry of a masqueraded connection. */
+function isReturn({ maps }: Datapath, i: number): boolean {
+  return maps.conns.fwd(i) === LbFwd.FWD_RETURN
+}
+
+/** A masqueraded connection has its second entry, and one that has no connection is over; how many have. */
+function checkReturns(datapath: Datapath, entries: readonly number[], problems: string[]): number {
+  const { conns } = datapath.maps
+  const belongs = (i: number, second: number) => conns.hop(i) === second + 1 && conns.control(second) === i + 1
+  let masqueraded = 0
+  for (const i of entries) {
+    if (isReturn(datapath, i)) {
+      const main = conns.control(i) - 1
+      const lives = main >= 0 && conns.af(main) !== 0 && !isReturn(datapath, main) && belongs(main, i)
+      if (!lives && ((conns.expires(i) - datapath.tick()) | 0) > 0) problems.push(`second entry ${i} is nobody's`)
+    } else if (conns.fwd(i) === LbFwd.FWD_FULLNAT || conns.fwd(i) === LbFwd.FWD_HOST) {
+      const second = conns.hop(i) - 1
+      if (!isReturn(datapath, second) || !belongs(i, second) || conns.server(i) !== conns.server(second))
+        problems.push(`masqueraded connection ${i} has no second entry`)
+      masqueraded += 1
+    }
+  }
+  return masqueraded
+}
+
 /** Each connection's template is one, and counts it. */
 function checkControls(datapath: Datapath, entries: readonly number[], problems: string[]): void {
   const { conns } = datapath.maps
   const controlled = new Map<number, number>()
   for (const i of entries) {
-    if (isTemplate(datapath, i) || conns.control(i) === 0) continue
+    if (isTemplate(datapath, i) || isReturn(datapath, i) || conns.control(i) === 0) continue
     const template = conns.control(i) - 1
     controlled.set(template, (controlled.get(template) ?? 0) + 1)
     if (conns.af(template) === 0 || !isTemplate(datapath, template)) {
@@ -173,28 +201,6 @@ function checkControls(datapath: Datapath, entries: readonly number[], problems:
     const due = controlled.get(i) ?? 0
     if (isTemplate(datapath, i) && conns.control(i) !== due) {
       problems.push(`template ${i} counts ${conns.control(i)} connections, has ${due}`)
-    }
-  }
-}
-
-/** Is it the entry of a masqueraded connection that the server's packets are found by? */
-function isPartner({ maps }: Datapath, i: number): boolean {
-  return maps.conns.fwd(i) === LbFwd.FWD_RETURN
-}
-
-/** A masqueraded connection has its second entry, and one that has no connection any more is over. */
-function checkPartners(datapath: Datapath, entries: readonly number[], problems: string[]): void {
-  const { conns } = datapath.maps
-  const belongs = (i: number, partner: number) => conns.hop(i) === partner + 1 && conns.control(partner) === i + 1
-  for (const i of entries) {
-    if (isPartner(datapath, i)) {
-      const main = conns.control(i) - 1
-      const lives = main >= 0 && conns.af(main) !== 0 && !isPartner(datapath, main) && belongs(main, i)
-      if (!lives && ((conns.expires(i) - datapath.tick()) | 0) > 0) problems.push(`second entry ${i} is nobody's`)
-    } else if (conns.fwd(i) === LbFwd.FWD_FULLNAT || conns.fwd(i) === LbFwd.FWD_HOST) {
-      const partner = conns.hop(i) - 1
-      if (!isPartner(datapath, partner) || !belongs(i, partner) || conns.server(i) !== conns.server(partner))
-        problems.push(`masqueraded connection ${i} has no second entry`)
     }
   }
 }
@@ -223,10 +229,10 @@ export function tableShape(datapath: Datapath): TableShape {
     problems.push(`${entries.length} entries in use and ${free.size} free do not make the ${used} ever used`)
   }
   for (const i of entries) if (free.has(i)) problems.push(`entry ${i} is in use and free`)
-  const counting = entries.filter((i) => !isPartner(datapath, i))
-  checkCounts(datapath, counting, problems)
-  checkControls(datapath, counting, problems)
-  checkPartners(datapath, entries, problems)
+  checkCounts(datapath, entries, problems)
+  checkControls(datapath, entries, problems)
+  const masqueraded = checkReturns(datapath, entries, problems)
   const templates = entries.filter((i) => isTemplate(datapath, i)).length
-  return { problems, connections: counting.length - templates, templates, spilled: spilled.length, inSecond }
+  const connections = entries.length - templates
+  return { problems, connections, templates, spilled: spilled.length, masqueraded, inSecond }
 }

@@ -9,7 +9,7 @@ import { projectFile } from '../../src/lab/project.ts'
 import type { Topology } from '../../src/lab/topology.ts'
 import { waitFor } from './wait-for.ts'
 
-const deadlineMs = 60_000
+const deadlineMs = 120_000
 
 interface Teardown {
   teardown(handler: () => Promise<void> | void): void
@@ -76,7 +76,7 @@ export class Daemon {
   #text = ''
 
   /** `source`: manifests, or the flags that name another source. */
-  constructor(topology: Topology, source: Manifests | readonly string[], ...args: readonly string[]) {
+  constructor(topology: Pick<Topology, 'spawn'>, source: Manifests | readonly string[], ...args: readonly string[]) {
     const words = [
       ...(source instanceof Manifests ? ['--manifests', source.directory] : source),
       '--admin-socket=',

@@ -29,14 +29,25 @@ export function procNet(topology: Topology, role: string, name: string): string 
   return topology.within(role, () => readFileSync(`/proc/thread-self/net/${name}`, 'utf8'))
 }
 
+/** Columns of one kind in a file of /proc/net that has a line of names and one of values for each kind. */
+function columns(text: string, kind: string): ReadonlyMap<string, number> {
+  const [names = [], values = []] = text
+    .split('\n')
+    .filter((line) => line.startsWith(`${kind}:`))
+    .map((line) => line.split(' '))
+  return new Map(names.map((name, i) => [name, Number(values[i])]))
+}
+
+/** SYNs that a namespace has sent again: the kernel waits a second for an answer. */
+export function synsSentAgain(topology: Topology, role: string): number {
+  return columns(procNet(topology, role, 'netstat'), 'TcpExt').get('TCPSynRetrans') ?? NaN
+}
+
 /** IP packets, of both families, that a namespace's stack has forwarded. */
 export function forwarded(topology: Topology, role = 'director'): number {
-  const [names = '', values = ''] = procNet(topology, role, 'snmp')
-    .split('\n')
-    .filter((line) => line.startsWith('Ip:'))
-  const at = names.split(' ').indexOf('ForwDatagrams')
+  const four = columns(procNet(topology, role, 'snmp'), 'Ip').get('ForwDatagrams')
   const six = /^Ip6OutForwDatagrams\s+(\d+)$/m.exec(procNet(topology, role, 'snmp6'))
-  return Number(values.split(' ')[at]) + Number(six?.[1])
+  return Number(four) + Number(six?.[1])
 }
 
 /** An nftables ruleset that drops and counts what connection tracking calls invalid, at every hook, and counts the new. */

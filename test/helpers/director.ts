@@ -75,12 +75,12 @@ export class Director {
 
   /** Runs bpvsadm with words separated by blanks; a status other than 0 is for the caller to judge. */
   adm(line: string, options?: CommandOptions): Promise<CommandResult> {
-    return this.#topology.exec(this.#role, bpvsadm, line.split(' '), { timeoutMs: 60_000, ...options })
+    return this.#topology.exec(this.#role, bpvsadm, line.split(' '), { timeoutMs: 180_000, ...options })
   }
 
   /** Runs bpvsadm, which has to succeed, and returns its output. */
   must(line: string): Promise<string> {
-    return this.#topology.must(this.#role, bpvsadm, line.split(' '), { timeoutMs: 60_000 })
+    return this.#topology.must(this.#role, bpvsadm, line.split(' '), { timeoutMs: 180_000 })
   }
 
   /** Opens the table, or makes it; whoever opens it closes it. */

@@ -152,8 +152,8 @@ export function resultText({ reached = [], source = [], source_by: by, errors = 
   return [...answered, ...Object.keys(errors).sort()].join(' or ')
 }
 
-/** How long a try may take that is to be answered, and one that is not: as long as the recording waited. */
-const patienceMs = 4_000
+/** How long a try may take that is to be answered, and one that is not. */
+const patienceMs = 20_000
 const silenceMs = 1_200
 
 /** Round robin shows each of four servers in as many tries. */
@@ -163,7 +163,7 @@ const triesOf = ({ reached }: Result): number => (reached === undefined ? 2 : 4)
 const firstPort = 61_000
 
 /** Tries at a time. */
-const parallel = 512
+const parallel = 2_048
 
 /**
  * Plays the rows of one caller after the other's, and tells what each came to. Every try of a caller is made from a port of

@@ -15,7 +15,7 @@ import { bpvsadm } from './director.ts'
 import { Peer } from './peer.ts'
 import { waitFor } from './wait-for.ts'
 
-const settleMs = 40_000
+const settleMs = 100_000
 
 const addresses = {
   l0: '10.128.0.16',

@@ -13,9 +13,9 @@ import { Daemon } from '../helpers/daemon.ts'
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 import { saveFormat } from './save-format.ts'
 
-const deadlineMs = 60_000
+const deadlineMs = 120_000
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 interface Teardown {
   teardown(handler: () => Promise<void>): void

@@ -17,10 +17,10 @@ import { needsRoot, waitFor } from '../helpers/topology.ts'
 import { saveFormat } from './save-format.ts'
 
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
-const deadlineMs = 60_000
+const deadlineMs = 120_000
 
 /* Every table that is made passes through the verifier: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 interface Line {
   readonly msg: string

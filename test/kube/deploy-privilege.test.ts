@@ -46,7 +46,7 @@ function inContainer(script: string, capabilities: readonly string[]) {
     const namespaces = ['--mount', '--net', '--pid', '--fork', '--mount-proc', '--kill-child']
     const { status, stdout, stderr } = spawnSync('unshare', [...namespaces, 'sh', join(directory, 'script')], {
       encoding: 'utf8',
-      timeout: 60_000,
+      timeout: 180_000,
       killSignal: 'SIGKILL',
     })
     return { status, stdout, stderr }
@@ -57,7 +57,7 @@ function inContainer(script: string, capabilities: readonly string[]) {
 
 /** What must go well, one command a line; bpvsd runs in the background from `ready` on. */
 const work = `$P bpvsd --manifests ${join(root, 'examples')} >log 2>&1 & pid=$!
-timeout 20 sh -c 'until grep -q "msg.:.ready" log; do sleep 0.05; done' || { cat log; exit 1; }
+timeout 150 sh -c 'until grep -q "msg.:.ready" log; do sleep 0.05; done' || { cat log; exit 1; }
 $P bpvsadm -A -t 10.1.1.1:80 -s wlc
 $P bpvsadm -a -t 10.1.1.1:80 -r 10.9.9.2:80 -m
 $P bpvsadm -Sn | grep -c -- '-m -w'

@@ -3,7 +3,7 @@ import t from 'tap'
 import { TimelineScene } from '../helpers/kube-timeline.ts'
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const config = {
   apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',

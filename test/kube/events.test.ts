@@ -10,7 +10,7 @@ import { annotationEvent, healthCheckEvent, type KubeEvent, serverEvent, startin
 import { TestApiServer } from '../helpers/api-server.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 interface Teardown {
   teardown(handler: () => Promise<void>): void

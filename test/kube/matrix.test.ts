@@ -22,7 +22,7 @@ import { guard, startBpvsd } from '../helpers/kube-scene.ts'
 import { Tally } from '../helpers/tally.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 const tally = new Tally(matrixRecording)

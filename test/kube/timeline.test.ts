@@ -9,9 +9,9 @@ import { readJsonRecording } from '../helpers/recordings-json.ts'
 import { Findings, Tally } from '../helpers/tally.ts'
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
-const settleMs = 40_000
+const settleMs = 60_000
 
 type Trace =
   | { readonly kind: 'action'; readonly action: string }

@@ -8,7 +8,7 @@ import { recordedWiring, type Wiring } from '../helpers/kube-wiring.ts'
 import { guard, startBpvsd } from '../helpers/kube-scene.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 const base = recordedRun('nftables-base')

@@ -13,7 +13,7 @@ import { ask, type HttpAnswer } from '../helpers/http-client.ts'
 import { needsRoot, topology } from '../helpers/topology.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const web = { protocol: 'tcp', address: '10.9.0.1', port: 80 }
 const webPath = '/v1/services/tcp-10.9.0.1-80'

@@ -13,7 +13,7 @@ import { Swarm, type SwarmResult } from '../helpers/swarm.ts'
 import { needsRoot, ports, type TestNet, topology, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const clients = 8
 const edited = [virtual('10.96.0.1', 80), virtual('fd00:96::1', 80)] as const
@@ -196,7 +196,7 @@ t.test(
   { skip: needsRoot },
   async (t) => {
     const scene = await Scene.make(t)
-    const job = { targets, requests: 10_000, concurrency: 6, keptRequests: 6, timeoutMs: 8_000, firstPort: 2_000 }
+    const job = { targets, requests: 10_000, concurrency: 6, keptRequests: 6, timeoutMs: 30_000, firstPort: 2_000 }
     const swarm = new Swarm(t, scene.net, job)
     await Promise.all([editByEngine(bound(scene), swarm), editByCommand(bound(scene), swarm)])
     const result = await swarm.done
@@ -216,7 +216,7 @@ t.test(
   async (t) => {
     const scene = await Scene.make(t)
     const doomed = new Doomed(scene)
-    const job = { targets, requests: 2_500, concurrency: 6, keptRequests: 6, timeoutMs: 4_000, firstPort: 2_000 }
+    const job = { targets, requests: 2_500, concurrency: 6, keptRequests: 6, timeoutMs: 8_000, firstPort: 2_000 }
     const swarm = new Swarm(t, scene.net, job)
     const removals = async (): Promise<void> => {
       for (let n = 1; n <= 6; n++) {

@@ -10,7 +10,7 @@ import { withNamespace } from '../../src/native/setns.ts'
 const skip = process.getuid?.() === 0 ? false : 'network namespaces and BPF need root'
 
 /* The table passes through the verifier once: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 t.test('ports of masqueraded connections keep away from those of the namespace', { skip }, async (t) => {
   const name = `${runPrefix(process.pid)}ports`

@@ -6,7 +6,7 @@ import { Director, real, service as spec, virtual } from '../helpers/director.ts
 import { needsRoot, ports, type TestNet, topology, waitFor } from '../helpers/topology.ts'
 
 /* Every table that is made passes through the verifier: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const skip = needsRoot
 const header = 'IP Virtual Server version 1.2.1 (size=4096)\n'
@@ -21,7 +21,7 @@ function server(n: number): string {
 
 /** One request to the service: the server's name, or what went wrong. */
 async function ask(net: TestNet, address = '10.96.0.1', port = 80): Promise<string> {
-  const outcome = await net.clients[0]!.host.call('http', { address, port, timeoutMs: 2_000 })
+  const outcome = await net.clients[0]!.host.call('http', { address, port })
   return 'value' in outcome ? outcome.value.server : outcome.error
 }
 
@@ -82,8 +82,9 @@ t.test('the first -A attaches by itself; --unload leaves nothing of it', { skip 
   t.notOk(director.pins()?.present, 'no pin is left')
   const gone = async (kind: 'prog' | 'map', id: number | undefined) =>
     (await net.topology.exec('director', 'bpftool', [kind, 'show', 'id', `${id}`])).status !== 0
-  for (const id of programs) await waitFor(`the end of program ${id}`, () => gone('prog', id))
-  for (const id of maps) await waitFor(`the end of map ${id}`, () => gone('map', id))
+  // The kernel frees them when it finds the time, which a busy machine has little of.
+  for (const id of programs) await waitFor(`the end of program ${id}`, () => gone('prog', id), 180_000)
+  for (const id of maps) await waitFor(`the end of map ${id}`, () => gone('map', id), 180_000)
   t.notMatch(await net.topology.must('director', 'tc', ['qdisc', 'show']), /clsact|ingress/)
   t.equal(await director.must('-Ln'), emptyListing)
   t.notMatch(await ask(net), /^server/)

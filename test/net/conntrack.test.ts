@@ -5,7 +5,7 @@ import { Director, real, service, virtual } from '../helpers/director.ts'
 import { dnsName, needsRoot, ports, type TestNet, topology } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 

@@ -12,9 +12,9 @@ import { Director, serverAt, total, virtual } from '../helpers/director.ts'
 import { dnsName, needsRoot, ports, type TestNet, topology, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
-const patienceMs = 60_000
+const patienceMs = 120_000
 const vip = { web: '10.96.0.10', web6: 'fd00:96::10', dns: '10.96.0.20', echo: '10.96.0.30' } as const
 
 /** Streams of requests that go on until they are stopped, in both families, over TCP and UDP, kept and short. */
@@ -222,7 +222,7 @@ t.test(
     await streams.more(50)
     const unwatch = watch()
     const before = { programs: director.programs(), identity: identity(director) }
-    t.equal(before.programs.length, 4)
+    t.equal(before.programs.length, director.hooks().length)
     for (let n = 0; n < 3; n++) {
       await daemon.end(n === 0 ? 'SIGTERM' : 'SIGKILL')
       /* The mark of the build is all by which bpvsd knows that the programs are its own. */
@@ -234,7 +234,7 @@ t.test(
     }
     await unwatch()
     const programs = director.programs()
-    t.equal(programs.length, 4)
+    t.equal(programs.length, before.programs.length)
     t.notOk(
       programs.some((id) => before.programs.includes(id)),
       'every link has another program',

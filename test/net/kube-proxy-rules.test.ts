@@ -5,7 +5,7 @@ import { Topology } from '../../src/lab/topology.ts'
 import { cases } from '../helpers/kube-cases.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 interface Teardown {
   teardown(handler: () => Promise<void>): void

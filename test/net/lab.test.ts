@@ -11,7 +11,7 @@ import { needsRoot, waitFor } from '../helpers/topology.ts'
 
 const root = { skip: needsRoot }
 /** A machine that does other things too takes its time to start a dozen of threads. */
-const deadlineMs = 60_000
+const deadlineMs = 120_000
 
 interface LabProcess {
   readonly child: ChildProcess

@@ -8,7 +8,7 @@ import { waitFor } from '../helpers/wait-for.ts'
 const skip = process.getuid?.() === 0 ? false : 'network namespaces and BPF need root'
 
 /* Every table that is made passes through the verifier: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 t.test(
   'tables of namespaces that are gone are removed by whoever makes the next; living ones stay',

@@ -9,7 +9,7 @@ import { Director, real, service, virtual } from '../helpers/director.ts'
 import { needsRoot, ports, type TestNet, topology } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const families = ['ipv4', 'ipv6'] as const
 /** What the director calls: an address of nobody's, and its own towards the servers. */

@@ -5,7 +5,7 @@ import { Director, endpoint } from '../helpers/director.ts'
 import { needsRoot, ports, type TestHost, type TestNet, topology } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 const families = ['ipv4', 'ipv6'] as const
@@ -25,11 +25,11 @@ async function serve(net: TestNet, service: string, family: Family, options: str
 
 /** Who answers: over HTTP, over echo's UDP. */
 async function http({ host }: TestHost, address: string): Promise<string> {
-  const outcome = await host.call('http', { address, port: ports.http, timeoutMs: 3_000 })
+  const outcome = await host.call('http', { address, port: ports.http })
   return 'value' in outcome ? outcome.value.server : outcome.error
 }
 async function echo({ host }: TestHost, address: string): Promise<string> {
-  const outcome = await host.call('datagram', { address, port: ports.echo, size: 10, timeoutMs: 3_000 })
+  const outcome = await host.call('datagram', { address, port: ports.echo, size: 10 })
   return 'value' in outcome ? outcome.value : outcome.error
 }
 
@@ -59,7 +59,7 @@ t.test('a client returns to its server, at one port, and others are sent to the 
     const service = `-t ${endpoint({ address: vips[family], port: 80 })}`
     await serve(net, service, family, '-p 300', ports.http)
     const ask = (client: TestHost) => async () => {
-      const outcome = await client.host.call('http', { address: vips[family], port: 80, timeoutMs: 3_000 })
+      const outcome = await client.host.call('http', { address: vips[family], port: 80 })
       return 'value' in outcome ? outcome.value.server : outcome.error
     }
     const names = []

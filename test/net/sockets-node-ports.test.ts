@@ -5,7 +5,7 @@ import { endpoint, real, service, virtual } from '../helpers/director.ts'
 import { families, type FamilyName, SocketScene } from '../helpers/socket-scene.ts'
 import { needsRoot, ports } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 /** The node's address, its loopback address, and one that is nobody's. */

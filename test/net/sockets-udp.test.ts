@@ -6,7 +6,7 @@ import { endStuckSockets } from '../../src/native/stuck-sockets.ts'
 import { families, SocketScene, vips } from '../helpers/socket-scene.ts'
 import { needsRoot, ports, waitFor } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 const service = { ipv4: virtual(vips.ipv4, 53, 'udp'), ipv6: virtual(vips.ipv6, 53, 'udp') } as const

@@ -6,7 +6,7 @@ import { Daemon, Manifests } from '../helpers/daemon.ts'
 import { makeGroup, SocketUser } from '../helpers/socket-user.ts'
 import { needsRoot, ports, topology } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
 const service = { ipv4: virtual(vips.ipv4, 80), ipv6: virtual(vips.ipv6, 80) } as const

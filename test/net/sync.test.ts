@@ -12,10 +12,10 @@ import { type Recording, readRecording, splitArguments } from '../helpers/record
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const root = { skip: needsRoot }
-const patienceMs = 60_000
+const patienceMs = 120_000
 const vips = { ipv4: '10.96.0.1', ipv6: 'fd00:96::1' } as const
 const families = ['ipv4', 'ipv6'] as const
 

@@ -10,7 +10,7 @@ import { countRuns, readRuns } from '../helpers/run-counts.ts'
 import { needsRoot, ports, type TestNet, topology, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const vips = ['10.96.0.1', 'fd00:96::1'] as const
 const rounds = 25

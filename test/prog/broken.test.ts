@@ -231,7 +231,7 @@ const brokenReplies: Row = {
 }
 
 t.test('packets that are not ours, and broken ones', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   await testRows(t, datapath, [
     ...malformed.map((each) =>

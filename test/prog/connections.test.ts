@@ -10,7 +10,7 @@ import { readJsonRecording } from '../helpers/recordings-json.ts'
 import { Tally } from '../helpers/tally.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 /** The name that the table counts an end of the test by: what is wrong with the table now. */
 function sound(t: Test, datapath: Datapath, expected: { connections: number; spilled?: number }): void {

@@ -335,7 +335,7 @@ function elsewhere(f: Family): Row[] {
 }
 
 t.test('direct routing', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   await must('ip', ['-batch', '-'], { input: `${routes.join('\n')}\n` })
   await testRows(

@@ -25,7 +25,7 @@ function sound(t: Test, datapath: Datapath, connections: number): void {
 }
 
 t.test('a table of 64 connections', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t, { connections: room })
   t.equal(datapath.maps.conns.length, room)
 

@@ -73,7 +73,7 @@ const natFlows = {
 const { scenarios } = readJsonRecording<{ scenarios: Scenario[] }>('forwarding')
 
 t.test('packets on both wires are those of the real IPVS', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   const tally = new Tally('forwarding')
   for (const { name, steps } of scenarios) {

@@ -252,7 +252,7 @@ function oddExtensions(): Row {
 }
 
 t.test('fragments and extension headers', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   await testRows(t, datapath, [
     ...both.flatMap((family) => [

@@ -148,7 +148,7 @@ function raised(f: Family): Row {
 const firstPort = '/proc/sys/net/ipv4/ip_unprivileged_port_start'
 
 t.test('services of FTP', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   await testRows(t, datapath, families.flatMap(rows))
   await t.test('where the host keeps ports below 3000 to itself', async (t) => {

@@ -323,7 +323,7 @@ const tunneled: Row = {
   ],
 }
 t.test('ICMP errors that are not plain', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   await testRows(t, datapath, [
     ...families.flatMap((f) => [

@@ -255,7 +255,7 @@ function foreign(f: Family): Row {
 }
 
 t.test('ICMP', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   const errors = families.flatMap((f) => quotes.flatMap((q) => f.errors.flatMap((error) => errorRows(f, q, error))))
   await testRows(t, datapath, [...families.flatMap(echo), ...errors, ...families.map(foreign)])

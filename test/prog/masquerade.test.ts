@@ -371,7 +371,7 @@ function audiences(family: Family): Row[] {
 }
 
 t.test('masquerade and policies', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   await testRows(t, datapath, [
     ...both.flatMap((family) =>

@@ -297,7 +297,7 @@ const sizes: Row[] = [
 ]
 
 t.test('network address translation', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   await testRows(t, datapath, [...rows, oneArm, ...ttl, ...sizes, counters])
   const view = datapath.table.services()[0]

@@ -60,7 +60,7 @@ const sourceless: Row[] = ['ipip', 'gue', 'gre'].map((method) => {
 })
 
 t.test('a director without a default route', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   for (const family of ['-4', '-6']) await must('ip', [family, 'route', 'del', 'default'])
   await testRows(t, datapath, rows)

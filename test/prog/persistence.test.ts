@@ -187,7 +187,7 @@ const ways = [
 ] as const
 
 t.test('clients go on to their servers as the kernel recorded it', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   for (const recording of ['persistence', 'persistence2']) {
     const tally = new Tally(recording)

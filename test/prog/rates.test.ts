@@ -34,7 +34,7 @@ const ofServer = ['25 25 0 950 0', '19 19 0 712 0', '14 14 0 534 0']
 const ofService = ['50 50 0 1900 0', '37 37 0 1425 0', '28 28 0 1069 0']
 
 t.test('rates rise and decay as the kernel estimates them, with no process at work', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   const { table } = datapath
   const addresses = ['10.2.0.11', '10.2.0.12']
@@ -74,7 +74,7 @@ t.test(
   'a server takes its counts along when it goes for good, but no rate comes of it',
   { skip: needsRoot },
   async (t) => {
-    t.setTimeout(600_000)
+    t.setTimeout(900_000)
     const datapath = await Datapath.open(t)
     const { table, maps } = datapath
     table.addService(service(key))

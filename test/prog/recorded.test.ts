@@ -260,7 +260,7 @@ function nameOf(step: Step): string {
 }
 
 t.test('traffic is listed, counted and refused as recorded', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   for (const [recording, names] of Object.entries(played)) {
     const tally = new Tally(recording)

@@ -262,7 +262,7 @@ const opening: Row[] = ['S', 'SA', 'SPA', 'SF'].map((flags) => ({
 }))
 
 t.test('refusals', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   const listener = createServer().listen(LISTENING, '::')
   t.teardown(() => listener.close())

@@ -202,7 +202,7 @@ function remembered(world: World): string[] {
 }
 
 t.test('lblc and lblcr', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   const { maps, table, handles } = datapath
   const ticks = (seconds: number): number => Math.ceil((seconds * handles.rodata.hz) / 2 ** handles.rodata.tickShift)

@@ -73,7 +73,7 @@ function judge(scheduler: Scheduler, servers: readonly Candidate[]): () => Candi
 }
 
 t.test('a service of thousands of servers', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t, { servers: 16384, cells: 16384 })
   const host = new Host(datapath, { xdp: true })
   for (const count of [4096, 10_000]) {
@@ -192,7 +192,7 @@ function checkShares(t: Test, host: Host, row: Row): void {
 }
 
 t.test('twos: the better of two draws by weight', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   const host = new Host(datapath, { xdp: false })
   for (const row of rows) {

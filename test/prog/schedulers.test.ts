@@ -46,7 +46,7 @@ function nameOf(step: Step): string {
 }
 
 t.test('schedulers choose as the kernel did', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   const ways = [
     { name: 'through XDP, past the stack', xdp: true, bypass: LbBypassMode.BYPASS_ALWAYS },

@@ -356,7 +356,7 @@ function passes({ host }: Replay, line: string): string | undefined {
 }
 
 t.test('SCTP', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   const tally = new Tally('sctp')
   await t.test('states, as recorded', (t) => {

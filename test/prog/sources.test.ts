@@ -13,7 +13,7 @@ function end(text: string): TunnelEnd {
 }
 
 t.test('the source of each tunnel is the one that the kernel would take', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   const sources = new Sources(datapath.handles.dir)
   const told = (text: string): string | undefined => {

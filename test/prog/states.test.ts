@@ -276,7 +276,7 @@ const openings: Readonly<Record<string, { after: number; ports: readonly number[
 }
 
 t.test('connections live as the kernel recorded it', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   for (const recording of ['states', 'states-secure'] as const) {
     const tally = new Tally(recording)

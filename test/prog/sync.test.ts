@@ -16,7 +16,7 @@ import { readJsonRecording } from '../helpers/recordings-json.ts'
 import { type RecordOptions, syncMessage, syncRecord } from '../helpers/sync-records.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const daemon: SyncDaemon = {
   role: 'backup',

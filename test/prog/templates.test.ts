@@ -10,7 +10,7 @@ import { connectionTexts, keyOf } from '../helpers/prog-rows.ts'
 import { random } from '../helpers/random.ts'
 import { needsRoot } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const seed = Number(process.env.BPVS_LIVES_SEED ?? 4711) || 1
 

@@ -7,7 +7,7 @@ import { Host } from '../helpers/prog-host.ts'
 import { addService, keyOf } from '../helpers/prog-rows.ts'
 import { needsRoot, waitFor } from '../helpers/topology.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(900_000)
 
 const web = 'tcp 10.9.0.1:80'
 const dns = 'udp 10.9.0.1:53'

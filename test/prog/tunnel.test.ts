@@ -328,7 +328,7 @@ const least: Row = {
 }
 
 t.test('tunnels', { skip: needsRoot }, async (t) => {
-  t.setTimeout(600_000)
+  t.setTimeout(900_000)
   const datapath = await Datapath.open(t)
   await must('ip', ['-batch', '-'], { input: `${routes.join('\n')}\n` })
   /* Only where the director's headers have nothing random: IPv6 in IPv4 has an identification. */
