@@ -2,8 +2,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { type BenchRun, benchMain, Cleanup } from './common/main.ts'
 import { type Bar, formatTable } from './common/report.ts'
-import { quantile } from './common/stats.ts'
+import { median, quantile } from './common/stats.ts'
 import { type ClusterSize, sizeName } from './control/cluster.ts'
+import { barsOf, controlHead, controlLine, controlRow, type ControlResult } from './control/results.ts'
 import { Rig } from './control/rig.ts'
 
 const quickSizes: readonly ClusterSize[] = [{ services: 1000, endpoints: 10_000 }]
@@ -12,71 +13,74 @@ const sizes: readonly ClusterSize[] = [
   { services: 10_000, endpoints: 100_000 },
   { services: 50_000, endpoints: 500_000 },
 ]
+/** How often each size is started, from nothing; all else is measured after the last start. */
+const STARTS = 3
+const LISTINGS = 5
+const CHANGES_PER_SECOND = 20
 
-interface Result {
-  readonly size: ClusterSize
-  /** From the start of the process to everything in the table. */
-  readonly startS: number
-  readonly eventP50Ms: number
-  readonly eventP99Ms: number
-  readonly restMib: number
-  readonly churnMib: number
-  /** Of one CPU, with 20 changes a second. */
-  readonly churnCpu: number
+/** `count` times, one after the other. */
+async function times<T>(count: number, measure: (n: number) => Promise<T>): Promise<T[]> {
+  const results: T[] = []
+  for (let n = 0; n < count; n++) results.push(await measure(n))
+  return results
 }
 
-async function measureSize(size: ClusterSize, quick: boolean, cleanup: Cleanup): Promise<Result> {
-  const rig = await Rig.make(size, cleanup)
-  const startS = await rig.start()
+/** Everything but the start, of a bpvsd that has just been started. */
+async function measureRunning(rig: Rig, quick: boolean) {
   await delay(2000)
   const restMib = rig.memoryMib()
-  const times: number[] = []
-  for (let n = 0; n < (quick ? 100 : 500); n++) {
-    times.push(await rig.changeAndWait(n * 13, 1))
+  const events = await times(quick ? 100 : 500, async (n) => {
     await delay(5)
-  }
-  const churnCpu = await rig.churn(20, quick ? 5 : 20)
+    return rig.changeAndWait(n * 13, 1)
+  })
+  await rig.reach()
+  const packets = await times(quick ? 20 : 100, async () => {
+    await delay(20)
+    return rig.moveAndReach()
+  })
+  const churnCpu = await rig.churn(CHANGES_PER_SECOND, quick ? 5 : 20)
   const churnMib = rig.memoryMib()
-  const [eventP50Ms, eventP99Ms] = [quantile(times, 0.5), quantile(times, 0.99)]
-  return { size, startS, eventP50Ms, eventP99Ms, restMib, churnMib, churnCpu }
+  const lists = await times(LISTINGS, () => rig.list())
+  return {
+    restMib,
+    eventP50Ms: median(events),
+    eventP99Ms: quantile(events, 0.99),
+    packetP50Ms: median(packets),
+    packetP99Ms: quantile(packets, 0.99),
+    churnCpu,
+    churnMib,
+    listFirstMs: median(lists.map(({ firstMs }) => firstMs)),
+    listMs: median(lists.map(({ wholeMs }) => wholeMs)),
+  }
 }
 
-/** The promises are of 10,000 services; of 50,000 only that they are there soon. */
-function barsOf({ size, startS, eventP50Ms, restMib, churnMib, churnCpu }: Result): Bar[] {
-  const name = sizeName(size)
-  const start = size.services > 10_000 ? 15 : 2
-  const bars = [{ what: `${name}: seconds to start, of ${start}`, ratio: startS / start, limit: 1 }]
-  if (size.services > 10_000) return bars
-  return [
-    ...bars,
-    { what: `${name}: milliseconds from an event to the table, of 5`, ratio: eventP50Ms / 5, limit: 1 },
-    { what: `${name}: MiB at rest, of 200`, ratio: restMib / 200, limit: 1 },
-    { what: `${name}: MiB under churn, of 200`, ratio: churnMib / 200, limit: 1 },
-    { what: `${name}: share of a CPU with 20 changes a second, of 0.05`, ratio: churnCpu / 0.05, limit: 1 },
-  ]
-}
-
-async function measure({ options, report, cleanup, say, show }: BenchRun): Promise<Bar[]> {
-  const results: Result[] = []
-  for (const size of options.quick ? quickSizes : sizes) {
-    say(`${sizeName(size)} services and endpoints`)
+async function measureSize(size: ClusterSize, starts: number, run: BenchRun): Promise<ControlResult> {
+  const seconds: number[] = []
+  for (let n = 1; ; n++) {
+    run.say(`${sizeName(size)} services and endpoints: start ${n} of ${starts}`)
     const own = new Cleanup()
-    cleanup.add(() => own.run())
-    results.push(await measureSize(size, options.quick, own))
+    run.cleanup.add(() => own.run())
+    const rig = await Rig.make(size, own)
+    const small = n === starts ? await times(LISTINGS, () => rig.listSmall()) : []
+    seconds.push(await rig.start())
+    if (n === starts) {
+      const rest = await measureRunning(rig, run.options.quick)
+      await own.run()
+      return { size, startS: median(seconds), smallListMs: median(small.map(({ wholeMs }) => wholeMs)), ...rest }
+    }
     await own.run()
   }
-  for (const { size, ...rest } of results) report.add({ bench: 'control', ...size, ...rest })
-  const head = ['services/endpoints', 'start s', 'event p50 ms', 'p99 ms', 'MiB at rest', 'under churn', 'CPU, 20/s']
-  const rows = results.map(({ size, startS, eventP50Ms, eventP99Ms, restMib, churnMib, churnCpu }) => [
-    sizeName(size),
-    startS.toFixed(2),
-    eventP50Ms.toFixed(2),
-    eventP99Ms.toFixed(2),
-    restMib.toFixed(0),
-    churnMib.toFixed(0),
-    `${(churnCpu * 100).toFixed(1)}%`,
-  ])
-  show('bpvsd behind an API server', formatTable(head, rows))
+}
+
+async function measure(run: BenchRun): Promise<Bar[]> {
+  const { options, report, show } = run
+  const results: ControlResult[] = []
+  for (const size of options.quick ? quickSizes : sizes) {
+    const result = await measureSize(size, options.rounds ?? (options.quick ? 1 : STARTS), run)
+    report.add(controlLine(result))
+    results.push(result)
+  }
+  show('bpvsd behind an API server', formatTable(controlHead, results.map(controlRow)))
   return results.flatMap(barsOf)
 }
 

@@ -316,6 +316,7 @@ struct lb_config {
 		masquerade_count; /* ports that masqueraded connections are sent from, host order */
 	__u32 pods_known;         /* enum lb_pods */
 	__u32 ranges;             /* records of lb_service_ranges in force */
+	__u32 peers, pad;         /* addresses in lb_peers */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */
 	union lb_addr node_port4,
 		node_port6; /* an address that node ports are served at, of each family; 0: none */
@@ -348,6 +349,7 @@ enum lb_feature {
 	LB_FEATURE_MARK_RULES = 4, /* there are mark rules */
 	LB_FEATURE_FTP = 8,        /* some service of TCP has FTP's port */
 	LB_FEATURE_RANGES = 16,    /* there are service ranges */
+	LB_FEATURE_PEERS = 32,     /* other nodes send connections on to this one: lb_peers */
 };
 
 /* User space's own book-keeping in the table; of it the datapath reads how many ids are in use, to estimate rates. "Retired": no longer in force, but free only

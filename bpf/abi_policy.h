@@ -12,6 +12,14 @@ enum lb_policy {
 	LB_POLICY_NODE_PORT = 32, /* the address is the host's own, the port kept for the service */
 	LB_POLICY_FOREIGN =
 		64, /* an address that need not be anybody's here: sockets do not turn to it */
+	LB_POLICY_TUNNELLED =
+		128, /* other nodes send connections on to servers of this one, in tunnels */
+};
+
+/* Whose an address is that tunnels of LB_POLICY_TUNNELLED begin or end at. */
+enum lb_peer {
+	LB_PEER_OTHER = 1, /* another node's */
+	LB_PEER_OWN = 2,   /* this node's */
 };
 
 /* For whom a virtual service has other servers, and who may use it. */

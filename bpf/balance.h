@@ -133,6 +133,13 @@ static __always_inline int balance_out(struct packet *p, enum lb_af af, void *da
 	return act == OPEN_NEXT ? request_new(p, HOOK_EGRESS, af) : act;
 }
 
+/* May it be in a tunnel from another node? */
+static __always_inline bool tunnel_may_end(const struct packet *p)
+{
+	return p->kinds & LB_FEATURE_PEERS && p->t.proto == IPPROTO_UDP &&
+	       p->t.dport == bpf_htons(GUE_PORT);
+}
+
 /* One packet whose headers and ends were read. What is nobody's may be for an address that only services are to have. */
 static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enum lb_af af,
 					void *data, void *l4, void *end, bool opening)
@@ -141,7 +148,12 @@ static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enu
 				      : balance_in(p, hook, af, data, l4, end, opening);
 
 	if (act != NOT_OURS || hook == HOOK_XDP || hook == HOOK_MARKED ||
-	    likely(!(p->kinds & LB_FEATURE_RANGES)) || (hook == HOOK_EGRESS && !is_own(p)))
+	    likely(!(p->kinds & (LB_FEATURE_RANGES | LB_FEATURE_PEERS))) ||
+	    (hook == HOOK_EGRESS && !is_own(p)))
+		return act;
+	if (hook == HOOK_INGRESS && !p->odd && !opening && tunnel_may_end(p))
+		return DECAP_NEXT;
+	if (!(p->kinds & LB_FEATURE_RANGES))
 		return act;
 	return opening ? range_refuse(p, hook, af) : range_holds(&p->t.daddr, af) ? OPEN_NEXT : act;
 }
@@ -167,6 +179,9 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, 
 	if (!transport_present(&p, l4, end)) {
 		if (hook != HOOK_XDP && p.t.proto == icmp_protocol(af))
 			return ICMP_NEXT;
+		if (hook == HOOK_INGRESS && p.t.proto == ipip_protocol(af) &&
+		    service_kinds() & LB_FEATURE_PEERS)
+			return DECAP_NEXT;
 		return hook != HOOK_XDP && af == LB_AF_INET6 && is_extension(p.t.proto)
 			       ? ODD_NEXT
 			       : act_pass(hook);

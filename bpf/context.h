@@ -18,6 +18,18 @@ static __always_inline void *packet_end(void *ctx, enum lb_hook hook)
 					       : ((struct __sk_buff *)ctx)->data_end);
 }
 
+/* What marks a packet that came in a tunnel from another node (decap.h), for as long as the programs have it. It is this
+ * table's own: one that left for another namespace means nothing there. */
+static __always_inline __u16 tunnel_token(void)
+{
+	return lb_hash_key[0];
+}
+
+static __always_inline bool came_in_tunnel(const struct __sk_buff *skb)
+{
+	return skb->tc_index == tunnel_token();
+}
+
 static __always_inline __u32 packet_ifindex(void *ctx, enum lb_hook hook)
 {
 	return hook == HOOK_XDP ? ((struct xdp_md *)ctx)->ingress_ifindex

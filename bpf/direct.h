@@ -7,7 +7,8 @@
 static __always_inline bool transmit_is_plain(const struct packet *p, enum lb_hook hook,
 					      const struct lb_server *srv, __u8 fwd)
 {
-	if (hook == HOOK_MARKED || p->odd || p->t.proto == IPPROTO_SCTP)
+	if (hook == HOOK_MARKED || p->odd || p->t.proto == IPPROTO_SCTP ||
+	    (hook == HOOK_INGRESS && unlikely(came_in_tunnel(p->ctx))))
 		return false;
 	return fwd == LB_FWD_DROUTE ||
 	       (fwd == LB_FWD_TUNNEL && !(srv->tun_flags & (TUN_CSUM | TUN_REMCSUM)));

@@ -18,7 +18,7 @@ static __always_inline int act_drop(enum lb_hook hook, enum lb_verdict why)
 
 /* Not actions of a hook: the packet is for somebody else to look at; for icmp.h; may open a connection; is for transmit.h;
  * for tunnel_error.h; for odd.h, to be read, was read, and may open one; opens one, which lb_new_conns describes; opened it, and
- * goes on as one of its packets; is for masqueraded.h. */
+ * goes on as one of its packets; is for masqueraded.h; may be for decap.h. */
 enum {
 	NOT_OURS = -100,
 	ICMP_NEXT = -101,
@@ -31,6 +31,7 @@ enum {
 	SCHEDULE_NEXT = -108,
 	PACKET_NEXT = -109,
 	MASQUERADED_NEXT = -110,
+	DECAP_NEXT = -111,
 };
 
 /* Interfaces that take packets from XDP of another one. Writer: user space, as it attaches. */

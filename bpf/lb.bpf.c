@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The programs: entry points, one for each hook, and what user space runs by BPF_PROG_RUN. */
+#include "decap.h"
 #include "icmp_error.h"
 #include "odd.h"
 #include "parts.h"
@@ -55,6 +56,7 @@ DECLARE(lb_ingress_odd, struct __sk_buff)
 DECLARE(lb_ingress_odd_read, struct __sk_buff)
 DECLARE(lb_ingress_odd_open, struct __sk_buff)
 DECLARE(lb_ingress_masqueraded, struct __sk_buff)
+DECLARE(lb_ingress_decap, struct __sk_buff)
 int lb_schedule(struct __sk_buff *skb);
 PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 	.values = { [PART_IPV4] = lb_ingress4,
@@ -74,6 +76,8 @@ PARTS_OF(lb_ingress_parts, struct __sk_buff) = {
 		    [PART_ODD_OPEN6] = lb_ingress_odd_open6,
 		    [PART_MASQUERADED4] = lb_ingress_masqueraded4,
 		    [PART_MASQUERADED6] = lb_ingress_masqueraded6,
+		    [PART_DECAP4] = lb_ingress_decap4,
+		    [PART_DECAP6] = lb_ingress_decap6,
 		    [PART_SCHEDULE] = lb_schedule },
 };
 
@@ -135,6 +139,10 @@ static __always_inline int go_on(void *ctx, enum lb_hook hook, enum lb_af af, vo
 		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_TRANSMIT4 : PART_TRANSMIT6);
 	else if (act == MASQUERADED_NEXT)
 		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_MASQUERADED4 : PART_MASQUERADED6);
+	else if (act == DECAP_NEXT)
+		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_DECAP4 : PART_DECAP6);
+	else if (act == PACKET_NEXT)
+		bpf_tail_call(ctx, parts, af == LB_AF_INET ? PART_IPV4 : PART_IPV6);
 	else if (act == TUNNEL_NEXT)
 		bpf_tail_call(ctx, parts, PART_TUNNEL_ERROR);
 	else if (act == ODD_NEXT)
@@ -219,6 +227,8 @@ TRANSMIT_PARTS(lb_egress_masqueraded, HOOK_EGRESS, "tc", struct __sk_buff, lb_eg
 	       masqueraded_handle)
 TRANSMIT_PARTS(lb_marked_masqueraded, HOOK_MARKED, "tc", struct __sk_buff, lb_marked_parts,
 	       masqueraded_handle)
+TC_PART(lb_ingress_decap4, HOOK_INGRESS, LB_AF_INET, lb_ingress_parts, decap(ctx, LB_AF_INET))
+TC_PART(lb_ingress_decap6, HOOK_INGRESS, LB_AF_INET6, lb_ingress_parts, decap(ctx, LB_AF_INET6))
 TC_PART(lb_tunnel_error, HOOK_INGRESS, LB_AF_INET, lb_ingress_parts, tunnel_error(ctx))
 
 /* The part that goes on with a packet whose connection was opened, or whose server was picked. */

@@ -106,6 +106,15 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } lb_pod_links SEC(".maps");
+/* Nodes whose tunnels are taken, and this one, by their addresses (IPv4's mapped into IPv6): enum lb_peer. Writer: user space.
+ * Full: an address is not there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, union lb_addr);
+	__type(value, __u32);
+} lb_peers SEC(".maps");
 /* Service ranges, lb_config.ranges of them. Writer: user space. Full: TABLE_FULL to the caller. */
 LB_ARRAY(lb_service_ranges, struct lb_service_range, LB_MAX_SERVICE_RANGES);
 /* Packets by verdict, [lane][enum lb_verdict]. Writer: the datapath, each lane by its CPU. */
@@ -154,5 +163,6 @@ const enum lb_bypass_mode *lb_keep_bypass_mode;
 const enum lb_feature *lb_keep_feature;
 const enum lb_policy *lb_keep_policy;
 const enum lb_pods *lb_keep_pods;
+const enum lb_peer *lb_keep_peer;
 const enum lb_link_flag *lb_keep_link_flag;
 const enum lb_sync_role *lb_keep_sync_role;

@@ -33,6 +33,6 @@ struct new_conn {
 	__u32 icmp;            /* it is begun by an ICMP error about it */
 	__u32 partner;         /* index + 1 of its second entry; 0: it is not masqueraded */
 	__u32 policy;          /* enum lb_policy, of the list that the server was picked from */
-	__u32 origin;          /* where it comes from: one of LB_POLICY_MASQ_* */
+	__u32 origin;          /* where it comes from: one of LB_POLICY_MASQ_*, ORIGIN_TUNNEL */
 	__u64 client, service; /* hashes of the two ends */
 };

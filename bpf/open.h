@@ -13,6 +13,8 @@ static __always_inline int request_describe(const struct packet *p, enum lb_hook
 	if (p->t.sport == bpf_htons(FTP_DATA_PORT))
 		return act_pass(hook); /* what a server of FTP begins itself: ip_vs_schedule() */
 	new_conn_describe(n, p, af);
+	if (hook == HOOK_INGRESS && unlikely(came_in_tunnel(p->ctx)))
+		n->origin = ORIGIN_TUNNEL;
 	n->event = p->tcp_flags;
 	n->virtual_service = service;
 	n->hook = hook;

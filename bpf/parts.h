@@ -24,6 +24,8 @@ enum part {
 	PART_ODD_OPEN6,
 	PART_MASQUERADED4,
 	PART_MASQUERADED6,
+	PART_DECAP4, /* what came in a tunnel from another node */
+	PART_DECAP6,
 	PART_SCHEDULE, /* of both families, as it sees no packet */
 	PARTS
 };

@@ -6,6 +6,9 @@
 #pragma once
 #include "persist.h"
 
+/* Where a connection comes from, beside LB_POLICY_MASQ_*: in a tunnel from another node, which chose this one for it. */
+enum { ORIGIN_TUNNEL = 256 };
+
 enum { INTERVAL_STEPS = 17 /* as many as halve LB_MAX_INTERVALS to nothing */ };
 
 /* Where a connection comes from: one of LB_POLICY_MASQ_*. As kube-proxy's LocalTrafficDetector. */
@@ -64,9 +67,24 @@ static __always_inline int audience_apply(struct new_conn *n, const struct lb_au
 {
 	if (a->allowed && !interval_has(&n->t.saddr, a->allowed, a->allowed_count))
 		return LB_DROP_SOURCE;
-	if (a->insiders && n->origin != LB_POLICY_MASQ_OTHERS)
+	if (a->insiders && n->origin & (LB_POLICY_MASQ_PODS | LB_POLICY_MASQ_NODE))
 		n->virtual_service = a->insiders;
 	return 0;
+}
+
+/* The head of the list that a service has, and its cell. */
+static __always_inline union lb_cell *list_in_force(__u32 service, __u32 *list)
+{
+	struct lb_service *svc = service_at(service);
+	union lb_cell *head = NULL;
+
+	for (int i = 0; i < PICK_TRIES && svc; i++) {
+		*list = READ_ONCE(svc->list);
+		head = cell_at(*list);
+		if (head && head->list.service == service)
+			break; /* else the list was replaced as we looked */
+	}
+	return head;
 }
 
 /* The policy of the service that a described connection is for, which is another one then for insiders: 0, or the verdict.
@@ -74,18 +92,12 @@ static __always_inline int audience_apply(struct new_conn *n, const struct lb_au
  * once.) */
 __noinline int policy_apply(struct new_conn *n, __u32 ifindex)
 {
-	struct lb_service *svc = n ? service_at(n->virtual_service) : NULL;
 	union lb_cell *head, *last;
-	__u32 list;
+	__u32 list = 0;
 
-	if (!svc)
+	if (!n)
 		return 0;
-	for (int i = 0; i < PICK_TRIES; i++) {
-		list = READ_ONCE(svc->list);
-		head = cell_at(list);
-		if (head && head->list.service == n->virtual_service)
-			break; /* else the list was replaced as we looked */
-	}
+	head = list_in_force(n->virtual_service, &list);
 	if (!head || likely(!head->list.policy))
 		return 0;
 	n->policy = head->list.policy;

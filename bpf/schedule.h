@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* A new connection: its server, by a template or the scheduler, and the entry in the table. */
 #pragma once
+#include "arrival.h"
 #include "masquerade.h"
 
 /* May neither direction go through the host's stack? Decided once, so that netfilter sees all of a flow or nothing. */
@@ -76,6 +77,8 @@ static __always_inline int new_conn_pick(struct new_conn *n, __u32 service)
 
 	if (!svc)
 		return 0;
+	if (unlikely(n->origin == ORIGIN_TUNNEL))
+		return arrival_pick(service, n);
 	persistent = svc->flags & LB_SERVICE_PERSISTENT;
 	if (unlikely(persistent))
 		n->control = template_find(service, n);

@@ -144,6 +144,19 @@ static __always_inline int transmit_refuse(const struct transmit *x, struct pack
 	return fits ? 0 : refuse_too_big(x, p->ctx, hook, af, mtu);
 }
 
+/* Would the packet go from one tunnel into another? The node that it came from took this one for a server's: so the connection
+ * here, begun by what came straight from the client, is over. */
+static __always_inline bool transmit_loops(const struct transmit *x, struct __sk_buff *skb)
+{
+	struct lb_conn *c = x->conn ? conn_at(x->conn - 1) : NULL;
+
+	if (likely(!came_in_tunnel(skb)) || x->fwd != LB_FWD_TUNNEL)
+		return false;
+	if (c && !x->icmp)
+		conn_end(x->conn - 1, c->expires, x->now);
+	return true;
+}
+
 /* Finds the way at tcx, and sends there what can go. */
 static __always_inline int transmit_tc(struct __sk_buff *skb, enum lb_hook hook, enum lb_af af)
 {
@@ -158,6 +171,8 @@ static __always_inline int transmit_tc(struct __sk_buff *skb, enum lb_hook hook,
 
 	if (!x)
 		return act_pass(hook);
+	if (hook == HOOK_INGRESS && unlikely(transmit_loops(x, skb)))
+		return act_drop(hook, LB_DROP_LOOP);
 	transmit_take(&p, x, skb, af);
 	if (p.gso && skb->gso_size == GSO_BY_FRAGS)
 		p.wire_len =

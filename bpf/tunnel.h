@@ -14,7 +14,8 @@ enum {
 	TUN_REMCSUM = 2, /* IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM */
 	UDP_HDR = 8,
 	GUE_HDR = 4,
-	GUE_REMOTE = 8, /* private flags, and where the sum starts and goes */
+	GUE_PORT = 6080, /* that nodes of a cluster send to each other's */
+	GUE_REMOTE = 8,  /* private flags, and where the sum starts and goes */
 	GUE_FLAG_PRIV = 1,
 	GUE_PFLAG_REMCSUM = 0x80000000,
 	GRE_HDR = 4,
@@ -43,6 +44,12 @@ struct tunnel {
 	__u8 tos, ttl;
 	__u8 checked; /* with a checksum */
 };
+
+/* IP in IP of the same family. */
+static __always_inline __u8 ipip_protocol(enum lb_af af)
+{
+	return af == LB_AF_INET ? IPPROTO_IPIP : IPPROTO_IPV6;
+}
 
 /* Bytes that a server's tunnel adds, but for a remote checksum. */
 static __always_inline __u32 tunnel_room(const struct lb_server *srv)

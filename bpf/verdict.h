@@ -33,5 +33,7 @@ enum lb_verdict {
 	LB_DROP_SOURCE,        /* the service is not for whoever asks */
 	LB_DROP_NO_MASQUERADE, /* no port of this host's was free towards the server */
 	LB_MASQUERADED,        /* a connection got a port of this host's */
+	LB_DROP_PEER, /* in a tunnel to a service of this node, but not from another node */
+	LB_DROP_LOOP, /* came in a tunnel, and was to go on in another */
 	LB_VERDICT_MAX,
 };

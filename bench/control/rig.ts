@@ -11,6 +11,8 @@ import { TestApiServer } from '../../test/helpers/api-server.ts'
 import { Daemon } from '../../test/helpers/daemon.ts'
 import type { Cleanup } from '../common/main.ts'
 import { clusterIp, type ClusterSize, fill, sliceOf } from './cluster.ts'
+import { type ListingTime, smallTable, timeListing } from './listing.ts'
+import { Probe, probeLinks, probeNamespaces } from './probe.ts'
 import { cpuSeconds, memoryMib } from './process.ts'
 
 /** A change that is not seen in this time is lost. */
@@ -21,10 +23,12 @@ export class Rig {
   readonly #topology: Topology
   readonly #server: TestApiServer
   readonly #kubeconfig: string
+  readonly #probe: Probe
   #daemon: Daemon | undefined
   #table: ReconcilingTable | undefined
 
   private constructor(size: ClusterSize, topology: Topology, server: TestApiServer, kubeconfig: string) {
+    this.#probe = new Probe(topology, server)
     this.#size = size
     this.#topology = topology
     this.#server = server
@@ -33,7 +37,10 @@ export class Rig {
 
   /** With an empty table, and a server that has the whole cluster. */
   static async make(size: ClusterSize, cleanup: Cleanup): Promise<Rig> {
-    const topology = new Topology({ namespaces: [{ name: 'director' }], links: [] })
+    const topology = new Topology({
+      namespaces: [{ name: 'director', forwarding: true }, ...probeNamespaces],
+      links: probeLinks,
+    })
     cleanup.add(() => topology.close())
     await topology.create()
     const teardown = { teardown: (handler: () => Promise<void>) => cleanup.add(handler) }
@@ -78,6 +85,30 @@ export class Rig {
     return seconds
   }
 
+  /** Times of `bpvsadm -Ln` on the table as it is. */
+  list(): Promise<ListingTime> {
+    return timeListing(this.#topology)
+  }
+
+  /** The same on a small table, which is there for it alone: before the start. */
+  async listSmall(): Promise<ListingTime> {
+    const program = projectFile('bin/bpvsadm')
+    await this.#topology.must('director', program, ['-R'], { input: smallTable })
+    const times = await timeListing(this.#topology)
+    await this.#topology.must('director', program, ['-C'])
+    return times
+  }
+
+  /** A service's only endpoint moves; milliseconds until the first packet of a client is there. */
+  async moveAndReach(): Promise<number> {
+    return this.#probe.move()
+  }
+
+  /** Waits until a client reaches a server. */
+  async reach(): Promise<void> {
+    await this.#probe.reach()
+  }
+
   memoryMib(): number {
     return memoryMib(this.#daemon?.pid ?? 0)
   }
@@ -118,6 +149,7 @@ export class Rig {
   }
 
   async close(): Promise<void> {
+    this.#probe.close()
     this.#table?.close()
     this.#table = undefined
     await this.#daemon?.end('SIGTERM')

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '22049b4dd98f'
+export const layoutVersion = '67ff03dd3c0b'
 
 /** enum lb_af */
 export const LbAf = {
@@ -49,6 +49,7 @@ export const LbFeature = {
   FEATURE_MARK_RULES: 4,
   FEATURE_FTP: 8,
   FEATURE_RANGES: 16,
+  FEATURE_PEERS: 32,
 } as const
 export type LbFeature = (typeof LbFeature)[keyof typeof LbFeature]
 
@@ -101,6 +102,13 @@ export const LbLinkFlag = {
 } as const
 export type LbLinkFlag = (typeof LbLinkFlag)[keyof typeof LbLinkFlag]
 
+/** enum lb_peer */
+export const LbPeer = {
+  PEER_OTHER: 1,
+  PEER_OWN: 2,
+} as const
+export type LbPeer = (typeof LbPeer)[keyof typeof LbPeer]
+
 /** enum lb_pods */
 export const LbPods = {
   PODS_NET4: 1,
@@ -118,6 +126,7 @@ export const LbPolicy = {
   POLICY_AUDIENCE: 16,
   POLICY_NODE_PORT: 32,
   POLICY_FOREIGN: 64,
+  POLICY_TUNNELLED: 128,
 } as const
 export type LbPolicy = (typeof LbPolicy)[keyof typeof LbPolicy]
 
@@ -308,7 +317,9 @@ export const LbVerdict = {
   DROP_SOURCE: 26,
   DROP_NO_MASQUERADE: 27,
   MASQUERADED: 28,
-  VERDICT_MAX: 29,
+  DROP_PEER: 29,
+  DROP_LOOP: 30,
+  VERDICT_MAX: 31,
 } as const
 export type LbVerdict = (typeof LbVerdict)[keyof typeof LbVerdict]
 /** Names by value. */
@@ -342,6 +353,8 @@ export const lbVerdictNames: readonly string[] = [
   'DROP_SOURCE',
   'DROP_NO_MASQUERADE',
   'MASQUERADED',
+  'DROP_PEER',
+  'DROP_LOOP',
 ]
 
 /** Array of lb_book. */
@@ -753,7 +766,7 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 296
+  static readonly size = 304
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
@@ -780,12 +793,13 @@ export class LbConfigArray extends StructArray {
     masqueradeCount: 188,
     podsKnown: 192,
     ranges: 196,
-    pods4: 200,
-    pods4Mask: 216,
-    pods6: 232,
-    pods6Mask: 248,
-    nodePort4: 264,
-    nodePort6: 280,
+    peers: 200,
+    pods4: 208,
+    pods4Mask: 224,
+    pods6: 240,
+    pods6Mask: 256,
+    nodePort4: 272,
+    nodePort6: 288,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -793,243 +807,251 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 296, littleEndian)
+    return this.view.getBigUint64(i * 304, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 296, value, littleEndian)
+    this.view.setBigUint64(i * 304, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 296 + 8, littleEndian)
+    return this.view.getUint32(i * 304 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 8, value, littleEndian)
+    this.view.setUint32(i * 304 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 296 + 12, littleEndian)
+    return this.view.getUint32(i * 304 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 12, value, littleEndian)
+    this.view.setUint32(i * 304 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 296 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 304 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 296 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 304 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 296 + 120, littleEndian)
+    return this.view.getUint32(i * 304 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 120, value, littleEndian)
+    this.view.setUint32(i * 304 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 296 + 124, littleEndian)
+    return this.view.getUint32(i * 304 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 124, value, littleEndian)
+    this.view.setUint32(i * 304 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 296 + 128, littleEndian)
+    return this.view.getUint32(i * 304 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 128, value, littleEndian)
+    this.view.setUint32(i * 304 + 128, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 296 + 132, littleEndian)
+    return this.view.getUint32(i * 304 + 132, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 132, value, littleEndian)
+    this.view.setUint32(i * 304 + 132, value, littleEndian)
   }
 
   expireQuiescentTemplate(i: number): number {
-    return this.view.getUint32(i * 296 + 136, littleEndian)
+    return this.view.getUint32(i * 304 + 136, littleEndian)
   }
 
   setExpireQuiescentTemplate(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 136, value, littleEndian)
+    this.view.setUint32(i * 304 + 136, value, littleEndian)
   }
 
   lblcExpiration(i: number): number {
-    return this.view.getUint32(i * 296 + 140, littleEndian)
+    return this.view.getUint32(i * 304 + 140, littleEndian)
   }
 
   setLblcExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 140, value, littleEndian)
+    this.view.setUint32(i * 304 + 140, value, littleEndian)
   }
 
   lblcrExpiration(i: number): number {
-    return this.view.getUint32(i * 296 + 144, littleEndian)
+    return this.view.getUint32(i * 304 + 144, littleEndian)
   }
 
   setLblcrExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 144, value, littleEndian)
+    this.view.setUint32(i * 304 + 144, value, littleEndian)
   }
 
   dropEntry(i: number): number {
-    return this.view.getUint32(i * 296 + 148, littleEndian)
+    return this.view.getUint32(i * 304 + 148, littleEndian)
   }
 
   setDropEntry(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 148, value, littleEndian)
+    this.view.setUint32(i * 304 + 148, value, littleEndian)
   }
 
   dropPacket(i: number): number {
-    return this.view.getUint32(i * 296 + 152, littleEndian)
+    return this.view.getUint32(i * 304 + 152, littleEndian)
   }
 
   setDropPacket(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 152, value, littleEndian)
+    this.view.setUint32(i * 304 + 152, value, littleEndian)
   }
 
   secureTcp(i: number): number {
-    return this.view.getUint32(i * 296 + 156, littleEndian)
+    return this.view.getUint32(i * 304 + 156, littleEndian)
   }
 
   setSecureTcp(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 156, value, littleEndian)
+    this.view.setUint32(i * 304 + 156, value, littleEndian)
   }
 
   amDroprate(i: number): number {
-    return this.view.getUint32(i * 296 + 160, littleEndian)
+    return this.view.getUint32(i * 304 + 160, littleEndian)
   }
 
   setAmDroprate(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 160, value, littleEndian)
+    this.view.setUint32(i * 304 + 160, value, littleEndian)
   }
 
   amemthresh(i: number): number {
-    return this.view.getUint32(i * 296 + 164, littleEndian)
+    return this.view.getUint32(i * 304 + 164, littleEndian)
   }
 
   setAmemthresh(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 164, value, littleEndian)
+    this.view.setUint32(i * 304 + 164, value, littleEndian)
   }
 
   runEstimation(i: number): number {
-    return this.view.getUint32(i * 296 + 168, littleEndian)
+    return this.view.getUint32(i * 304 + 168, littleEndian)
   }
 
   setRunEstimation(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 168, value, littleEndian)
+    this.view.setUint32(i * 304 + 168, value, littleEndian)
   }
 
   markRules(i: number): number {
-    return this.view.getUint32(i * 296 + 172, littleEndian)
+    return this.view.getUint32(i * 304 + 172, littleEndian)
   }
 
   setMarkRules(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 172, value, littleEndian)
+    this.view.setUint32(i * 304 + 172, value, littleEndian)
   }
 
   scheduleIcmp(i: number): number {
-    return this.view.getUint32(i * 296 + 176, littleEndian)
+    return this.view.getUint32(i * 304 + 176, littleEndian)
   }
 
   setScheduleIcmp(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 176, value, littleEndian)
+    this.view.setUint32(i * 304 + 176, value, littleEndian)
   }
 
   natIcmpSend(i: number): number {
-    return this.view.getUint32(i * 296 + 180, littleEndian)
+    return this.view.getUint32(i * 304 + 180, littleEndian)
   }
 
   setNatIcmpSend(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 180, value, littleEndian)
+    this.view.setUint32(i * 304 + 180, value, littleEndian)
   }
 
   masqueradeFirst(i: number): number {
-    return this.view.getUint32(i * 296 + 184, littleEndian)
+    return this.view.getUint32(i * 304 + 184, littleEndian)
   }
 
   setMasqueradeFirst(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 184, value, littleEndian)
+    this.view.setUint32(i * 304 + 184, value, littleEndian)
   }
 
   masqueradeCount(i: number): number {
-    return this.view.getUint32(i * 296 + 188, littleEndian)
+    return this.view.getUint32(i * 304 + 188, littleEndian)
   }
 
   setMasqueradeCount(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 188, value, littleEndian)
+    this.view.setUint32(i * 304 + 188, value, littleEndian)
   }
 
   podsKnown(i: number): number {
-    return this.view.getUint32(i * 296 + 192, littleEndian)
+    return this.view.getUint32(i * 304 + 192, littleEndian)
   }
 
   setPodsKnown(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 192, value, littleEndian)
+    this.view.setUint32(i * 304 + 192, value, littleEndian)
   }
 
   ranges(i: number): number {
-    return this.view.getUint32(i * 296 + 196, littleEndian)
+    return this.view.getUint32(i * 304 + 196, littleEndian)
   }
 
   setRanges(i: number, value: number): void {
-    this.view.setUint32(i * 296 + 196, value, littleEndian)
+    this.view.setUint32(i * 304 + 196, value, littleEndian)
+  }
+
+  peers(i: number): number {
+    return this.view.getUint32(i * 304 + 200, littleEndian)
+  }
+
+  setPeers(i: number, value: number): void {
+    this.view.setUint32(i * 304 + 200, value, littleEndian)
   }
 
   pods4(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 200, 16)
+    return this.bytes(i, 208, 16)
   }
 
   setPods4(i: number, value: Uint8Array): void {
-    this.setBytes(i, 200, 16, value)
+    this.setBytes(i, 208, 16, value)
   }
 
   pods4Mask(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 216, 16)
+    return this.bytes(i, 224, 16)
   }
 
   setPods4Mask(i: number, value: Uint8Array): void {
-    this.setBytes(i, 216, 16, value)
+    this.setBytes(i, 224, 16, value)
   }
 
   pods6(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 232, 16)
+    return this.bytes(i, 240, 16)
   }
 
   setPods6(i: number, value: Uint8Array): void {
-    this.setBytes(i, 232, 16, value)
+    this.setBytes(i, 240, 16, value)
   }
 
   pods6Mask(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 248, 16)
+    return this.bytes(i, 256, 16)
   }
 
   setPods6Mask(i: number, value: Uint8Array): void {
-    this.setBytes(i, 248, 16, value)
+    this.setBytes(i, 256, 16, value)
   }
 
   nodePort4(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 264, 16)
+    return this.bytes(i, 272, 16)
   }
 
   setNodePort4(i: number, value: Uint8Array): void {
-    this.setBytes(i, 264, 16, value)
+    this.setBytes(i, 272, 16, value)
   }
 
   nodePort6(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 280, 16)
+    return this.bytes(i, 288, 16)
   }
 
   setNodePort6(i: number, value: Uint8Array): void {
-    this.setBytes(i, 280, 16, value)
+    this.setBytes(i, 288, 16, value)
   }
 }
 
@@ -2719,7 +2741,7 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 24 },
-  lb_config: { struct: 'lb_config', valueSize: 296 },
+  lb_config: { struct: 'lb_config', valueSize: 304 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -2745,7 +2767,7 @@ export const maps = {
 } as const
 export type MapName = keyof typeof maps
 /** The maps that are only pinned. */
-export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_link_sources', 'lb_links', 'lb_marked_parts', 'lb_pod_links', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
+export const opaqueMaps = ['lb_egress_parts', 'lb_fragments', 'lb_ingress_parts', 'lb_link_sources', 'lb_links', 'lb_marked_parts', 'lb_peers', 'lb_pod_links', 'lb_sources', 'lb_sweepers', 'lb_xdp_parts', 'lb_xdp_ports'] as const
 
 /** What the start-up check compares an object with. */
 export const layout = {
@@ -2809,7 +2831,7 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 296,
+      size: 304,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
@@ -2835,12 +2857,13 @@ export const layout = {
         { name: 'masquerade_count', offset: 188, type: '__u32' },
         { name: 'pods_known', offset: 192, type: '__u32' },
         { name: 'ranges', offset: 196, type: '__u32' },
-        { name: 'pods4', offset: 200, type: 'union lb_addr' },
-        { name: 'pods4_mask', offset: 216, type: 'union lb_addr' },
-        { name: 'pods6', offset: 232, type: 'union lb_addr' },
-        { name: 'pods6_mask', offset: 248, type: 'union lb_addr' },
-        { name: 'node_port4', offset: 264, type: 'union lb_addr' },
-        { name: 'node_port6', offset: 280, type: 'union lb_addr' },
+        { name: 'peers', offset: 200, type: '__u32' },
+        { name: 'pods4', offset: 208, type: 'union lb_addr' },
+        { name: 'pods4_mask', offset: 224, type: 'union lb_addr' },
+        { name: 'pods6', offset: 240, type: 'union lb_addr' },
+        { name: 'pods6_mask', offset: 256, type: 'union lb_addr' },
+        { name: 'node_port4', offset: 272, type: 'union lb_addr' },
+        { name: 'node_port6', offset: 288, type: 'union lb_addr' },
       ],
     },
     lb_conn: {
@@ -3160,6 +3183,7 @@ export const layout = {
       LB_FEATURE_MARK_RULES: 4,
       LB_FEATURE_FTP: 8,
       LB_FEATURE_RANGES: 16,
+      LB_FEATURE_PEERS: 32,
     },
     lb_fwd: {
       LB_FWD_MASQ: 0,
@@ -3189,6 +3213,7 @@ export const layout = {
       LB_SYNC_DATAGRAMS: 3,
     },
     lb_link_flag: { LB_LINK_PEER: 1 },
+    lb_peer: { LB_PEER_OTHER: 1, LB_PEER_OWN: 2 },
     lb_pods: { LB_PODS_NET4: 1, LB_PODS_NET6: 2, LB_PODS_LINK: 4 },
     lb_policy: {
       LB_POLICY_MASQ_PODS: 1,
@@ -3198,6 +3223,7 @@ export const layout = {
       LB_POLICY_AUDIENCE: 16,
       LB_POLICY_NODE_PORT: 32,
       LB_POLICY_FOREIGN: 64,
+      LB_POLICY_TUNNELLED: 128,
     },
     lb_sched: {
       LB_SCHED_NONE: 0,
@@ -3289,14 +3315,16 @@ export const layout = {
       LB_DROP_SOURCE: 26,
       LB_DROP_NO_MASQUERADE: 27,
       LB_MASQUERADED: 28,
-      LB_VERDICT_MAX: 29,
+      LB_DROP_PEER: 29,
+      LB_DROP_LOOP: 30,
+      LB_VERDICT_MAX: 31,
     },
   },
   maps: {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 24 },
-    lb_config: { struct: 'lb_config', valueSize: 296 },
+    lb_config: { struct: 'lb_config', valueSize: 304 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -3327,6 +3355,7 @@ export const layout = {
     'lb_link_sources',
     'lb_links',
     'lb_marked_parts',
+    'lb_peers',
     'lb_pod_links',
     'lb_sources',
     'lb_sweepers',
@@ -3336,6 +3365,7 @@ export const layout = {
   hashes: {
     lb_link_sources: { struct: 'lb_link_source', valueSize: 32 },
     lb_links: { struct: 'lb_link', valueSize: 12 },
+    lb_peers: { struct: '__u32', valueSize: 4 },
     lb_pod_links: { struct: '__u32', valueSize: 4 },
     lb_sources: { struct: 'lb_tunnel_source', valueSize: 16 },
   },

@@ -3,6 +3,8 @@
  * masqueraded connections, which nobody else may come to use.
  */
 import type { LocalDetection } from '../model/local-detection.ts'
+import type { KubeNode, NodeAddresses } from '../kube/objects.ts'
+import type { Peers } from '../maps/peers.ts'
 import type { IpAddress } from '../kube/address.ts'
 import { podLinks } from '../kube/local-detection.ts'
 import { SeenRanges } from '../kube/service-ranges.ts'
@@ -39,6 +41,9 @@ export class ClusterKeeper {
   #nodeAddresses: readonly IpAddress[] = []
   /** As ServiceCIDRs say; undefined: there are none. */
   #ranges: readonly Prefix[] | undefined
+  #node: KubeNode | undefined
+  #nodes: NodeAddresses | undefined
+  #peers: Peers = { own: [], others: [] }
 
   constructor(options: ClusterOptions) {
     this.#options = options
@@ -57,6 +62,7 @@ export class ClusterKeeper {
     this.#tellPods()
     this.#tellNodeAddresses()
     this.#tellRanges()
+    this.#tellPeers()
   }
 
   /** Networks of pods, as far as they are known by them. */
@@ -83,6 +89,18 @@ export class ClusterKeeper {
     if (JSON.stringify(ranges) === JSON.stringify(this.#ranges)) return
     this.#ranges = ranges
     this.#tellRanges()
+  }
+
+  /** Our Node and all nodes, whose tunnels are taken; undefined: they are not known, and none is. */
+  setNodes(node: KubeNode | undefined, nodes: NodeAddresses | undefined): void {
+    if (node === this.#node && nodes === this.#nodes) return
+    this.#node = node
+    this.#nodes = nodes
+    const others = Object.entries(nodes ?? {}).flatMap(([name, addresses]) => (name === node?.name ? [] : addresses))
+    const peers = others.length === 0 ? { own: [], others } : { own: node?.addresses ?? [], others }
+    if (JSON.stringify(peers) === JSON.stringify(this.#peers)) return
+    this.#peers = peers
+    this.#tellPeers()
   }
 
   /** Virtual services that are about to be programmed, all or those that are new. */
@@ -121,6 +139,10 @@ export class ClusterKeeper {
     this.#try('service ranges', (table) => {
       table.setServiceRanges(ranges ?? this.#seen.prefixes, ranges !== undefined)
     })
+  }
+
+  #tellPeers(): void {
+    this.#try('nodes', (table) => table.setPeers(this.#peers))
   }
 
   /** What is configured; else what is in force, unless somebody else may come to use one of it. */

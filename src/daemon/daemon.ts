@@ -207,9 +207,11 @@ export class Daemon {
     this.#sayReady({ services, files, complete })
   }
 
-  #onChanges({ set, removed, node, serviceCidrs, complete }: KubeChanges): void {
+  #onChanges({ set, removed, node, nodes, serviceCidrs, complete }: KubeChanges): void {
     const { status } = this.#parts
-    if (this.#context.setNode(node)) this.#translator.configure(this.#context.options)
+    const changed = [this.#context.setNode(node), this.#context.setNodes(nodes)]
+    if (changed.includes(true)) this.#translator.configure(this.#context.options)
+    this.#cluster.setNodes(node, nodes)
     this.#cluster.setNetworks(this.#context.podNetworks)
     this.#cluster.setNodePortAddresses(this.#context.options.nodePortAddresses)
     this.#cluster.setServiceCidrs(serviceCidrs)

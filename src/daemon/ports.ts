@@ -48,6 +48,7 @@ export type ManagedTable = Pick<
   | 'setNodePortAddresses'
   | 'setPods'
   | 'setServiceRanges'
+  | 'setPeers'
   | 'refreshSources'
   | 'close'
 >

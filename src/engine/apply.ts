@@ -9,9 +9,9 @@ import { setServerBits } from '../maps/filter.ts'
 import type { ServerEndpoint } from '../maps/filter.ts'
 import { findService, serviceSpots } from '../maps/service-index.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
+import { type ServicePlace, servicePlaces } from '../maps/vips.ts'
 import { LbError } from '../model/errors.ts'
 import type { ServerSpec, ServiceKey } from '../model/types.ts'
-import type { ServiceSpot } from '../native/handles.ts'
 import { Drain, type Draining } from './drain.ts'
 import { plan } from './plan.ts'
 import type { ActualServer, ActualService, DesiredRecord, Operation } from './plan.ts'
@@ -152,14 +152,14 @@ function performAll(
 ): ApplyResult {
   const { maps } = edit
   announce(maps, operations)
-  const spots = serviceSpots(
+  const places = servicePlaces(
     maps.handles,
     operations.map(({ name }) => name),
   )
   const done = { remove: 0, change: 0, add: 0 }
   for (const [i, operation] of operations.entries()) {
     try {
-      perform(edit, source, operation, spots[i])
+      perform(edit, source, operation, places[i])
       done[operation.kind]++
     } catch (error) {
       const want = wants.get(operation.name)
@@ -276,9 +276,10 @@ function addedBy(operation: Exclude<Operation, { kind: 'remove' }>): readonly Se
   return insiders === undefined || insiders === 'none' ? added : [...added, ...insiders.added]
 }
 
-function perform(edit: Edit, source: number, operation: Operation, spot: ServiceSpot | undefined): void {
+function perform(edit: Edit, source: number, operation: Operation, place: ServicePlace | undefined): void {
   const { maps } = edit
-  if (spot === undefined) throw new RangeError('an operation without a hash')
+  if (place === undefined) throw new RangeError('an operation without a hash')
+  const { spot } = place
   if (operation.kind === 'change') {
     changeService(edit, operation.id, operation.changes)
   } else if (operation.kind === 'remove') {
@@ -290,6 +291,6 @@ function perform(edit: Edit, source: number, operation: Operation, spot: Service
     if (entry?.live) {
       throw new LbError('SERVICE_EXISTS', `Service belongs to source "${sourceName(maps.services.source(entry.id))}"`)
     }
-    createService(edit, operation.want, spot, source)
+    createService(edit, operation.want, place, source)
   }
 }

@@ -12,11 +12,13 @@ import type { IndexEntry } from '../maps/service-index.ts'
 import { totalRates, zeroTotalRates } from '../maps/rates.ts'
 import { addTotal, laneCounters, newSums, toCounters, zeroTotal } from '../maps/stats.ts'
 import { readServiceConfig } from '../maps/records.ts'
+import { type Peers, writePeers } from '../maps/peers.ts'
 import { type NodePortAddresses, writeNodePortAddresses } from '../maps/node-ports.ts'
 import { type PodsKnown, writePods } from '../maps/pods.ts'
 import { writeServiceRanges } from '../maps/service-ranges.ts'
 import { readSettings, writeSettings } from '../maps/settings.ts'
 import { TableMaps } from '../maps/table-maps.ts'
+import { servicePlace } from '../maps/vips.ts'
 import { canBeServer } from '../model/server-address.ts'
 import { LbError } from '../model/errors.ts'
 import type { ErrorCode } from '../model/errors.ts'
@@ -134,7 +136,7 @@ export class KernelTable implements ReconcilingTable {
   addService(spec: ServiceSpec, source: Source = 'command'): void {
     const want = encodeService(spec)
     this.#edit((edit) => {
-      createService(edit, { ...want, servers: [] }, serviceSpot(this.#handles, want.name), sourceNumber(source))
+      createService(edit, { ...want, servers: [] }, servicePlace(this.#handles, want.name), sourceNumber(source))
     })
   }
 
@@ -246,6 +248,10 @@ export class KernelTable implements ReconcilingTable {
 
   setServiceRanges(prefixes: readonly Prefix[], known: boolean): void {
     this.#edit(({ maps }) => writeServiceRanges(maps, { prefixes, known }), Boolean)
+  }
+
+  setPeers(peers: Peers): void {
+    this.#edit(({ maps }) => writePeers(maps, peers), Boolean)
   }
 
   /**

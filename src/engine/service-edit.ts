@@ -21,7 +21,7 @@ import type { ServerWant, ServiceConfig } from '../maps/records.ts'
 import { setServiceBits } from '../maps/filter.ts'
 import { findService, freeSlot, hideService, publishService } from '../maps/service-index.ts'
 import { zeroServiceBase } from '../maps/stats.ts'
-import { claimVip, lowerVip, raiseVip, releaseVip } from '../maps/vips.ts'
+import { claimVip, lowerVip, raiseVip, releaseVip, type ServicePlace } from '../maps/vips.ts'
 import type { VipClaim } from '../maps/vips.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
@@ -45,8 +45,9 @@ export function additions(added: readonly ServerWant[]): ServerChanges {
  * Makes a service with servers (announced before); packets find it when all is done. A deleted one of that name whose
  * servers are still kept comes back with them; its counters begin at 0, as the kernel's. SERVICE_EXISTS, TABLE_FULL.
  */
-export function createService(edit: Edit, want: DesiredRecord, spot: ServiceSpot, source: number): void {
+export function createService(edit: Edit, want: DesiredRecord, place: ServicePlace, source: number): void {
   const { maps } = edit
+  const { spot } = place
   const entry = findService(maps, want.name, spot)
   if (entry?.live) throw new LbError('SERVICE_EXISTS')
   const slot = entry?.slot ?? freeSlot(maps, spot)
@@ -54,7 +55,7 @@ export function createService(edit: Edit, want: DesiredRecord, spot: ServiceSpot
   const id = entry?.id ?? takeServiceId(maps)
   let vip: VipClaim | undefined
   try {
-    vip = claimVip(maps, want.name, slot)
+    vip = claimVip(maps, place, slot)
     fillService(edit, id, want)
   } catch (error) {
     releaseVip(maps, vip)

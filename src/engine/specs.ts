@@ -181,7 +181,7 @@ function decodePersistence(name: ServiceName, config: ServiceConfig): Persistenc
 
 function encodePolicy({ key, policy }: ServiceSpec): Pick<ServiceConfig, 'policy' | 'allowed'> {
   if (policy === undefined) return { policy: 0, allowed: '' }
-  const { masquerade, whenEmpty, nodePort, foreign, sources } = policy
+  const { masquerade, whenEmpty, nodePort, foreign, tunnelled = false, sources } = policy
   if (sources?.length === 0) throw invalid('source addresses', 'none')
   const bits = [
     [masquerade.pods, LbPolicy.POLICY_MASQ_PODS],
@@ -190,6 +190,7 @@ function encodePolicy({ key, policy }: ServiceSpec): Pick<ServiceConfig, 'policy
     [whenEmpty === 'drop', LbPolicy.POLICY_DROP_EMPTY],
     [nodePort, LbPolicy.POLICY_NODE_PORT],
     [foreign, LbPolicy.POLICY_FOREIGN],
+    [tunnelled, LbPolicy.POLICY_TUNNELLED],
   ] as const
   return {
     policy: bits.reduce((sum, [is, bit]) => (is ? sum | bit : sum), 0),
@@ -209,6 +210,7 @@ function decodePolicy(name: ServiceName, { policy, allowed }: ServiceConfig): Se
     whenEmpty: has(LbPolicy.POLICY_DROP_EMPTY) ? 'drop' : 'refuse',
     nodePort: has(LbPolicy.POLICY_NODE_PORT),
     foreign: has(LbPolicy.POLICY_FOREIGN),
+    ...(has(LbPolicy.POLICY_TUNNELLED) ? { tunnelled: true } : {}),
     ...(allowed === '' ? {} : { sources: prefixesOf(unpackIntervals(allowed, family), family) }),
   }
 }

@@ -5,6 +5,7 @@
  * an order in which a packet sees the old list or the new one, and raises the generation number. Errors are LbError
  * with the codes named at each method; the table is unchanged when a method throws.
  */
+import type { Peers } from '../maps/peers.ts'
 import type { NodePortAddresses } from '../maps/node-ports.ts'
 import type { PodsKnown } from '../maps/pods.ts'
 import type { Settings, SettingsChange } from '../model/settings.ts'
@@ -114,6 +115,8 @@ export interface ReconcilingTable extends Table {
    * TABLE_FULL: more than 32; INVALID.
    */
   setServiceRanges(prefixes: readonly Prefix[], known: boolean): void
+  /** Nodes that send packets on to each other in tunnels (ServicePolicy.tunnelled). INVALID, NATIVE. */
+  setPeers(peers: Peers): void
   /**
    * Makes what `source` owns be exactly `desired`, in one locked edit, touching only what differs. A service that
    * another source owns is reported in `failed` and left alone. With `changes` since the last call of the same source only

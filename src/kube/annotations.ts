@@ -20,11 +20,16 @@ export interface Weights {
   readonly others?: number
 }
 
+/** What carries packets from node to node. */
+export type DsrTunnel = 'ipip' | 'gue'
+
 /** How the connections of a Service are scheduled. */
 export interface Scheduling {
   readonly scheduler: Scheduler
   readonly flags: ServiceSpec['schedulerFlags']
   readonly method: ForwardingMethod
+  /** Clients from outside are sent on to the node of an endpoint in such a tunnel, and answered from there. */
+  readonly dsr?: DsrTunnel
   /** Clients that persistence takes for one: the length of their common prefix. */
   readonly prefixes: Readonly<Record<Family, number>>
   readonly weights: Weights
@@ -42,7 +47,13 @@ export interface AnnotationProblem {
 /** Greatest weight of an endpoint. */
 export const mostWeight = 1000
 const longestSlowStartS = 86_400
-const methods = ['masq', 'droute', 'tunnel'] as const satisfies readonly ForwardingMethod[]
+const methods = {
+  masq: { method: 'masq' },
+  droute: { method: 'droute' },
+  tunnel: { method: 'tunnel' },
+  'dsr-ipip': { method: 'masq', dsr: 'ipip' },
+  'dsr-gue': { method: 'masq', dsr: 'gue' },
+} as const satisfies Record<string, Pick<Scheduling, 'method' | 'dsr'>>
 /** Schedulers that a server's weight gives its share. */
 const weighing: readonly Scheduler[] = ['wrr', 'wlc', 'lblc', 'lblcr', 'sed', 'nq', 'twos']
 
@@ -74,7 +85,7 @@ export function schedulingOf(
   const scheduling = {
     scheduler: chosen,
     flags,
-    method: reader.read('forwarding-method', readMethod) ?? 'masq',
+    ...(reader.read('forwarding-method', readMethod) ?? methods.masq),
     prefixes: {
       4: reader.read('affinity-prefix-ipv4', readNumber('a prefix length', 1, 32)) ?? 32,
       6: reader.read('affinity-prefix-ipv6', readNumber('a prefix length', 1, 128)) ?? 128,
@@ -144,8 +155,14 @@ function readScheduler(text: string): Scheduler | Bad {
   return schedulers.find((each) => each === text) ?? new Bad(`is no scheduler (${schedulers.join(', ')})`)
 }
 
-function readMethod(text: string): ForwardingMethod | Bad {
-  return methods.find((each) => each === text) ?? new Bad(`is no forwarding method (${methods.join(', ')})`)
+function readMethod(text: string): Pick<Scheduling, 'method' | 'dsr'> | Bad {
+  if (Object.hasOwn(methods, text)) return methods[text as keyof typeof methods]
+  return new Bad(`is no forwarding method (${Object.keys(methods).join(', ')})`)
+}
+
+/** Does a Service want clients to be sent on from node to node? */
+export function wantsDsr(annotations: Annotations | undefined): boolean {
+  return /^\s*dsr-/.test(annotations?.['forwarding-method'] ?? '')
 }
 
 function readNumber(what: string, least: number, most: number) {

@@ -28,6 +28,8 @@ export interface Place {
 export interface ChosenEndpoints {
   /** For clients who may use endpoints anywhere. */
   readonly cluster: readonly Candidate[]
+  /** The same, but for hints: what all nodes take for all there are. */
+  readonly everywhere: readonly Candidate[]
   /** For those who may use only our own node's. */
   readonly local: readonly Candidate[]
   /** Some node has endpoints. */
@@ -77,6 +79,7 @@ export function chooseEndpoints(all: readonly Candidate[], place: Place): Chosen
   const isLocal = ({ endpoint }: Candidate): boolean => endpoint.node === place.node
   const localReady = ready.filter(isLocal)
   return {
+    everywhere: ready.length > 0 ? ready : ending,
     cluster: ready.length > 0 ? hinted(ready, place) : ending,
     local: localReady.length > 0 ? localReady : ending.filter(isLocal),
     any: ready.length > 0 || ending.length > 0,

@@ -4,7 +4,7 @@ import { type IpAddress, parseIp } from './address.ts'
 import type { LocalDetection } from '../model/local-detection.ts'
 import { knowsPods, podNetworks } from './local-detection.ts'
 import { nodePortAddresses, primaryAddresses } from './node-addresses.ts'
-import type { KubeNode } from './objects.ts'
+import type { KubeNode, NodeAddresses } from './objects.ts'
 import type { TranslateOptions } from './virtual-services.ts'
 
 /** The part of the configuration that counts here. */
@@ -23,6 +23,7 @@ export class NodeContext {
   readonly #settings: NodeSettings
   #node: KubeNode | undefined
   #own: readonly IpAddress[] = []
+  #nodes: NodeAddresses | undefined
   #options: TranslateOptions
   #text: string
 
@@ -33,7 +34,7 @@ export class NodeContext {
   }
 
   get options(): TranslateOptions {
-    return this.#options
+    return this.#nodes === undefined ? this.#options : { ...this.#options, nodes: this.#nodes }
   }
 
   /** Of this node's pods, or of all, as far as they are known by their addresses. */
@@ -45,6 +46,13 @@ export class NodeContext {
   setNode(node: KubeNode | undefined): boolean {
     this.#node = node
     return this.#update()
+  }
+
+  /** Of all nodes, the same object as long as they are the same; undefined: they are not known. True if that changed the options. */
+  setNodes(nodes: NodeAddresses | undefined): boolean {
+    const changed = nodes !== this.#nodes
+    this.#nodes = nodes
+    return changed
   }
 
   /** Addresses of the host's interfaces. True if that changed the options. */

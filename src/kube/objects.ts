@@ -96,6 +96,9 @@ export interface KubeNode {
   readonly eligible: boolean
 }
 
+/** Addresses of nodes by the node's name, as of KubeNode. */
+export type NodeAddresses = Readonly<Record<string, readonly IpAddress[]>>
+
 export type KubeObject = KubeService | KubeEndpointSlice
 
 /** What a source knows at one moment. */

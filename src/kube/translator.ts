@@ -151,9 +151,15 @@ export class Translator {
     entry.made = served ? this.#make(service, sorted, scheduling) : []
     this.#observe(entry, sorted)
     for (const want of entry.made) this.#claim(entry, want, touched)
-    if (served) this.#note(objectId(service), misreadOf(service, sorted, problems))
+    if (served) this.#note(objectId(service), misreadOf(service, sorted, [...problems, ...this.#unsent(scheduling)]))
     else if (service !== undefined) this.#note(objectId(service), unservedOf(service))
     else if (slices.size === 0) this.#entries.delete(`${entry.namespace}/${entry.name}`)
+  }
+
+  /** What is wrong where clients are to be sent on to other nodes and none is known. */
+  #unsent({ dsr }: Scheduling): AnnotationProblem[] {
+    if (dsr === undefined || this.#options.nodes !== undefined) return []
+    return [{ annotation: 'forwarding-method', reason: `"dsr-${dsr}" needs to know all Nodes, which could not be had` }]
   }
 
   #observe(entry: Entry, slices: readonly KubeEndpointSlice[]): void {

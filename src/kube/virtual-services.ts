@@ -2,9 +2,10 @@
 import type { DesiredService } from '../engine/table.ts'
 import type { Family, Prefix, Scheduler, ServerSpec, ServicePolicy, ServiceSpec } from '../model/types.ts'
 import { type IpAddress, isWithin } from './address.ts'
-import { type Scheduling, weightOf } from './annotations.ts'
+import { type DsrTunnel, type Scheduling, weightOf } from './annotations.ts'
+import { type DsrService, nodeServers, weighed } from './dsr.ts'
 import { type Candidate, type ChosenEndpoints, candidatesOf, chooseEndpoints, type Place } from './endpoints.ts'
-import type { KubeEndpointSlice, KubeService, KubeServicePort } from './objects.ts'
+import type { KubeEndpointSlice, KubeService, KubeServicePort, NodeAddresses } from './objects.ts'
 
 /** What of the cluster and of this node bears on every Service. */
 export interface TranslateOptions {
@@ -22,6 +23,8 @@ export interface TranslateOptions {
   readonly masqueradeAll: boolean
   /** It can be told which packets come from the cluster's pods. Without that nothing to a cluster IP is masqueraded. */
   readonly knowsPods: Readonly<Record<Family, boolean>>
+  /** Of all nodes; absent: they are not known, and nothing can be sent on to them. */
+  readonly nodes?: NodeAddresses
 }
 
 /** Which address of its Service a virtual service has. */
@@ -44,6 +47,7 @@ const nobody: Masquerade = { pods: false, node: false, others: false }
 const strangers: Masquerade = { pods: false, node: true, others: true }
 const everybody: Masquerade = { pods: true, node: true, others: true }
 const theNode: Masquerade = { pods: false, node: true, others: false }
+const insiders: Masquerade = { pods: true, node: true, others: false }
 
 /** Ports in the order of the Service; of each the cluster IPs, external IPs, load balancers' addresses, node ports. */
 export function virtualServices(
@@ -100,31 +104,56 @@ class PortServices {
   #make(role: Role, { family, address }: IpAddress, port: number): KubeVirtualService | undefined {
     if (family !== this.#clusterIp.family) return undefined
     const { scheduler, flags, prefixes, slowStartS } = this.#scheduling
+    const dsr = this.#dsr(role)
     const { protocol } = this.#port
     const { affinityS } = this.#service
     const mask = family === 4 ? netmask(prefixes[4]) : prefixes[6]
     const local = this.#trafficPolicy(role) === 'Local'
     const servers = local ? serversOf(family, this.#chosen.local, this.#scheduling) : this.#cluster
+    const sentOn = dsr && this.#sentOn({ family, port, tunnel: dsr.tunnel }, dsr.nodes)
     return {
       service: {
         key: { kind: 'address', family, protocol, address, port },
-        scheduler,
+        scheduler: dsr ? weighed(scheduler) : scheduler,
         schedulerFlags: flags,
         ...(affinityS === undefined ? {} : { persistence: { timeoutS: affinityS, mask } }),
         onePacket: false,
         policy: this.#policy(role, { family, address }, local),
       },
-      servers,
-      ...(local && role !== 'clusterIP' ? { insiders: this.#cluster } : {}),
+      servers: sentOn ?? servers,
+      ...((local && role !== 'clusterIP') || dsr ? { insiders: this.#cluster } : {}),
       ...(slowStartS === 0 ? {} : { slowStartS }),
       role,
     }
   }
 
+  /** How an address is served by sending on, if it is: not node ports, which each node has at addresses of its own. */
+  #dsr(role: Role): { readonly tunnel: DsrTunnel; readonly nodes: NodeAddresses } | undefined {
+    const { dsr: tunnel } = this.#scheduling
+    const { nodes } = this.#options
+    const external = role === 'externalIP' || role === 'loadBalancerIP'
+    if (!external || tunnel === undefined || nodes === undefined) return undefined
+    return this.#trafficPolicy(role) === 'Local' ? undefined : { tunnel, nodes }
+  }
+
+  /** This node's endpoints, and the other nodes that have some. */
+  #sentOn(service: DsrService, nodes: NodeAddresses): ServerSpec[] {
+    const { node } = this.#options.place
+    const local = this.#chosen.everywhere.filter(({ endpoint }) => endpoint.node === node)
+    const shares = this.#chosen.everywhere.flatMap((candidate) => {
+      const { address, node: its } = candidate.endpoint
+      const weight = weightOf(address, candidate.weights, this.#scheduling.weights)
+      return its === node ? [] : [{ node: its, weight }]
+    })
+    return [...serversOf(service.family, local, this.#scheduling), ...nodeServers(shares, nodes, service)]
+  }
+
   #policy(role: Role, ip: IpAddress, local: boolean): ServicePolicy {
     const { hostAddresses } = this.#options
+    const dsr = this.#dsr(role) !== undefined
     return {
-      masquerade: this.#masquerade(role, local),
+      masquerade: dsr ? insiders : this.#masquerade(role, local),
+      ...(dsr ? { tunnelled: true } : {}),
       whenEmpty: this.#chosen.any ? 'drop' : 'refuse',
       nodePort: role === 'nodePort',
       foreign: role === 'externalIP' && !hostAddresses.some(({ address }) => address === ip.address),

@@ -11,7 +11,8 @@ export function dueFeatures(maps: TableMaps): number {
     (book.port0Services(0) > 0 ? LbFeature.FEATURE_PORT0 : 0) |
     (book.ftpServices(0) > 0 ? LbFeature.FEATURE_FTP : 0) |
     (countMarkRules(maps) > 0 ? LbFeature.FEATURE_MARK_RULES : 0) |
-    (maps.config.ranges(0) > 0 ? LbFeature.FEATURE_RANGES : 0)
+    (maps.config.ranges(0) > 0 ? LbFeature.FEATURE_RANGES : 0) |
+    (maps.config.peers(0) > 0 ? LbFeature.FEATURE_PEERS : 0)
   )
 }
 

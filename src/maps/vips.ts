@@ -6,12 +6,12 @@
  */
 import { LbServiceFlag } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
-import type { ServiceSpot } from '../native/handles.ts'
+import type { ServiceSpot, TableHandles } from '../native/handles.ts'
 import { setFilterBit } from './filter.ts'
 import { freeServiceId, retireServiceId, takeServiceId } from './ids.ts'
 import { vipName } from './names.ts'
 import type { ServiceName } from './names.ts'
-import { clearSlot, findService, freeSlot, publishService, serviceSpot } from './service-index.ts'
+import { clearSlot, findService, freeSlot, publishService, serviceSpot, serviceSpots } from './service-index.ts'
 import type { TableMaps } from './table-maps.ts'
 
 /** What the record of an address needs: it is there already, or room for it was found. */
@@ -23,14 +23,42 @@ export interface VipClaim {
   readonly slot: number
 }
 
+/** Where a service's name leads, and that of its address's record; a mark has none. */
+export interface ServicePlace {
+  readonly spot: ServiceSpot
+  readonly vip: { readonly name: ServiceName; readonly spot: ServiceSpot } | undefined
+}
+
+/** The places of services, in one call. */
+export function servicePlaces(handles: TableHandles, services: readonly ServiceName[]): ServicePlace[] {
+  const vips = services.map(vipName)
+  const spots = serviceSpots(handles, [...services, ...vips.filter((name) => name !== undefined)])
+  let next = services.length
+  return services.map((_, i) => {
+    const name = vips[i]
+    return { spot: spotAt(spots, i), vip: name === undefined ? undefined : { name, spot: spotAt(spots, next++) } }
+  })
+}
+
+export function servicePlace(handles: TableHandles, service: ServiceName): ServicePlace {
+  const [place] = servicePlaces(handles, [service])
+  if (place === undefined) throw new RangeError('a name without a hash')
+  return place
+}
+
+function spotAt(spots: readonly ServiceSpot[], i: number): ServiceSpot {
+  const spot = spots[i]
+  if (spot === undefined) throw new RangeError('a name without a hash')
+  return spot
+}
+
 /**
  * Finds room for the record of the service's address; nothing that a packet sees is written. `taken`: a slot that is
  * free no more. Undefined: a mark has none. TABLE_FULL.
  */
-export function claimVip(maps: TableMaps, service: ServiceName, taken: number): VipClaim | undefined {
-  const name = vipName(service)
-  if (name === undefined) return undefined
-  const spot = serviceSpot(maps.handles, name)
+export function claimVip(maps: TableMaps, { vip }: ServicePlace, taken: number): VipClaim | undefined {
+  if (vip === undefined) return undefined
+  const { name, spot } = vip
   const entry = findService(maps, name, spot)
   if (entry !== undefined) return { name, spot, id: entry.id, slot: -1 }
   return { name, spot, ...claimRecord(maps, spot, taken) }

@@ -57,6 +57,8 @@ export interface ServicePolicy {
   readonly nodePort: boolean
   /** The address need not be anybody's here: sockets do not turn to it. */
   readonly foreign: boolean
+  /** Other nodes send connections on to this one in tunnels; these get no server that a tunnel leads to. Absent: they do not. */
+  readonly tunnelled?: boolean
   /** Clients elsewhere are dropped; not empty; absent: everybody may. */
   readonly sources?: readonly Prefix[]
 }

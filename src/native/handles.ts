@@ -1,6 +1,7 @@
 /** What a table's users hold: the pinned maps of one network namespace, mapped, and the calls that go with them. */
 import type { MapName } from '../abi/generated.ts'
 import type { RouteType } from '../model/server-address.ts'
+import type { PeerRecord } from './peer-map.ts'
 import type { TunnelEnd } from './sources.ts'
 import type { Mark } from './steering.ts'
 
@@ -63,5 +64,7 @@ export interface TableHandles {
   tellSources(ends: readonly TunnelEnd[], only: boolean): void
   /** Makes these the interfaces that pods are behind (ifindexes); true if others were before. NATIVE. */
   setPodLinks(links: readonly number[]): boolean
+  /** Makes these the nodes that tunnels come from, and this one; true if others were before. NATIVE. */
+  setPeers(records: readonly PeerRecord[]): boolean
   close(): void
 }

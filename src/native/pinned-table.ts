@@ -6,6 +6,7 @@ import { LbError } from '../model/errors.ts'
 import { ENDPOINT_SIZE, packEndpoint } from './endpoints.ts'
 import type { ServiceSpot, TableConstants, TableHandles } from './handles.ts'
 import { PodLinks } from './link-maps.ts'
+import { PeerMap, type PeerRecord } from './peer-map.ts'
 import type { RouteType } from '../model/server-address.ts'
 import { routeType } from './route-types.ts'
 import type { ProgramName } from './programs.ts'
@@ -154,6 +155,10 @@ export class PinnedTable implements TableHandles {
 
   setPodLinks(links: readonly number[]): boolean {
     return new PodLinks(this.dir).set(links)
+  }
+
+  setPeers(records: readonly PeerRecord[]): boolean {
+    return new PeerMap(this.dir).set(records)
   }
 
   close(): void {

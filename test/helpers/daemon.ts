@@ -76,7 +76,7 @@ export class Daemon {
   #text = ''
 
   /** `source`: manifests, or the flags that name another source. */
-  constructor(topology: Topology, source: Manifests | readonly string[], ...args: readonly string[]) {
+  constructor(topology: Pick<Topology, 'spawn'>, source: Manifests | readonly string[], ...args: readonly string[]) {
     const words = [
       ...(source instanceof Manifests ? ['--manifests', source.directory] : source),
       '--admin-socket=',

@@ -6,6 +6,7 @@ import type { HostInterface } from '../../src/kube/local-detection.ts'
 import type { TakenPorts } from '../../src/model/masquerade-ports.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
+import type { Peers } from '../../src/maps/peers.ts'
 import type { NodePortAddresses } from '../../src/maps/node-ports.ts'
 import type { PodsKnown } from '../../src/maps/pods.ts'
 import type { ServiceRanges } from '../../src/maps/service-ranges.ts'
@@ -120,6 +121,13 @@ export class FakeTable implements ManagedTable {
 
   setServiceRanges(prefixes: readonly Prefix[], known: boolean): void {
     this.serviceRanges.push({ prefixes, known })
+  }
+
+  /** Of every call, in order. */
+  readonly peers: Peers[] = []
+
+  setPeers(peers: Peers): void {
+    this.peers.push(peers)
   }
 
   setTimeouts(timeouts: Timeouts): void {

@@ -8,6 +8,7 @@ import { ENDPOINT_SIZE } from '../../src/native/endpoints.ts'
 import { formatAddress } from '../../src/model/address.ts'
 import type { RouteType } from '../../src/model/server-address.ts'
 import type { TableConstants, TableHandles } from '../../src/native/handles.ts'
+import type { PeerRecord } from '../../src/native/peer-map.ts'
 import type { TunnelEnd } from '../../src/native/sources.ts'
 import type { Mark } from '../../src/native/steering.ts'
 
@@ -47,6 +48,7 @@ export class MemoryHandles implements TableHandles {
   readonly localAddresses = new Set<string>()
   /** Interfaces that pods are behind. */
   podLinks: readonly number[] = []
+  peers: readonly PeerRecord[] = []
   /** Servers in tunnels that the programs were told of. */
   readonly tunnelEnds = new Set<string>()
 
@@ -155,6 +157,12 @@ export class MemoryHandles implements TableHandles {
     const before = this.podLinks
     this.podLinks = links
     return before.join() !== links.join()
+  }
+
+  setPeers(records: readonly PeerRecord[]): boolean {
+    const before = this.peers
+    this.peers = records
+    return JSON.stringify(before) !== JSON.stringify(records)
   }
 
   close(): void {

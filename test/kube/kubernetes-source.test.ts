@@ -260,6 +260,59 @@ t.test('a server without ServiceCIDRs is no trouble, and is not asked for them a
   t.same(scene.troubles, [])
 })
 
+const sentOn: ApiObject = { ...service('a', '10.96.0.1') }
+Object.assign(sentOn.metadata, { annotations: { 'bpvs.io/forwarding-method': 'dsr-gue' } })
+const node = (name: string, address: string, beat = 0): ApiObject => {
+  const status = { addresses: [{ type: 'InternalIP', address }], conditions: [{ type: 'Ready', beat }] }
+  return { metadata: { name }, status }
+}
+const allNodes = ({ server }: Scene): number =>
+  server.requests.filter(({ path, query }) => path === '/api/v1/nodes' && !query.has('fieldSelector')).length
+
+t.test('all Nodes are followed once a Service wants them, and told of by their addresses alone', async (t) => {
+  const scene = await Scene.make(t)
+  scene.server.set('Node', node('here', '192.0.2.1'))
+  scene.server.set('Node', node('there', '192.0.2.2'))
+  scene.server.set('Service', service('a', '10.96.0.1'))
+  await scene.start()
+  await scene.watching()
+  t.equal(allNodes(scene), 0)
+  scene.server.set('Service', sentOn)
+  const known = () => scene.said.at(-1)?.nodes
+  await waitFor('the nodes', () => known() !== undefined)
+  const here = [{ family: 4, address: '192.0.2.1' }]
+  t.same(known(), { here, there: [{ family: 4, address: '192.0.2.2' }] })
+  t.notOk(
+    scene.said.some(({ set, nodes }) => nodes === undefined && set.some((each) => each.annotations !== undefined)),
+    'the Service is not told of before them',
+  )
+  const said = scene.said.length
+  scene.server.set('Node', node('there', '192.0.2.2', 1))
+  scene.server.set('Node', node('there', '192.0.2.3', 2))
+  await waitFor('the other address', () => JSON.stringify(known()?.there).includes('192.0.2.3'))
+  t.equal(scene.said.length, said + 1, 'a heartbeat is nothing new')
+  scene.server.delete('Node', '', 'there')
+  await waitFor('that it is gone', () => known()?.there === undefined)
+  t.same(known(), { here })
+})
+
+t.test(
+  'at the start nothing is complete without the Nodes that a Service wants; that they are refused is waited for no longer',
+  async (t) => {
+    const scene = await Scene.make(t)
+    scene.server.set('Service', sentOn)
+    scene.server.fault = ({ path, query }) =>
+      path === '/api/v1/nodes' && !query.has('fieldSelector') ? { status: 403 } : undefined
+    await scene.start()
+    t.ok(allNodes(scene) > 0)
+    t.equal(scene.said.at(-1)?.nodes, undefined)
+    t.match(scene.troubles, [/^Nodes: .*403/])
+    scene.server.set('Node', node('here', '192.0.2.1'))
+    scene.server.fault = () => undefined
+    await waitFor('the node', () => scene.said.at(-1)?.nodes?.here !== undefined, 20_000)
+  },
+)
+
 t.test('asked for everything anew, it says nothing that it has said', async (t) => {
   const scene = await Scene.make(t)
   scene.server.set('Service', service('a', '10.96.0.1'))

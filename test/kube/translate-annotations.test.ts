@@ -79,7 +79,10 @@ const bad: readonly (readonly [annotations: string, problem: string])[] = [
     'scheduler: "fastest" is no scheduler (rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos)',
   ],
   ['bpvs.io/scheduler-flags: sh-port', 'scheduler-flags: "sh-port" has no flag of rr (flag-1, flag-2, flag-3)'],
-  ['bpvs.io/forwarding-method: nat', 'forwarding-method: "nat" is no forwarding method (masq, droute, tunnel)'],
+  [
+    'bpvs.io/forwarding-method: nat',
+    'forwarding-method: "nat" is no forwarding method (masq, droute, tunnel, dsr-ipip, dsr-gue)',
+  ],
   ['bpvs.io/affinity-prefix-ipv4: "33"', 'affinity-prefix-ipv4: "33" is not a prefix length (1-32)'],
   ['bpvs.io/affinity-prefix-ipv6: x', 'affinity-prefix-ipv6: "x" is not a prefix length (1-128)'],
   [

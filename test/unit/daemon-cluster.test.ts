@@ -1,5 +1,6 @@
 import t from 'tap'
 import { ClusterKeeper, type ClusterOptions } from '../../src/daemon/cluster.ts'
+import type { IpAddress } from '../../src/kube/address.ts'
 import { knowsPods, podLinks, podNetworks } from '../../src/kube/local-detection.ts'
 import type { KubeNode } from '../../src/kube/objects.ts'
 import { SeenRanges } from '../../src/kube/service-ranges.ts'
@@ -83,6 +84,29 @@ t.test('interfaces of pods are followed as they come and go', async (t) => {
   others.open()
   others.keeper.look()
   t.same(others.host.table.pods, [{ networks: [] }], 'where networks tell, interfaces do not matter')
+})
+
+t.test('tunnels are taken from all nodes but our own, and where no other is known from none', async (t) => {
+  const { host, keeper } = new Surroundings()
+  const told = () => host.table.peers
+  keeper.setTable(host.table)
+  const own: IpAddress = { family: 4, address: '192.0.2.1' }
+  const other: IpAddress = { family: 6, address: 'fd00::2' }
+  const node: KubeNode = { name: 'n', addresses: [own], podCidrs: [], eligible: true }
+  keeper.setNodes(node, { m: [other], n: [own] })
+  keeper.setNodes({ ...node, eligible: false }, { m: [other], n: [own] })
+  t.same(told(), [
+    { own: [], others: [] },
+    { own: [own], others: [other] },
+  ])
+  keeper.setNodes(node, { n: [own] })
+  t.same(told().at(-1), { own: [], others: [] })
+  keeper.setNodes(undefined, { m: [other] })
+  keeper.setNodes(undefined, undefined)
+  t.same(told().slice(-2), [
+    { own: [], others: [other] },
+    { own: [], others: [] },
+  ])
 })
 
 t.test('without ServiceCIDRs the range is the smallest that holds all cluster IPs', async (t) => {

@@ -1,6 +1,6 @@
 /** What a table is told of the cluster: its pods, its ranges of services, the ports of masqueraded connections. */
 import t from 'tap'
-import { LbFeature, LbPods, LbServiceRangeArray } from '../../src/abi/generated.ts'
+import { LbFeature, LbPeer, LbPods, LbServiceRangeArray } from '../../src/abi/generated.ts'
 import { checkTable } from '../../src/engine/check.ts'
 import { readPodNetworks } from '../../src/maps/pods.ts'
 import { readServiceRanges } from '../../src/maps/service-ranges.ts'
@@ -52,6 +52,37 @@ t.test('service ranges are in the table, and packets pay for them only where the
   table.setServiceRanges(many.slice(1), true)
   t.equal(readServiceRanges(maps).prefixes.length, 32)
 })
+
+t.test(
+  'nodes that tunnels come from are in the table, and packets pay for them only where there are some',
+  async (t) => {
+    const { table, maps, handles } = memoryTable()
+    const own = [{ family: 4, address: '192.0.2.1' }] as const
+    const others = [
+      { family: 4, address: '192.0.2.2' },
+      { family: 6, address: 'fd00::2' },
+    ] as const
+    table.setPeers({ own, others })
+    t.same(
+      handles.peers.map(({ key, kind }) => [Buffer.from(key).toString('hex'), kind]),
+      [
+        ['00000000000000000000ffffc0000202', LbPeer.PEER_OTHER],
+        ['fd000000000000000000000000000002', LbPeer.PEER_OTHER],
+        ['00000000000000000000ffffc0000201', LbPeer.PEER_OWN],
+      ],
+    )
+    t.equal(maps.config.features(0), LbFeature.FEATURE_PEERS)
+    t.same(checkTable(handles), [])
+    const generation = table.generation()
+    table.setPeers({ own, others })
+    t.equal(table.generation(), generation, 'the same again is no edit')
+    table.setPeers({ own: others, others: own })
+    t.notSame(table.generation(), generation)
+    table.setPeers({ own: [], others: [] })
+    t.same([handles.peers, maps.config.features(0)], [[], 0])
+    t.throws(() => table.setPeers({ own: [{ family: 4, address: 'fd00::1' }], others }), { code: 'INVALID' })
+  },
+)
 
 t.test('what is as it was is no edit', async (t) => {
   const { table, handles } = memoryTable()

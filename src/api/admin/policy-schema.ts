@@ -22,6 +22,10 @@ export const policy = {
     },
     nodePort: { ...boolean, description: "The address is the host's own." },
     foreign: { ...boolean, description: "The address need not be anybody's here." },
+    tunnelled: {
+      ...boolean,
+      description: 'Other nodes send connections on to this one in tunnels. Left out: they do not.',
+    },
     sources: {
       type: 'array',
       items: {

@@ -5,9 +5,11 @@
 import type { Prefix } from '../../model/types.ts'
 import { type Decoded, decodeNode, decodeObject, decodeServiceCidr } from '../decode.ts'
 import { formatPath } from '../field.ts'
-import type { KubeNode, KubeObject } from '../objects.ts'
+import { wantsDsr } from '../annotations.ts'
+import type { KubeNode, KubeObject, NodeAddresses } from '../objects.ts'
 import type { ApiServer } from './api-server.ts'
 import { KindSink } from './kind-sink.ts'
+import { NodeList } from './node-list.ts'
 import { listOnce, Reflector, type ReflectorClock, type Resource } from './reflector.ts'
 
 /** What became of the objects since the last call. */
@@ -19,6 +21,8 @@ export interface KubeChanges {
   readonly node: KubeNode | undefined
   /** Where cluster IPs are from, by the ServiceCIDRs; absent: there are none, or they are not known. */
   readonly serviceCidrs?: readonly Prefix[]
+  /** Of all nodes, since a Service was there that wants them (forwarding-method dsr-*); absent: they are not known. */
+  readonly nodes?: NodeAddresses
   /** All Services and EndpointSlices that there are have been told of. */
   readonly complete: boolean
 }
@@ -68,6 +72,8 @@ export class KubernetesSource {
   readonly #sinks: Readonly<Record<Kind, KindSink>>
   readonly #nodeSink: KindSink
   readonly #cidrSink: KindSink
+  /** All nodes: their addresses. Followed only once a Service wants them, as Nodes change all the time. */
+  readonly #nodes: NodeList
   readonly #closed = new AbortController()
   #reflectors: readonly Reflector[] = []
   #set = new Map<string, KubeObject>()
@@ -89,6 +95,7 @@ export class KubernetesSource {
       onRemove: () => this.#takeNode(undefined),
       onListed: () => this.#askedNode(),
     })
+    this.#nodes = new NodeList(() => this.#changed())
     this.#cidrSink = new KindSink('ServiceCIDR', {
       onSet: (id, object) => this.#takeCidrs(() => this.#cidrs.set(id, decodeServiceCidr(object))),
       onRemove: (id) => this.#takeCidrs(() => this.#cidrs.delete(id)),
@@ -104,6 +111,7 @@ export class KubernetesSource {
       ...kinds.map((kind) => this.#makeReflector(kind, resources[kind], this.#sinks[kind])),
       this.#makeReflector('Node', node, this.#nodeSink),
       this.#makeReflector('ServiceCIDR', serviceCidrs, this.#cidrSink),
+      ...(this.#nodes.wanted ? [this.#nodesReflector()] : []),
     ]
     for (const reflector of this.#reflectors) void reflector.run()
     void this.#askFirst()
@@ -147,6 +155,7 @@ export class KubernetesSource {
       onTrouble: (error) => {
         onTrouble(kind, error)
         if (kind === 'Node') this.#askedNode()
+        if (kind === 'Nodes') this.#nodes.failed()
       },
     })
   }
@@ -173,6 +182,7 @@ export class KubernetesSource {
     if (decoded.is === 'object') {
       this.#removed.delete(id)
       this.#set.set(id, decoded.object)
+      if (kind === 'Service' && wantsDsr(decoded.object.annotations)) this.#followNodes()
       this.#changed()
     } else if (decoded.is === 'bad') {
       this.#options.onBad(
@@ -180,6 +190,18 @@ export class KubernetesSource {
         decoded.problems.map(({ path, reason }) => `${formatPath(path)}: ${reason}`),
       )
     }
+  }
+
+  #followNodes(): void {
+    if (this.#nodes.wanted) return
+    this.#nodes.wanted = true
+    const reflector = this.#nodesReflector()
+    this.#reflectors = [...this.#reflectors, reflector]
+    void reflector.run()
+  }
+
+  #nodesReflector(): Reflector {
+    return this.#makeReflector('Nodes', { path: '/api/v1/nodes' }, this.#nodes.sink)
   }
 
   #takeNode(node: KubeNode | undefined): void {
@@ -198,20 +220,25 @@ export class KubernetesSource {
   }
 
   get #complete(): boolean {
-    return kinds.every((kind) => this.#sinks[kind].listed) && this.#nodeAsked
+    return kinds.every((kind) => this.#sinks[kind].listed) && this.#nodeAsked && this.#nodes.settled
   }
 
   /** Changes are handed on soon; not before everything is known, as a service may have a part of its endpoints. */
   #changed(): void {
-    if (this.#flush !== undefined || !(this.#told || this.#complete)) return
+    if (this.#flush !== undefined || !this.#nodes.settled || !(this.#told || this.#complete)) return
     const { clock, gatherMs } = this.#options
     // Handing on may take no more than half of the time.
     this.#flush = clock.after(Math.max(gatherMs, this.#busyMs), () => this.#tell())
   }
 
-  #surroundings(): Pick<KubeChanges, 'node' | 'serviceCidrs'> {
+  #surroundings(): Pick<KubeChanges, 'node' | 'serviceCidrs' | 'nodes'> {
     const prefixes = [...this.#cidrs.values()].flat()
-    return { node: this.#node, ...(prefixes.length === 0 ? {} : { serviceCidrs: prefixes }) }
+    const { addresses: nodes } = this.#nodes
+    return {
+      node: this.#node,
+      ...(prefixes.length === 0 ? {} : { serviceCidrs: prefixes }),
+      ...(nodes === undefined ? {} : { nodes }),
+    }
   }
 
   #tell(): void {
