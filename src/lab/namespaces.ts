@@ -103,7 +103,8 @@ async function unloadTables(names: readonly string[]): Promise<string[]> {
   const bpvsadm = projectFile('bin/bpvsadm')
   if (!hasTables() || !existsSync(bpvsadm)) return []
   const directors = names.filter((name) => name.replace(/^bpvs-[\d.]+-/, '').startsWith(directorRole))
-  const unload = (name: string) => run('ip', ['netns', 'exec', name, bpvsadm, '--unload'])
+  // The kernel waits for every processor with each hook that it takes a program off, which lasts on a busy machine.
+  const unload = (name: string) => run('ip', ['netns', 'exec', name, bpvsadm, '--unload'], { timeoutMs: 180_000 })
   const results = await Promise.all(directors.map(async (name) => ({ name, ...(await unload(name)) })))
   return results
     .filter(({ status }) => status !== 0)
