@@ -77,17 +77,26 @@ static __always_inline struct lb_conn *conn_partner(const struct lb_conn *c, __u
 		       : NULL;
 }
 
-/* A connection that ends is in no count any more, and its second entry is over. That ends when it is swept: it is another
- * line's, whose lock may not be waited for under this one. */
-static __always_inline void conn_uncount(struct lb_conn *c, __u32 index)
+/* The connection whose second entry this is, if it is that still. */
+static __always_inline struct lb_conn *conn_of_partner(const struct lb_conn *partner, __u32 index)
 {
-	struct lb_conn *partner = fwd_both_ends(c->fwd) ? conn_partner(c, index) : NULL;
+	struct lb_conn *c = conn_at(partner->control - 1);
 
-	server_unload(c->server, c->proto, c->flags);
-	if (!conn_is_template(c))
-		template_leave(c->control);
-	if (unlikely(partner))
-		partner->expires = clock_tick();
+	return c && c->af && fwd_both_ends(c->fwd) && READ_ONCE(c->hop) == index + 1 ? c : NULL;
+}
+
+/* With one entry of a masqueraded connection the other is over. That ends when it is swept: it is another line's, whose lock
+ * may not be waited for under this one. (Not static: the verifier looks at it once.) */
+__noinline int conn_part(struct lb_conn *c, __u32 index)
+{
+	struct lb_conn *other;
+
+	if (!c)
+		return 0;
+	other = c->fwd == LB_FWD_RETURN ? conn_of_partner(c, index) : conn_partner(c, index);
+	if (other)
+		other->expires = clock_tick();
+	return 0;
 }
 
 /* Ends a connection, or a template without any: references, counts, entry. Its client's line must be locked. (Not static, like all that only new and
@@ -112,8 +121,13 @@ __noinline int conn_release(__u32 index)
 		line_replace(home, (__u64)spot.tag << 32 | (index + 1), 0);
 	}
 	c->af = 0;
-	if (likely(c->fwd != LB_FWD_RETURN))
-		conn_uncount(c, index);
+	if (unlikely(c->fwd >= LB_FWD_FULLNAT))
+		conn_part(c, index);
+	if (likely(c->fwd != LB_FWD_RETURN)) {
+		server_unload(c->server, c->proto, c->flags);
+		if (!conn_is_template(c))
+			template_leave(c->control);
+	}
 	pool_push(index);
 	return 1;
 }

@@ -15,14 +15,46 @@ enum { MASQUERADE_TRIES = 64 };
 /* Connections are or were masqueraded: what leaves the host has to be looked at. */
 __u32 lb_masquerades;
 
+/* Has the client's end other connections? */
+static __always_inline bool client_is_known(const struct new_conn *n)
+{
+	struct lb_spot spot = hash_spot(n->client, lb_conn_line_mask);
+	struct lb_conn_line *line = conn_line_at(spot.first);
+	bool known = line && READ_ONCE(line->spilled);
+
+	for (int i = 0; line && i < LB_LINE_WAYS; i++)
+		known |= READ_ONCE(line->slot[i]) >> 32 == spot.tag;
+	return known;
+}
+
+/* Has the client a connection to the same port of the same server already, by another virtual service? Neither the server nor
+ * the stack could tell the two apart. (Not static: the verifier looks at it once.) */
+__noinline int conn_collides(const struct new_conn *n, const struct lb_server *srv)
+{
+	struct packet *answer = answer_get();
+
+	if (!answer || !n || !srv)
+		return 0;
+	answer->t.saddr = srv->addr;
+	answer->t.daddr = n->t.saddr;
+	answer->t.sport = n->dport;
+	answer->t.dport = n->t.sport;
+	answer->t.proto = n->t.proto;
+	answer->src = hash_endpoint(lb_hash_key, &srv->addr, n->dport, n->t.proto, n->af);
+	answer->dst = n->client;
+	answer->now = n->now;
+	return conn_find(answer, DIR_OUT, n->af).c != NULL;
+}
+
 /* Is the connection to be masqueraded? Policies say so; what the host sends itself is, as it may have the address of another
- * way, and whoever calls himself is, as he would answer himself. */
+ * way; whoever calls himself is, as he would answer himself; and what could not be told from another connection. */
 static __always_inline bool masquerade_wanted(const struct new_conn *n, const struct lb_server *srv)
 {
 	if (srv->fwd != LB_FWD_MASQ)
 		return false;
 	return n->policy & n->origin || n->hook == HOOK_EGRESS ||
-	       addr_equal(&srv->addr, &n->t.saddr, LB_AF_INET6);
+	       addr_equal(&srv->addr, &n->t.saddr, LB_AF_INET6) ||
+	       (unlikely(client_is_known(n)) && conn_collides(n, srv));
 }
 
 /* The address of an interface, where the fib does not tell which one goes with a route (before Linux 6.7): as the kernel's
@@ -155,15 +187,21 @@ static __always_inline int masquerade_begin(void *ctx, enum lb_hook hook, struct
 	return verdict;
 }
 
-/* The connection was added, or not: its second entry is its own, or ends. */
-static __always_inline void masquerade_end(struct new_conn *n, bool added)
+/* The connection was added, or not: its second entry is its own, or ends. False: that gave way meanwhile, perhaps to the
+ * connection itself, which so is over. (Not static: the verifier looks at it once.) */
+__noinline int masquerade_end(struct new_conn *n, bool added)
 {
-	struct lb_conn *c = conn_at(n->partner - 1);
+	struct lb_conn *c = n ? conn_at(n->partner - 1) : NULL;
 
 	if (!c)
-		return;
-	if (likely(added))
-		c->control = n->entry;
-	else
+		return 0;
+	if (unlikely(!added)) {
 		conn_end(n->partner - 1, c->expires, n->now);
+		return 0;
+	}
+	if (likely(c->fwd == LB_FWD_RETURN &&
+		   __sync_val_compare_and_swap(&c->control, 0, n->entry) == 0))
+		return 1;
+	conn_end(n->entry - 1, n->expires, n->now);
+	return 0;
 }

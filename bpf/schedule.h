@@ -117,8 +117,8 @@ static __always_inline enum lb_verdict new_conn_add(struct new_conn *n)
 	bool own = likely(added > 0 &&
 			  (__u32)added == n->entry); /* else another CPU's, or nobody's */
 
-	if (unlikely(n->partner))
-		masquerade_end(n, own);
+	if (unlikely(n->partner) && !masquerade_end(n, own) && own)
+		return LB_DROP_TABLE_FULL;
 	if (!own)
 		template_leave(n->control);
 	return added < 0 ? -added : LB_OK;

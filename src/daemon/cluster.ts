@@ -11,10 +11,14 @@ import { SeenRanges } from '../kube/service-ranges.ts'
 import type { KubeVirtualService } from '../kube/virtual-services.ts'
 import {
   formatPortRange,
+  isReserved,
+  isScarce,
   largestGap,
   metBy,
   type PortRange,
+  portsToReserve,
   requireFree,
+  type TakenPorts,
   usualNodePorts,
 } from '../model/masquerade-ports.ts'
 import type { Prefix } from '../model/types.ts'
@@ -156,8 +160,10 @@ export class ClusterKeeper {
         const met = metBy(wanted, nodePorts)
         if (met !== undefined) log.warn({ port: met.first }, 'a node port is among masqueradePorts')
       }
-      const isFree = inForce !== undefined && metBy(inForce, taken) === undefined
-      const ports = wanted ?? (isFree ? inForce : largestGap(taken))
+      const isFree =
+        inForce !== undefined &&
+        (isReserved(inForce, taken) || (metBy(inForce, taken) === undefined && !isScarce(inForce)))
+      const ports = wanted ?? (isFree ? inForce : this.#spare(taken))
       if (ports === undefined) {
         log.error(
           { taken: taken.map((each) => `${each.what} ${formatPortRange(each)}`) },
@@ -168,6 +174,21 @@ export class ClusterKeeper {
         log.info({ ports: formatPortRange(ports) }, 'ports of masqueraded connections')
       }
     })
+  }
+
+  /** Ports that nobody else may come to use. Where there are hardly any, the kernel is asked for some that it gives out. */
+  #spare(taken: readonly TakenPorts[]): PortRange | undefined {
+    const { host, log } = this.#options
+    const gap = largestGap(taken)
+    const wanted = isScarce(gap) ? portsToReserve(taken) : undefined
+    if (wanted === undefined) return gap
+    try {
+      host.reservePorts(wanted)
+      return wanted
+    } catch (err) {
+      log.error({ err, ports: formatPortRange(wanted) }, 'no ports could be reserved to masquerade with')
+      return gap
+    }
   }
 
   /** What fails is said once. */

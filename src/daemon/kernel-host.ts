@@ -8,7 +8,7 @@ import { type IpAddress, parseIp } from '../kube/address.ts'
 import { LbError } from '../model/errors.ts'
 import { findTablesDir, tableName } from '../native/bpffs.ts'
 import { listInterfaces, watchInterfaces } from '../native/interfaces.ts'
-import { kernelPorts } from '../native/local-ports.ts'
+import { kernelPorts, reservePorts } from '../native/local-ports.ts'
 import { markVeth } from '../native/mark-veth.ts'
 import { syncSockets, tableAttachments, unloadTable, upgradePrograms } from '../native/loader.ts'
 import { defaultSizes } from '../native/sizes.ts'
@@ -53,6 +53,7 @@ export function kernelHost(): KernelHost {
     localAddresses,
     listInterfaces: () => listInterfaces().filter(({ name }) => name !== markVeth.name && name !== markVeth.peer),
     kernelPorts,
+    reservePorts,
     onLinkChange: watchInterfaces,
     unload: unloadTable,
   }

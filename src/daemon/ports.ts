@@ -2,7 +2,7 @@
 import type { ReconcilingTable } from '../engine/table.ts'
 import type { IpAddress } from '../kube/address.ts'
 import type { HostInterface } from '../kube/local-detection.ts'
-import type { TakenPorts } from '../model/masquerade-ports.ts'
+import type { PortRange, TakenPorts } from '../model/masquerade-ports.ts'
 
 /** Which interfaces get the programs: names, with * for any characters; exclusion wins. */
 export interface AttachPolicy {
@@ -71,6 +71,8 @@ export interface Host {
   listInterfaces(): readonly HostInterface[]
   /** Ports that the kernel gives out by itself, or keeps. */
   kernelPorts(): readonly TakenPorts[]
+  /** Has the kernel give out these ports to nobody. NATIVE. */
+  reservePorts(range: PortRange): void
   /** Calls back soon after interfaces came, went or changed; many changes may make one call. */
   onLinkChange(onChange: () => void, onError: (error: Error) => void): { close(): void }
   /** Removes programs, table and pins of this namespace; false if there was nothing. */

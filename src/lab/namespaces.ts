@@ -103,7 +103,8 @@ async function unloadTables(names: readonly string[]): Promise<string[]> {
   const bpvsadm = projectFile('bin/bpvsadm')
   if (!hasTables() || !existsSync(bpvsadm)) return []
   const directors = names.filter((name) => name.replace(/^bpvs-[\d.]+-/, '').startsWith(directorRole))
-  const unload = (name: string) => run('ip', ['netns', 'exec', name, bpvsadm, '--unload'])
+  // The kernel waits for every processor with each hook that it takes a program off, which lasts on a busy machine.
+  const unload = (name: string) => run('ip', ['netns', 'exec', name, bpvsadm, '--unload'], { timeoutMs: 180_000 })
   const results = await Promise.all(directors.map(async (name) => ({ name, ...(await unload(name)) })))
   return results
     .filter(({ status }) => status !== 0)
@@ -145,7 +146,10 @@ function isOfDeadRun(name: string): boolean {
 /** Removes what runs left that are no more, and returns the names of their namespaces. */
 export async function sweepRuns(): Promise<string[]> {
   const names = listNamespaces(isOfDeadRun)
-  await removeNamespaces(names)
+  await removeNamespaces(names).catch((error: unknown) => {
+    // Another run that sweeps at the same time ends what this one runs in the namespaces, and unloads their tables itself.
+    if (listNamespaces((name) => names.includes(name)).length > 0) throw error
+  })
   for (const name of readdirSync(tmpdir()).filter((entry) => entry.endsWith('-files') && isOfDeadRun(entry))) {
     rmSync(join(tmpdir(), name), { recursive: true, force: true })
   }

@@ -12,6 +12,15 @@ export interface TakenPorts extends PortRange {
   readonly what: string
 }
 
+/** Ports that the kernel gives to sockets; ports among them that it does not give. */
+export const localPorts = 'net.ipv4.ip_local_port_range'
+export const reservedPorts = 'net.ipv4.ip_local_reserved_ports'
+
+/** With fewer ports than these, connections to a server that is asked much would be refused one. */
+const enoughPorts = 4096
+/** As many are asked of the kernel where it has too few to spare. */
+const wantedPorts = 8192
+
 const firstPort = 1024
 const lastPort = 65535
 
@@ -53,6 +62,22 @@ export function largestGap(taken: readonly PortRange[]): PortRange | undefined {
     next = Math.max(next, last + 1)
   }
   return best
+}
+
+/** Are there so few ports that some should be asked of the kernel? */
+export function isScarce(range: PortRange | undefined): boolean {
+  return range === undefined || range.last - range.first + 1 < enoughPorts
+}
+
+/** Ports to ask of the kernel, as it gives out all others; undefined: there are none. */
+export function portsToReserve(taken: readonly TakenPorts[]): PortRange | undefined {
+  const gap = largestGap(taken.filter(({ what }) => what !== localPorts))
+  return gap === undefined ? undefined : { first: Math.max(gap.first, gap.last - wantedPorts + 1), last: gap.last }
+}
+
+/** Were these ports asked of the kernel before? */
+export function isReserved(range: PortRange, taken: readonly TakenPorts[]): boolean {
+  return taken.some(({ what, first, last }) => what === reservedPorts && first <= range.first && last >= range.last)
 }
 
 /** The first of these that a range meets. */

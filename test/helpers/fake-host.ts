@@ -3,7 +3,7 @@ import type { AttachPolicy, Host, ManagedTable, SocketPolicy, TableRoom, Timers 
 import type { ApplyResult, DesiredChanges, DesiredService } from '../../src/engine/table.ts'
 import type { IpAddress } from '../../src/kube/address.ts'
 import type { HostInterface } from '../../src/kube/local-detection.ts'
-import type { TakenPorts } from '../../src/model/masquerade-ports.ts'
+import { type PortRange, reservedPorts, type TakenPorts } from '../../src/model/masquerade-ports.ts'
 import { serviceText } from '../../src/kube/service-text.ts'
 import { LbError } from '../../src/model/errors.ts'
 import type { Peers } from '../../src/maps/peers.ts'
@@ -251,6 +251,14 @@ export class FakeHost implements Host {
 
   kernelPorts(): readonly TakenPorts[] {
     return this.ports
+  }
+
+  /** The kernel keeps what it is asked to keep, unless this says why not. */
+  unreservable: LbError | undefined
+
+  reservePorts(range: PortRange): void {
+    if (this.unreservable !== undefined) throw this.unreservable
+    this.ports = [...this.ports, { what: reservedPorts, ...range }]
   }
 
   localAddresses(): readonly IpAddress[] {

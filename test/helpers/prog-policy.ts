@@ -11,6 +11,7 @@ interface Addresses {
   readonly client: string
   readonly pod: string
   readonly virtual: string
+  readonly second: string
   readonly server: string
   readonly insider: string
   /** The director's own, towards the servers and towards the clients. */
@@ -23,6 +24,7 @@ export const families = {
     client: '10.1.0.1',
     pod: '10.1.128.1',
     virtual: '10.9.0.1',
+    second: '10.9.0.2',
     server: '10.2.0.11',
     insider: '10.2.0.12',
     own: '10.254.2.1',
@@ -32,6 +34,7 @@ export const families = {
     client: 'fd00:1::1',
     pod: 'fd00:1::8000:1',
     virtual: 'fd00:9::1',
+    second: 'fd00:9::2',
     server: 'fd00:2::11',
     insider: 'fd00:2::12',
     own: 'fd00:fe:2::1',

@@ -1,9 +1,10 @@
 /** A process with sockets, in a namespace of a topology and a control group of its own. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { isAlive } from '../../src/lab/namespaces.ts'
 import type { Topology } from '../../src/lab/topology.ts'
 import { groupRoot } from '../../src/native/cgroup.ts'
 import { waitFor } from './wait-for.ts'
@@ -41,8 +42,17 @@ interface Teardown {
 
 let groups = 0
 
+/** Removes groups that runs left which were killed. */
+function sweepGroups(): void {
+  for (const name of readdirSync(groupRoot())) {
+    const pid = /^bpvs-test-(\d+)-\d+$/.exec(name)?.[1]
+    if (pid !== undefined && !isAlive(Number(pid))) removed(join(groupRoot(), name))
+  }
+}
+
 /** Makes a control group, in the root of all or in another, and removes it with the test. Named as in /proc/PID/cgroup. */
 export function makeGroup(t: Teardown, parent = '/'): string {
+  if (groups === 0) sweepGroups()
   groups += 1
   const group = join(parent, `bpvs-test-${process.pid}-${groups}`)
   const dir = join(groupRoot(), group)
@@ -57,7 +67,9 @@ function removed(dir: string): boolean {
     rmdirSync(dir)
     return true
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EBUSY') return false
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EBUSY') return false
+    if (code === 'ENOENT') return true // another run swept it
     throw error
   }
 }

@@ -121,7 +121,8 @@ t.test('fuzz', { skip: needsRoot }, async (t) => {
         valid > 1000 && (changed > 1000 || (at === 'xdp' && bypass === LbBypassMode.BYPASS_NEVER)),
         'enough were ours',
       )
-      // Nothing may end while the table is read.
+      // What is over ends now, and nothing else while the table is read.
+      datapath.handles.sweep()
       datapath.expire(100_000)
       datapath.handles.gracePeriod()
       const { problems: contradictions, masqueraded } = tableShape(datapath)

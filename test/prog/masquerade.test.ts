@@ -280,6 +280,42 @@ function exhausted(family: Family): Row {
   }
 }
 
+/** One client port, two virtual services, one server: the server has to tell the connections apart. */
+function twice(family: Family): Row {
+  const client = wrap(families[family].client, 1000)
+  const other = wrap(families[family].second, 80)
+  const call = { at: 'ingress', side: 'clients' } as const
+  const to = (from: string) => packet('tcp', { leg: 'to server', from, to: server(family), flags: 'S', ttl: 63 })
+  return {
+    name: `${family}: a second connection of the same client port to the same server gets a port of the host's`,
+    services: [{ at: `tcp ${other}`, servers: [server(family)] }],
+    steps: [
+      {
+        ...call,
+        before: given(family, {}),
+        packet: packet('tcp', { from: client, to: vip(family), flags: 'S' }),
+        expect: { ...send, packet: to(client) },
+      },
+      {
+        ...call,
+        packet: packet('tcp', { from: client, to: other, flags: 'S' }),
+        expect: { ...send, packet: to(own(family)), verdicts: { MASQUERADED: 1 } },
+      },
+      ...[[client, vip(family)] as const, [own(family), other] as const].map(
+        ([from, service]): Step => ({
+          at: 'ingress',
+          side: 'servers',
+          packet: packet('tcp', { leg: 'from server', from: server(family), to: from, flags: 'SA' }),
+          expect: {
+            ...send,
+            packet: packet('tcp', { leg: 'to client', from: service, to: client, flags: 'SA', ttl: 63 }),
+          },
+        }),
+      ),
+    ],
+  }
+}
+
 /** Who may use a service, and which servers he gets. */
 function audiences(family: Family): Row[] {
   const { client, pod, insider } = families[family]
@@ -351,6 +387,7 @@ t.test('masquerade and policies', { skip: needsRoot }, async (t) => {
       hairpin(family, 'never'),
       ofTheHost(family),
       exhausted(family),
+      twice(family),
       ...audiences(family),
     ]),
   ])

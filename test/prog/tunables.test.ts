@@ -221,7 +221,9 @@ const estimation = async (t: Test, datapath: Datapath) => {
 
 t.test('tunables', { skip: needsRoot }, async (t) => {
   const datapath = await Datapath.open(t)
-  t.same(datapath.table.settings(), initialSettings, 'of a new table')
+  const { masqueradePorts, ...settings } = datapath.table.settings()
+  t.same(settings, initialSettings, 'of a new table')
+  t.match(masqueradePorts, { first: Number, last: Number }, 'which has ports for masqueraded connections')
   await reuse(t, datapath)
   await nodest(t, datapath)
   await floods(t, datapath)

@@ -5,6 +5,7 @@ import { knowsPods, podLinks, podNetworks } from '../../src/kube/local-detection
 import type { KubeNode } from '../../src/kube/objects.ts'
 import { SeenRanges } from '../../src/kube/service-ranges.ts'
 import type { KubeVirtualService, Role } from '../../src/kube/virtual-services.ts'
+import { LbError } from '../../src/model/errors.ts'
 import type { Family, Prefix } from '../../src/model/types.ts'
 import { Scene, web } from '../helpers/daemon-scene.ts'
 import { FakeHost, FakeLog } from '../helpers/fake-host.ts'
@@ -177,6 +178,7 @@ t.test("ports that are configured hold, unless they are somebody else's from the
 t.test('where no port is left that is said', async (t) => {
   const scene = new Surroundings()
   scene.host.ports = [{ what: 'net.ipv4.ip_local_port_range', first: 1024, last: 65535 }]
+  scene.host.unreservable = new LbError('NATIVE', 'read-only')
   scene.open()
   t.match(scene.log.of('no ports to masquerade with'), [
     { taken: [/^net.ipv4.ip_local_port_range 1024-65535/, /node/] },
@@ -199,4 +201,23 @@ t.test('bpvsd tells its table of pods, ranges and ports, and a table that is mad
   const refused = new Scene(['--masquerade-ports', '30000-31000'])
   t.throws(() => refused.daemon.start(), /meet the usual range of Kubernetes' node ports, 30000-32767/)
   t.equal(refused.host.opened, 0)
+})
+
+t.test('where the kernel gives out nearly all ports, it is asked to keep some', async (t) => {
+  const all = { what: 'net.ipv4.ip_local_port_range', first: 1025, last: 65535 }
+  const scene = new Surroundings()
+  scene.host.ports = [all]
+  scene.open()
+  t.same(scene.ports, { first: 57344, last: 65535 })
+  t.match(scene.host.ports, [all, { first: 57344, last: 65535 }])
+  scene.open()
+  t.same(scene.ports, { first: 57344, last: 65535 }, 'they stay, and no more are asked for')
+  t.equal(scene.host.ports.length, 2)
+
+  const refused = new Surroundings()
+  refused.host.ports = [all]
+  refused.host.unreservable = new LbError('NATIVE', 'read-only')
+  refused.open()
+  t.same(refused.ports, { first: 1024, last: 1024 }, 'else what is left has to do')
+  t.match(refused.log.of('no ports could be reserved to masquerade with'), [{ ports: '57344-65535' }])
 })
