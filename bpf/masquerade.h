@@ -122,7 +122,7 @@ static __always_inline void partner_describe(struct new_conn *t, const struct ne
 
 struct port_search {
 	struct new_conn *partner;
-	__u32 first, count, start;
+	__u32 first, count, start, step;
 	int added;
 };
 
@@ -131,7 +131,7 @@ static long port_step(__u32 i, void *ctx)
 	struct port_search *s = ctx;
 	struct new_conn *t = s->partner;
 
-	t->t.sport = bpf_htons(s->first + (s->start + i) % s->count);
+	t->t.sport = bpf_htons(s->first + (s->start + i * s->step) % s->count);
 	t->client = hash_endpoint(lb_hash_key, &t->t.saddr, t->t.sport, t->t.proto, t->af);
 	s->added = conn_enter(t);
 	return s->added < 0 || (__u32)s->added == t->entry;
@@ -152,6 +152,8 @@ __noinline int partner_add(struct new_conn *n)
 	if (!s.partner || !s.count)
 		return LB_DROP_NO_MASQUERADE;
 	s.start = bpf_get_prandom_u32() % s.count;
+	/* Ports taken in a row are no obstacle; of a few ports each is tried. */
+	s.step = s.count > MASQUERADE_TRIES ? 1 + bpf_get_prandom_u32() % (s.count - 1) : 1;
 	bpf_loop(s.count < MASQUERADE_TRIES ? s.count : MASQUERADE_TRIES, port_step, &s, 0);
 	if (s.added < 0)
 		return -s.added;
