@@ -209,6 +209,8 @@ t.test('what is changed or taken away leaves open sockets as they are', root, as
     'getpeername4',
     'getpeername6',
     'sock_release',
+    'post_bind4',
+    'post_bind6',
   ]
   const listed = () => director.hooks().filter((line) => line.endsWith(' cgroup'))
   t.same(listed(), hooks.map((hook) => `- ${hook} cgroup`).sort())
