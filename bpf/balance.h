@@ -103,20 +103,19 @@ static __always_inline bool is_own(const struct packet *p)
 	return !((struct __sk_buff *)p->ctx)->ingress_ifindex;
 }
 
-/* The same of a packet that leaves: a reply, what the host itself sends to a service (all of which is for the program of its
- * own), or what goes to a server and may have to come from here (masqueraded.h). */
+/* The same of a packet that leaves: a reply, what goes to a server and may have to come from here (masqueraded.h), or what the
+ * host itself sends to a service, all of which is for the program of its own (`opening`). */
 static __always_inline int balance_out(struct packet *p, enum lb_af af, void *data, void *l4,
 				       void *end, bool opening)
 {
-	bool own = is_own(p), from_server = filter_from_server(p);
+	bool own = is_own(p), from_server = !opening && filter_from_server(p);
 	bool to_service = own && filter_to_service(p);
-	bool to_server = !own && unlikely(lb_masquerades) && filter_has(FILTER_SERVER, p->dst);
+	bool to_server = !opening && !own && unlikely(lb_masquerades) &&
+			 filter_has(FILTER_SERVER, p->dst);
 	int act;
 
 	if (likely(!from_server && !to_service && !to_server))
 		return NOT_OURS;
-	if (unlikely(to_service) && !opening)
-		return OPEN_NEXT;
 	act = packet_vet(p, HOOK_EGRESS, af, data, l4, end, to_service);
 	if (unlikely(act))
 		return act;
@@ -127,8 +126,8 @@ static __always_inline int balance_out(struct packet *p, enum lb_af af, void *da
 	}
 	if (to_server)
 		return masqueraded_later(p, af, 0, 0, LB_FWD_FULLNAT);
-	if (!opening || !to_service)
-		return NOT_OURS;
+	if (!opening)
+		return to_service ? OPEN_NEXT : NOT_OURS;
 	act = request_in(p, HOOK_EGRESS, af);
 	return act == OPEN_NEXT ? request_new(p, HOOK_EGRESS, af) : act;
 }

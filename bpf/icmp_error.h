@@ -176,7 +176,7 @@ static __noinline int icmp_masqueraded(struct __sk_buff *skb, struct icmp_parts 
 
 	c = conn_at(index);
 	partner = c && fwd_both_ends(c->fwd) ? conn_partner(c, index) : NULL;
-	if (!partner)
+	if (!partner || (from_server && READ_ONCE(c->hop) != m->conn + 1))
 		return act_drop(HOOK_INGRESS, LB_DROP_NO_MASQUERADE);
 	w.outer_old = from_server ? &m->daddr : NULL;
 	w.inner_old = from_server ? &q->daddr : &q->saddr;

@@ -208,7 +208,7 @@ static __always_inline int masqueraded_leave(struct packet *p, enum lb_af af)
 							 : act_drop(HOOK_EGRESS, LB_DROP_REWRITE);
 }
 
-/* Both entries, from the one that the packet was found by. False: the connection is over. */
+/* Both entries, from the one that the packet was found by. False: the connection is over, and perhaps its entry another's. */
 static __always_inline bool masqueraded_find(struct masqueraded *m, const struct transmit *x)
 {
 	__u32 index = x->conn - 1;
@@ -217,6 +217,8 @@ static __always_inline bool masqueraded_find(struct masqueraded *m, const struct
 	if (m->c && m->c->fwd == LB_FWD_RETURN) {
 		index = m->c->control - 1;
 		m->c = conn_at(index);
+		if (m->c && READ_ONCE(m->c->hop) != x->conn)
+			return false;
 	}
 	m->partner = m->c && m->c->af && fwd_both_ends(m->c->fwd) ? conn_partner(m->c, index)
 								  : NULL;

@@ -1,4 +1,6 @@
 /** Specs for tests, short to write; and what a test must know of a table in memory. */
+import type { DesiredService } from '../../src/engine/table.ts'
+import { readAudience } from '../../src/maps/audience.ts'
 import { TableMaps } from '../../src/maps/table-maps.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
 import type {
@@ -79,4 +81,29 @@ export function seeded(seed: number): (limit: number) => number {
 export function policyOf(more: Partial<ServicePolicy> = {}): ServicePolicy {
   const masquerade = { pods: false, node: false, others: false }
   return { masquerade, whenEmpty: 'refuse', nodePort: false, foreign: false, ...more }
+}
+
+/** Where clients may come from. */
+export const office = { family: 4, address: '192.0.2.0', length: 24 } as const
+export const lan = { family: 4, address: '10.0.0.0', length: 8 } as const
+
+/** A service with servers by their numbers, and others for insiders. */
+export function wanted(
+  n: number,
+  servers: readonly number[],
+  insiders?: readonly number[],
+  policy?: ServicePolicy,
+  scheduler: 'rr' | 'wrr' | 'sh' | 'mh' = 'rr',
+): DesiredService {
+  return {
+    service: { ...serviceOf(n, scheduler), ...(policy === undefined ? {} : { policy }) },
+    servers: servers.map((server) => serverOf(server)),
+    ...(insiders === undefined ? {} : { insiders: insiders.map((server) => serverOf(server)) }),
+  }
+}
+
+/** Ids of a service and of the one that its list leads insiders to. */
+export function idsOf({ table, maps }: MemoryTable, n: number): { head: number; insiders: number } {
+  const head = table.service(keyOf(n))?.id ?? 0
+  return { head, insiders: readAudience(maps.cells, maps.services.list(head))?.insiders ?? 0 }
 }

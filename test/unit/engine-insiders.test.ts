@@ -4,43 +4,23 @@ import { LbPolicy, LbServiceFlag } from '../../src/abi/generated.ts'
 import { checkTable } from '../../src/engine/check.ts'
 import { KernelTable } from '../../src/engine/kernel-table.ts'
 import type { DesiredService } from '../../src/engine/table.ts'
-import { audienceCell, readAudience } from '../../src/maps/audience.ts'
+import { audienceCell } from '../../src/maps/audience.ts'
 import { readList } from '../../src/maps/lists.ts'
 import type { ServicePolicy } from '../../src/model/types.ts'
 import {
   idOf,
   keyOf,
-  type MemoryTable,
   memoryTable,
   numberOf,
   policyOf,
   serverOf,
   serversOf,
   serviceOf,
+  idsOf,
+  lan,
+  office,
+  wanted,
 } from '../helpers/table-specs.ts'
-
-const office = { family: 4, address: '192.0.2.0', length: 24 } as const
-const lan = { family: 4, address: '10.0.0.0', length: 8 } as const
-
-function wanted(
-  n: number,
-  servers: readonly number[],
-  insiders?: readonly number[],
-  policy?: ServicePolicy,
-  scheduler: 'rr' | 'wrr' | 'sh' | 'mh' = 'rr',
-): DesiredService {
-  return {
-    service: { ...serviceOf(n, scheduler), ...(policy === undefined ? {} : { policy }) },
-    servers: servers.map((server) => serverOf(server)),
-    ...(insiders === undefined ? {} : { insiders: insiders.map((server) => serverOf(server)) }),
-  }
-}
-
-/** Ids of a service and of the one that its list leads insiders to. */
-function idsOf({ table, maps }: MemoryTable, n: number): { head: number; insiders: number } {
-  const head = table.service(keyOf(n))?.id ?? 0
-  return { head, insiders: readAudience(maps.cells, maps.services.list(head))?.insiders ?? 0 }
-}
 
 t.test('a policy is in the list that it is in force with, and comes back as it was given', async (t) => {
   const { table, maps, handles } = memoryTable()

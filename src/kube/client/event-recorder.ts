@@ -14,7 +14,7 @@ import {
 } from '../events.ts'
 import type { ApiWriter } from './api-server.ts'
 import { Backoff } from './backoff.ts'
-import { readMessage, type ReflectorClock } from './reflector.ts'
+import { readMessage, type ReflectorClock, sleep } from './reflector.ts'
 
 export interface EventRecorderOptions {
   readonly api: ApiWriter
@@ -134,23 +134,10 @@ export class EventRecorder implements EventSink {
       this.#tokens = Math.min(burst, this.#tokens + more)
     }
     for (fill(); this.#tokens === 0; fill()) {
-      await this.#sleep(perTokenMs)
+      await sleep(this.#options.clock, this.#stop.signal, perTokenMs)
       if (this.#stop.signal.aborted) return
     }
     this.#tokens--
-  }
-
-  #sleep(ms: number): Promise<void> {
-    const { signal } = this.#stop
-    return new Promise((resolve) => {
-      const wake = (): void => {
-        timer.cancel()
-        signal.removeEventListener('abort', wake)
-        resolve()
-      }
-      const timer = this.#options.clock.after(ms, wake)
-      signal.addEventListener('abort', wake)
-    })
   }
 
   /** Tries a few times, unless the server says that it will not have it. */
@@ -170,7 +157,7 @@ export class EventRecorder implements EventSink {
         this.#trouble(error)
       }
       if (tries === mostTries) return
-      await this.#sleep(this.#backoff.failed(askedMs))
+      await sleep(this.#options.clock, this.#stop.signal, this.#backoff.failed(askedMs))
     }
   }
 

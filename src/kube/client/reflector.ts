@@ -33,6 +33,20 @@ export interface ReflectorClock {
   random(): number
 }
 
+/** Waits so long, or until the signal. */
+export function sleep(clock: ReflectorClock, signal: AbortSignal, ms: number): Promise<void> {
+  if (ms === 0 || signal.aborted) return Promise.resolve()
+  return new Promise((resolve) => {
+    const wake = (): void => {
+      timer.cancel()
+      signal.removeEventListener('abort', wake)
+      resolve()
+    }
+    const timer = clock.after(ms, wake)
+    signal.addEventListener('abort', wake)
+  })
+}
+
 export interface ReflectorOptions {
   readonly resource: Resource
   readonly api: ApiServer
@@ -111,26 +125,13 @@ export class Reflector {
       const request = this.#plan.next()
       const started = clock.now()
       const outcome = await this.#perform(request)
-      if (!this.#stop.signal.aborted) await this.#sleep(this.#plan.ended(outcome, clock.now() - started))
+      if (!this.#stop.signal.aborted)
+        await sleep(this.#options.clock, this.#stop.signal, this.#plan.ended(outcome, clock.now() - started))
     }
   }
 
   close(): void {
     this.#stop.abort()
-  }
-
-  #sleep(ms: number): Promise<void> {
-    if (ms === 0) return Promise.resolve()
-    const { signal } = this.#stop
-    return new Promise((resolve) => {
-      const wake = (): void => {
-        timer.cancel()
-        signal.removeEventListener('abort', wake)
-        resolve()
-      }
-      const timer = this.#options.clock.after(ms, wake)
-      signal.addEventListener('abort', wake)
-    })
   }
 
   async #perform(request: ReflectorRequest): Promise<Outcome> {
