@@ -76,7 +76,7 @@ export class EventRecorder implements EventSink {
   record(event: KubeEvent): void {
     const { clock, wallMs } = this.#options
     const now = clock.now()
-    if (this.#stop.signal.aborted || now < this.#silentUntilMs) return
+    if (this.#stop.signal.aborted || this.isSilent) return
     const text = eventText(event)
     const known = this.#series.get(text)
     const series = known !== undefined && now - known.atMs < seriesMs ? known : this.#begin(event)
@@ -90,6 +90,11 @@ export class EventRecorder implements EventSink {
       this.#series.delete(oldest)
     }
     this.#enqueue(series)
+  }
+
+  /** The server has refused events, and for a while none is written. */
+  get isSilent(): boolean {
+    return this.#options.clock.now() < this.#silentUntilMs
   }
 
   /** Writes nothing more. */
