@@ -58,9 +58,11 @@ static inline __attribute__((always_inline)) struct lb_spot hash_spot(__u64 h, _
 {
 	struct lb_spot s;
 
+	/* Addresses in a row make hashes in a row, which for some keys would meet in a few lines: no more of that from here. */
+	h ^= h >> 15;
 	s.first = (__u32)(h >> 32) & mask;
 	s.tag = (__u32)(h >> 20) | 1;
-	s.second = (s.first + (s.tag >> 8 | 1)) & mask;
+	s.second = (s.first + (s.tag * 0x9e3779b1u >> 8 | 1)) & mask;
 	return s;
 }
 

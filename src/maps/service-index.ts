@@ -58,17 +58,30 @@ export function findService(maps: TableMaps, name: ServiceName, spot: ServiceSpo
   return undefined
 }
 
-/** A slot that the name may take, not `taken`: free, or of a deleted service, which is then forgotten. -1: none. */
+/**
+ * A slot that the name may take, not `taken`: free, in the line that has more of these, or of a deleted service, which is then
+ * forgotten. -1: none.
+ */
 export function freeSlot(maps: TableMaps, spot: ServiceSpot, taken = -1): number {
   let dormant = -1
+  let best = -1
+  let most = 0
   for (const line of linesOf(spot)) {
+    let free = 0
+    let found = -1
     for (let slot = line * LINE_SLOTS; slot < (line + 1) * LINE_SLOTS; slot++) {
       if (slot === taken) continue
-      if (maps.index.u32[slot * 2 + LOW] === 0) return slot
-      if (((maps.index.u32[slot * 2 + HIGH] ?? 0) & 1) === 0) dormant = slot
+      if (maps.index.u32[slot * 2 + LOW] === 0) {
+        free++
+        if (found === -1) found = slot
+      } else if (((maps.index.u32[slot * 2 + HIGH] ?? 0) & 1) === 0) dormant = slot
+    }
+    if (free > most) {
+      most = free
+      best = found
     }
   }
-  return dormant
+  return best === -1 ? dormant : best
 }
 
 /** Packets find the service from here on. */

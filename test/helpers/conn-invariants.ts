@@ -44,9 +44,11 @@ class Model {
 
   spot(hash: bigint): Spot {
     const lines = BigInt(this.#datapath.handles.rodata.connLineMask)
-    const first = (hash >> 32n) & lines
-    const tag = ((hash >> 20n) & 0xffffffffn) | 1n
-    return { first: Number(first), second: Number((first + ((tag >> 8n) | 1n)) & lines), tag: Number(tag) }
+    const mixed = hash ^ (hash >> 15n)
+    const first = (mixed >> 32n) & lines
+    const tag = ((mixed >> 20n) & 0xffffffffn) | 1n
+    const step = (((tag * 0x9e3779b1n) & 0xffffffffn) >> 8n) | 1n
+    return { first: Number(first), second: Number((first + step) & lines), tag: Number(tag) }
   }
 
   ends(i: number): Ends {
