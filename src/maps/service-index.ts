@@ -59,8 +59,8 @@ export function findService(maps: TableMaps, name: ServiceName, spot: ServiceSpo
 }
 
 /**
- * A slot that the name may take, not `taken`: free, in the line that has more of these, or of a deleted service, which is then
- * forgotten. -1: none.
+ * A slot that the name may take, not `taken`: free, in the first line as long as more than half of that is free (packets look
+ * there first), else in the line that has more free ones; or of a deleted service, which is then forgotten. -1: none.
  */
 export function freeSlot(maps: TableMaps, spot: ServiceSpot, taken = -1): number {
   let dormant = -1
@@ -76,6 +76,7 @@ export function freeSlot(maps: TableMaps, spot: ServiceSpot, taken = -1): number
         if (found === -1) found = slot
       } else if (((maps.index.u32[slot * 2 + HIGH] ?? 0) & 1) === 0) dormant = slot
     }
+    if (free > LINE_SLOTS / 2) return found
     if (free > most) {
       most = free
       best = found

@@ -52,7 +52,8 @@ t.test('a table that is half full takes every name, by whatever key', async (t) 
     const used = new Uint8Array(LINES)
     for (let i = 0; i < count; i++) {
       const [first = 0, second = 0] = [out[4 * i], out[4 * i + 1]]
-      const line = (used[first] ?? 0) <= (used[second] ?? 0) ? first : second
+      const [one = 0, other = 0] = [used[first], used[second]]
+      const line = one < SLOTS / 2 || one <= other ? first : second
       if ((used[line] ?? 0) === SLOTS) refused++
       else used[line] = (used[line] ?? 0) + 1
     }
