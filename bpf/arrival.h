@@ -74,7 +74,7 @@ __noinline __u32 arrival_pick(__u32 service, struct new_conn *n)
 	if (!w)
 		return 0;
 	head = list_in_force(service, &list);
-	if (!head || head->list.service != service)
+	if (!head)
 		return 0;
 	w->service = service;
 	w->list = list;

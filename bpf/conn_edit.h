@@ -3,6 +3,7 @@
 #pragma once
 #include "lock.h"
 #include "new_conn.h"
+#include "partner.h"
 
 enum { EVICT_LOOKS = 32 };
 
@@ -64,39 +65,6 @@ static __always_inline void spill_remove(const struct lb_conn *c, const struct c
 	pair_swap(e->client, e->service, index, false);
 	if (!(c->flags & LB_CONN_NOOUTPUT) && !fwd_one_way(c->fwd))
 		pair_swap(e->server, e->client, index, false);
-}
-
-/* The second entry of a masqueraded connection, if it is that still. */
-static __always_inline struct lb_conn *conn_partner(const struct lb_conn *c, __u32 index)
-{
-	struct lb_conn *partner = conn_at(READ_ONCE(c->hop) - 1);
-
-	return partner && partner->af && partner->fwd == LB_FWD_RETURN &&
-			       partner->control == index + 1
-		       ? partner
-		       : NULL;
-}
-
-/* The connection whose second entry this is, if it is that still. */
-static __always_inline struct lb_conn *conn_of_partner(const struct lb_conn *partner, __u32 index)
-{
-	struct lb_conn *c = conn_at(partner->control - 1);
-
-	return c && c->af && fwd_both_ends(c->fwd) && READ_ONCE(c->hop) == index + 1 ? c : NULL;
-}
-
-/* With one entry of a masqueraded connection the other is over. That ends when it is swept: it is another line's, whose lock
- * may not be waited for under this one. (Not static: the verifier looks at it once.) */
-__noinline int conn_part(struct lb_conn *c, __u32 index)
-{
-	struct lb_conn *other;
-
-	if (!c)
-		return 0;
-	other = c->fwd == LB_FWD_RETURN ? conn_of_partner(c, index) : conn_partner(c, index);
-	if (other)
-		other->expires = clock_tick();
-	return 0;
 }
 
 /* Ends a connection, or a template without any: references, counts, entry. Its client's line must be locked. (Not static, like all that only new and

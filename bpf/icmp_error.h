@@ -170,14 +170,12 @@ static __noinline int icmp_masqueraded(struct __sk_buff *skb, struct icmp_parts 
 {
 	const struct tuple *q = &m->quoted;
 	struct icmp_rewrite w = { .now = NULL };
-	struct lb_conn *c = conn_at(m->conn), *partner;
-	bool from_server = c && c->fwd == LB_FWD_RETURN;
-	__u32 index = from_server ? c->control - 1 : m->conn;
+	struct lb_conn *c, *partner;
+	bool from_server;
 
-	c = conn_at(index);
-	partner = c && fwd_both_ends(c->fwd) ? conn_partner(c, index) : NULL;
-	if (!partner || (from_server && READ_ONCE(c->hop) != m->conn + 1))
+	if (!conn_entries(m->conn, &c, &partner))
 		return act_drop(HOOK_INGRESS, LB_DROP_NO_MASQUERADE);
+	from_server = c->hop == m->conn + 1; /* found by its second entry */
 	w.outer_old = from_server ? &m->daddr : NULL;
 	w.inner_old = from_server ? &q->daddr : &q->saddr;
 	w.now = from_server ? &c->caddr : &partner->caddr;

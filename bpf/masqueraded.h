@@ -208,23 +208,13 @@ static __always_inline int masqueraded_leave(struct packet *p, enum lb_af af)
 							 : act_drop(HOOK_EGRESS, LB_DROP_REWRITE);
 }
 
-/* Both entries, from the one that the packet was found by. False: the connection is over, and perhaps its entry another's. */
+/* Whose the packet is, from the entry that it was found by. False: the connection is over. */
 static __always_inline bool masqueraded_find(struct masqueraded *m, const struct transmit *x)
 {
-	__u32 index = x->conn - 1;
-
-	m->c = conn_at(index);
-	if (m->c && m->c->fwd == LB_FWD_RETURN) {
-		index = m->c->control - 1;
-		m->c = conn_at(index);
-		if (m->c && READ_ONCE(m->c->hop) != x->conn)
-			return false;
-	}
-	m->partner = m->c && m->c->af && fwd_both_ends(m->c->fwd) ? conn_partner(m->c, index)
-								  : NULL;
 	m->srv = server_at(x->server);
 	m->st = server_state_at(x->server);
-	return m->partner && m->srv && m->st && m->c->server == x->server;
+	return conn_entries(x->conn - 1, &m->c, &m->partner) && m->srv && m->st &&
+	       m->c->server == x->server;
 }
 
 /* A packet that balance() handed over. */

@@ -33,10 +33,25 @@ static __always_inline struct walk *walk_get(const struct new_conn *n)
 	return bpf_map_lookup_elem(&lb_walks, &slot);
 }
 
+/* The head of the list that a service has, and its cell; NULL: there is none. */
+static __always_inline union lb_cell *list_in_force(__u32 service, __u32 *list)
+{
+	struct lb_service *svc = service_at(service);
+
+	for (int i = 0; i < PICK_TRIES && svc; i++) {
+		union lb_cell *head;
+
+		*list = READ_ONCE(svc->list);
+		head = cell_at(*list);
+		if (head && head->list.service == service)
+			return head; /* else the list was replaced as we looked */
+	}
+	return NULL;
+}
+
 /* The scheduler's choice among the list in force, for the flow of `n`; 0: no usable server. */
 __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 {
-	struct lb_service *svc = service_at(service);
 	struct walk *w = n ? walk_get(n) : NULL;
 	__u32 id = 0;
 
@@ -46,13 +61,13 @@ __noinline __u32 service_pick(__u32 service, struct new_conn *n)
 	w->flow = n->t;
 	w->af = n->af;
 	w->now = n->now;
-	for (int i = 0; i < PICK_TRIES && svc; i++) {
-		union lb_cell *head;
+	for (int i = 0; i < PICK_TRIES; i++) {
+		__u32 list = 0;
+		union lb_cell *head = list_in_force(service, &list);
 
-		w->list = READ_ONCE(svc->list);
-		head = cell_at(w->list);
-		if (!head || head->list.service != service)
-			continue; /* the list was replaced as we looked */
+		if (!head)
+			break;
+		w->list = list;
 		w->count = head->list.count;
 		w->max_weight = head->list.max_weight;
 		w->gcd = head->list.gcd;

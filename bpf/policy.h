@@ -72,21 +72,6 @@ static __always_inline int audience_apply(struct new_conn *n, const struct lb_au
 	return 0;
 }
 
-/* The head of the list that a service has, and its cell. */
-static __always_inline union lb_cell *list_in_force(__u32 service, __u32 *list)
-{
-	struct lb_service *svc = service_at(service);
-	union lb_cell *head = NULL;
-
-	for (int i = 0; i < PICK_TRIES && svc; i++) {
-		*list = READ_ONCE(svc->list);
-		head = cell_at(*list);
-		if (head && head->list.service == service)
-			break; /* else the list was replaced as we looked */
-	}
-	return head;
-}
-
 /* The policy of the service that a described connection is for, which is another one then for insiders: 0, or the verdict.
  * `ifindex`: the interface that it comes in by; not asked if the origin is known. (Not static: the verifier looks at it
  * once.) */

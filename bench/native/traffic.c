@@ -109,18 +109,30 @@ static int bound(const char *address, int type, int port)
 	return fd;
 }
 
-static void *serve_short(void *arg)
+/* Answers a request; false: there was none. */
+static bool answer_one(int fd)
 {
-	int listener = (int)(long)arg;
 	char request[REQUEST];
 
-	for (;;) {
-		int fd = accept(listener, NULL, NULL);
+	return recv(fd, request, sizeof(request), MSG_WAITALL) == sizeof(request) &&
+	       send(fd, request, sizeof(request), MSG_NOSIGNAL) == sizeof(request);
+}
 
-		if (fd < 0)
-			fail("accept");
-		if (recv(fd, request, sizeof(request), MSG_WAITALL) == sizeof(request))
-			send(fd, request, sizeof(request), MSG_NOSIGNAL);
+static int accept_one(int listener)
+{
+	int fd = accept(listener, NULL, NULL);
+
+	if (fd < 0)
+		fail("accept");
+	return fd;
+}
+
+static void *serve_short(void *arg)
+{
+	for (;;) {
+		int fd = accept_one((int)(long)arg);
+
+		answer_one(fd);
 		close(fd);
 	}
 	return NULL;
@@ -129,16 +141,11 @@ static void *serve_short(void *arg)
 /* Answers until the client ends the connection. */
 static void *serve_kept(void *arg)
 {
-	int listener = (int)(long)arg;
-	char request[REQUEST];
-
 	for (;;) {
-		int fd = accept(listener, NULL, NULL);
+		int fd = accept_one((int)(long)arg);
 
-		if (fd < 0)
-			fail("accept");
-		while (recv(fd, request, sizeof(request), MSG_WAITALL) == sizeof(request))
-			send(fd, request, sizeof(request), MSG_NOSIGNAL);
+		while (answer_one(fd))
+			;
 		close(fd);
 	}
 	return NULL;
@@ -146,14 +153,11 @@ static void *serve_kept(void *arg)
 
 static void *serve_bulk(void *arg)
 {
-	int listener = (int)(long)arg;
 	static __thread char block[BLOCK];
 
 	for (;;) {
-		int fd = accept(listener, NULL, NULL);
+		int fd = accept_one((int)(long)arg);
 
-		if (fd < 0)
-			fail("accept");
 		while (recv(fd, block, sizeof(block), 0) > 0)
 			;
 		close(fd);

@@ -18,6 +18,17 @@ function reading(
   return { method: 'GET', url, id, summary, status: 200, answer, problems: [], run, ...more }
 }
 
+/** A change of a resource that one reads at the same URL. What is left out stays. */
+function changing(
+  url: string,
+  id: string,
+  summary: string,
+  [body, answer]: readonly [Schema, Schema],
+  run: Route['run'],
+): Route {
+  return { method: 'PATCH', url, id, summary, body, status: 200, answer, problems: [], run }
+}
+
 export const stateRoutes: readonly Route[] = [
   reading('/v1/stats', 'getStats', 'What everything together counted', components.Stats, (target) => {
     return { body: texts(tableOf(target).totals()) }
@@ -41,31 +52,23 @@ export const stateRoutes: readonly Route[] = [
   reading('/v1/timeouts', 'getTimeouts', 'The timeouts of --set', components.Timeouts, (target) => {
     return { body: tableOf(target).timeouts() }
   }),
-  {
-    method: 'PATCH',
-    url: '/v1/timeouts',
-    id: 'changeTimeouts',
-    summary: 'Changes timeouts; what is left out stays',
-    body: components.TimeoutsChange,
-    status: 200,
-    answer: components.Timeouts,
-    problems: [],
-    run: changeTimeouts,
-  },
+  changing(
+    '/v1/timeouts',
+    'changeTimeouts',
+    'Changes timeouts; what is left out stays',
+    [components.TimeoutsChange, components.Timeouts],
+    changeTimeouts,
+  ),
   reading('/v1/settings', 'getSettings', 'Bypass and tunables', components.Settings, (target) => {
     return { body: tableOf(target).settings() }
   }),
-  {
-    method: 'PATCH',
-    url: '/v1/settings',
-    id: 'changeSettings',
-    summary: 'Changes bypass and tunables, all at once; what is left out stays',
-    body: components.SettingsChange,
-    status: 200,
-    answer: components.Settings,
-    problems: [],
-    run: changeSettings,
-  },
+  changing(
+    '/v1/settings',
+    'changeSettings',
+    'Changes bypass and tunables, all at once; what is left out stays',
+    [components.SettingsChange, components.Settings],
+    changeSettings,
+  ),
   reading('/v1/hooks', 'listHooks', 'Programs and where they are attached', components.HookList, ({ hooks }) => {
     return { body: { hooks: hooks() } }
   }),
