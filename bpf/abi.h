@@ -297,6 +297,7 @@ struct lb_next_hop {
 struct lb_config {
 	__u64 generation;         /* counts edits: who sees another number reads the table anew */
 	__u32 features;           /* enum lb_feature */
+	__u32 masquerades;        /* connections are or were masqueraded. Writer: the datapath */
 	__u32 bypass;             /* enum lb_bypass_mode */
 	__u32 timeout[LB_STATES]; /* seconds, per state */
 	__u32 conn_reuse_mode;
@@ -316,7 +317,7 @@ struct lb_config {
 		masquerade_count; /* ports that masqueraded connections are sent from, host order */
 	__u32 pods_known;         /* enum lb_pods */
 	__u32 ranges;             /* records of lb_service_ranges in force */
-	__u32 peers, pad;         /* addresses in lb_peers */
+	__u32 peers;              /* addresses in lb_peers */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */
 	union lb_addr node_port4,
 		node_port6; /* an address that node ports are served at, of each family; 0: none */

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '67ff03dd3c0b'
+export const layoutVersion = '17a45a99dc90'
 
 /** enum lb_af */
 export const LbAf = {
@@ -99,6 +99,7 @@ export type LbLimit = (typeof LbLimit)[keyof typeof LbLimit]
 /** enum lb_link_flag */
 export const LbLinkFlag = {
   LINK_PEER: 1,
+  LINK_BARE: 2,
 } as const
 export type LbLinkFlag = (typeof LbLinkFlag)[keyof typeof LbLinkFlag]
 
@@ -771,29 +772,30 @@ export class LbConfigArray extends StructArray {
   static readonly at = {
     generation: 0,
     features: 8,
-    bypass: 12,
-    timeout: 16,
-    connReuseMode: 120,
-    expireNodestConn: 124,
-    sloppyTcp: 128,
-    sloppySctp: 132,
-    expireQuiescentTemplate: 136,
-    lblcExpiration: 140,
-    lblcrExpiration: 144,
-    dropEntry: 148,
-    dropPacket: 152,
-    secureTcp: 156,
-    amDroprate: 160,
-    amemthresh: 164,
-    runEstimation: 168,
-    markRules: 172,
-    scheduleIcmp: 176,
-    natIcmpSend: 180,
-    masqueradeFirst: 184,
-    masqueradeCount: 188,
-    podsKnown: 192,
-    ranges: 196,
-    peers: 200,
+    masquerades: 12,
+    bypass: 16,
+    timeout: 20,
+    connReuseMode: 124,
+    expireNodestConn: 128,
+    sloppyTcp: 132,
+    sloppySctp: 136,
+    expireQuiescentTemplate: 140,
+    lblcExpiration: 144,
+    lblcrExpiration: 148,
+    dropEntry: 152,
+    dropPacket: 156,
+    secureTcp: 160,
+    amDroprate: 164,
+    amemthresh: 168,
+    runEstimation: 172,
+    markRules: 176,
+    scheduleIcmp: 180,
+    natIcmpSend: 184,
+    masqueradeFirst: 188,
+    masqueradeCount: 192,
+    podsKnown: 196,
+    ranges: 200,
+    peers: 204,
     pods4: 208,
     pods4Mask: 224,
     pods6: 240,
@@ -822,188 +824,196 @@ export class LbConfigArray extends StructArray {
     this.view.setUint32(i * 304 + 8, value, littleEndian)
   }
 
-  bypass(i: number): number {
+  masquerades(i: number): number {
     return this.view.getUint32(i * 304 + 12, littleEndian)
   }
 
-  setBypass(i: number, value: number): void {
+  setMasquerades(i: number, value: number): void {
     this.view.setUint32(i * 304 + 12, value, littleEndian)
   }
 
+  bypass(i: number): number {
+    return this.view.getUint32(i * 304 + 16, littleEndian)
+  }
+
+  setBypass(i: number, value: number): void {
+    this.view.setUint32(i * 304 + 16, value, littleEndian)
+  }
+
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 304 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 304 + 20 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 304 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 304 + 20 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 304 + 120, littleEndian)
-  }
-
-  setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 120, value, littleEndian)
-  }
-
-  expireNodestConn(i: number): number {
     return this.view.getUint32(i * 304 + 124, littleEndian)
   }
 
-  setExpireNodestConn(i: number, value: number): void {
+  setConnReuseMode(i: number, value: number): void {
     this.view.setUint32(i * 304 + 124, value, littleEndian)
   }
 
-  sloppyTcp(i: number): number {
+  expireNodestConn(i: number): number {
     return this.view.getUint32(i * 304 + 128, littleEndian)
   }
 
-  setSloppyTcp(i: number, value: number): void {
+  setExpireNodestConn(i: number, value: number): void {
     this.view.setUint32(i * 304 + 128, value, littleEndian)
   }
 
-  sloppySctp(i: number): number {
+  sloppyTcp(i: number): number {
     return this.view.getUint32(i * 304 + 132, littleEndian)
   }
 
-  setSloppySctp(i: number, value: number): void {
+  setSloppyTcp(i: number, value: number): void {
     this.view.setUint32(i * 304 + 132, value, littleEndian)
   }
 
-  expireQuiescentTemplate(i: number): number {
+  sloppySctp(i: number): number {
     return this.view.getUint32(i * 304 + 136, littleEndian)
   }
 
-  setExpireQuiescentTemplate(i: number, value: number): void {
+  setSloppySctp(i: number, value: number): void {
     this.view.setUint32(i * 304 + 136, value, littleEndian)
   }
 
-  lblcExpiration(i: number): number {
+  expireQuiescentTemplate(i: number): number {
     return this.view.getUint32(i * 304 + 140, littleEndian)
   }
 
-  setLblcExpiration(i: number, value: number): void {
+  setExpireQuiescentTemplate(i: number, value: number): void {
     this.view.setUint32(i * 304 + 140, value, littleEndian)
   }
 
-  lblcrExpiration(i: number): number {
+  lblcExpiration(i: number): number {
     return this.view.getUint32(i * 304 + 144, littleEndian)
   }
 
-  setLblcrExpiration(i: number, value: number): void {
+  setLblcExpiration(i: number, value: number): void {
     this.view.setUint32(i * 304 + 144, value, littleEndian)
   }
 
-  dropEntry(i: number): number {
+  lblcrExpiration(i: number): number {
     return this.view.getUint32(i * 304 + 148, littleEndian)
   }
 
-  setDropEntry(i: number, value: number): void {
+  setLblcrExpiration(i: number, value: number): void {
     this.view.setUint32(i * 304 + 148, value, littleEndian)
   }
 
-  dropPacket(i: number): number {
+  dropEntry(i: number): number {
     return this.view.getUint32(i * 304 + 152, littleEndian)
   }
 
-  setDropPacket(i: number, value: number): void {
+  setDropEntry(i: number, value: number): void {
     this.view.setUint32(i * 304 + 152, value, littleEndian)
   }
 
-  secureTcp(i: number): number {
+  dropPacket(i: number): number {
     return this.view.getUint32(i * 304 + 156, littleEndian)
   }
 
-  setSecureTcp(i: number, value: number): void {
+  setDropPacket(i: number, value: number): void {
     this.view.setUint32(i * 304 + 156, value, littleEndian)
   }
 
-  amDroprate(i: number): number {
+  secureTcp(i: number): number {
     return this.view.getUint32(i * 304 + 160, littleEndian)
   }
 
-  setAmDroprate(i: number, value: number): void {
+  setSecureTcp(i: number, value: number): void {
     this.view.setUint32(i * 304 + 160, value, littleEndian)
   }
 
-  amemthresh(i: number): number {
+  amDroprate(i: number): number {
     return this.view.getUint32(i * 304 + 164, littleEndian)
   }
 
-  setAmemthresh(i: number, value: number): void {
+  setAmDroprate(i: number, value: number): void {
     this.view.setUint32(i * 304 + 164, value, littleEndian)
   }
 
-  runEstimation(i: number): number {
+  amemthresh(i: number): number {
     return this.view.getUint32(i * 304 + 168, littleEndian)
   }
 
-  setRunEstimation(i: number, value: number): void {
+  setAmemthresh(i: number, value: number): void {
     this.view.setUint32(i * 304 + 168, value, littleEndian)
   }
 
-  markRules(i: number): number {
+  runEstimation(i: number): number {
     return this.view.getUint32(i * 304 + 172, littleEndian)
   }
 
-  setMarkRules(i: number, value: number): void {
+  setRunEstimation(i: number, value: number): void {
     this.view.setUint32(i * 304 + 172, value, littleEndian)
   }
 
-  scheduleIcmp(i: number): number {
+  markRules(i: number): number {
     return this.view.getUint32(i * 304 + 176, littleEndian)
   }
 
-  setScheduleIcmp(i: number, value: number): void {
+  setMarkRules(i: number, value: number): void {
     this.view.setUint32(i * 304 + 176, value, littleEndian)
   }
 
-  natIcmpSend(i: number): number {
+  scheduleIcmp(i: number): number {
     return this.view.getUint32(i * 304 + 180, littleEndian)
   }
 
-  setNatIcmpSend(i: number, value: number): void {
+  setScheduleIcmp(i: number, value: number): void {
     this.view.setUint32(i * 304 + 180, value, littleEndian)
   }
 
-  masqueradeFirst(i: number): number {
+  natIcmpSend(i: number): number {
     return this.view.getUint32(i * 304 + 184, littleEndian)
   }
 
-  setMasqueradeFirst(i: number, value: number): void {
+  setNatIcmpSend(i: number, value: number): void {
     this.view.setUint32(i * 304 + 184, value, littleEndian)
   }
 
-  masqueradeCount(i: number): number {
+  masqueradeFirst(i: number): number {
     return this.view.getUint32(i * 304 + 188, littleEndian)
   }
 
-  setMasqueradeCount(i: number, value: number): void {
+  setMasqueradeFirst(i: number, value: number): void {
     this.view.setUint32(i * 304 + 188, value, littleEndian)
   }
 
-  podsKnown(i: number): number {
+  masqueradeCount(i: number): number {
     return this.view.getUint32(i * 304 + 192, littleEndian)
   }
 
-  setPodsKnown(i: number, value: number): void {
+  setMasqueradeCount(i: number, value: number): void {
     this.view.setUint32(i * 304 + 192, value, littleEndian)
   }
 
-  ranges(i: number): number {
+  podsKnown(i: number): number {
     return this.view.getUint32(i * 304 + 196, littleEndian)
   }
 
-  setRanges(i: number, value: number): void {
+  setPodsKnown(i: number, value: number): void {
     this.view.setUint32(i * 304 + 196, value, littleEndian)
   }
 
-  peers(i: number): number {
+  ranges(i: number): number {
     return this.view.getUint32(i * 304 + 200, littleEndian)
   }
 
-  setPeers(i: number, value: number): void {
+  setRanges(i: number, value: number): void {
     this.view.setUint32(i * 304 + 200, value, littleEndian)
+  }
+
+  peers(i: number): number {
+    return this.view.getUint32(i * 304 + 204, littleEndian)
+  }
+
+  setPeers(i: number, value: number): void {
+    this.view.setUint32(i * 304 + 204, value, littleEndian)
   }
 
   pods4(i: number): Uint8Array<ArrayBuffer> {
@@ -2835,29 +2845,30 @@ export const layout = {
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
-        { name: 'bypass', offset: 12, type: '__u32' },
-        { name: 'timeout', offset: 16, type: '__u32[26]' },
-        { name: 'conn_reuse_mode', offset: 120, type: '__u32' },
-        { name: 'expire_nodest_conn', offset: 124, type: '__u32' },
-        { name: 'sloppy_tcp', offset: 128, type: '__u32' },
-        { name: 'sloppy_sctp', offset: 132, type: '__u32' },
-        { name: 'expire_quiescent_template', offset: 136, type: '__u32' },
-        { name: 'lblc_expiration', offset: 140, type: '__u32' },
-        { name: 'lblcr_expiration', offset: 144, type: '__u32' },
-        { name: 'drop_entry', offset: 148, type: '__u32' },
-        { name: 'drop_packet', offset: 152, type: '__u32' },
-        { name: 'secure_tcp', offset: 156, type: '__u32' },
-        { name: 'am_droprate', offset: 160, type: '__u32' },
-        { name: 'amemthresh', offset: 164, type: '__u32' },
-        { name: 'run_estimation', offset: 168, type: '__u32' },
-        { name: 'mark_rules', offset: 172, type: '__u32' },
-        { name: 'schedule_icmp', offset: 176, type: '__u32' },
-        { name: 'nat_icmp_send', offset: 180, type: '__u32' },
-        { name: 'masquerade_first', offset: 184, type: '__u32' },
-        { name: 'masquerade_count', offset: 188, type: '__u32' },
-        { name: 'pods_known', offset: 192, type: '__u32' },
-        { name: 'ranges', offset: 196, type: '__u32' },
-        { name: 'peers', offset: 200, type: '__u32' },
+        { name: 'masquerades', offset: 12, type: '__u32' },
+        { name: 'bypass', offset: 16, type: '__u32' },
+        { name: 'timeout', offset: 20, type: '__u32[26]' },
+        { name: 'conn_reuse_mode', offset: 124, type: '__u32' },
+        { name: 'expire_nodest_conn', offset: 128, type: '__u32' },
+        { name: 'sloppy_tcp', offset: 132, type: '__u32' },
+        { name: 'sloppy_sctp', offset: 136, type: '__u32' },
+        { name: 'expire_quiescent_template', offset: 140, type: '__u32' },
+        { name: 'lblc_expiration', offset: 144, type: '__u32' },
+        { name: 'lblcr_expiration', offset: 148, type: '__u32' },
+        { name: 'drop_entry', offset: 152, type: '__u32' },
+        { name: 'drop_packet', offset: 156, type: '__u32' },
+        { name: 'secure_tcp', offset: 160, type: '__u32' },
+        { name: 'am_droprate', offset: 164, type: '__u32' },
+        { name: 'amemthresh', offset: 168, type: '__u32' },
+        { name: 'run_estimation', offset: 172, type: '__u32' },
+        { name: 'mark_rules', offset: 176, type: '__u32' },
+        { name: 'schedule_icmp', offset: 180, type: '__u32' },
+        { name: 'nat_icmp_send', offset: 184, type: '__u32' },
+        { name: 'masquerade_first', offset: 188, type: '__u32' },
+        { name: 'masquerade_count', offset: 192, type: '__u32' },
+        { name: 'pods_known', offset: 196, type: '__u32' },
+        { name: 'ranges', offset: 200, type: '__u32' },
+        { name: 'peers', offset: 204, type: '__u32' },
         { name: 'pods4', offset: 208, type: 'union lb_addr' },
         { name: 'pods4_mask', offset: 224, type: 'union lb_addr' },
         { name: 'pods6', offset: 240, type: 'union lb_addr' },
@@ -3212,7 +3223,7 @@ export const layout = {
       LB_SYNC_BATCH: 64,
       LB_SYNC_DATAGRAMS: 3,
     },
-    lb_link_flag: { LB_LINK_PEER: 1 },
+    lb_link_flag: { LB_LINK_PEER: 1, LB_LINK_BARE: 2 },
     lb_peer: { LB_PEER_OTHER: 1, LB_PEER_OWN: 2 },
     lb_pods: { LB_PODS_NET4: 1, LB_PODS_NET6: 2, LB_PODS_LINK: 4 },
     lb_policy: {

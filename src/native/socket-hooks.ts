@@ -22,7 +22,7 @@ import {
   updateLink,
   usingFd,
 } from './shim.ts'
-import { loadSockets } from './socket-object.ts'
+import { loadShare } from './table-share.ts'
 
 /** Whose sockets are balanced. */
 export interface SocketPolicy {
@@ -90,7 +90,7 @@ export class SocketHooks {
     const path = buildPath('bpf/sock.bpf.o')
     const mark = this.#markOf(path, policy, group)
     if (this.#names(MARK).includes(mark) && this.list().length === hookNames.length) return false
-    const object = loadSockets(path, this.#dir, constantsOf(policy), this.#keptMaps())
+    const object = loadShare(path, this.#dir, constantsOf(policy), this.#keptMaps())
     try {
       for (const name of this.#names(MARK)) rmdirSync(join(this.#dir, name))
       this.#pinMaps(object)
