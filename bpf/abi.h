@@ -99,7 +99,8 @@ enum lb_conn_flag {
 	LB_CONN_NOOUTPUT = 4, /* replies are not seen: direct routing, tunnel */
 	LB_CONN_SPILLED = 8,  /* found by its pairs of ends; its client's line was full */
 	LB_CONN_ASSURED = 16, /* a connection of it, or it itself, was established or answered */
-	LB_CONN_VOID = 32,    /* a template whose server was gone: no longer counts */
+	LB_CONN_VOID =
+		32, /* a template whose server was gone, or that was to end: no longer counts; a socket's: the socket is to end */
 	LB_CONN_SYNC = 64,    /* as another director told it; no packet has been here since */
 	LB_CONN_SOCKET = 128, /* a socket's, while open: no packet finds it, time ends it not */
 };

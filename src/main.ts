@@ -30,6 +30,7 @@ import { KubernetesSource } from './kube/client/kubernetes-source.ts'
 import { type EventSink, healthCheckEvent, serverEvent } from './kube/events.ts'
 import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
+import { endStuckSockets } from './native/stuck-sockets.ts'
 import { removeKubeProxyRules } from './native/kube-proxy-rules.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { ProxyMetrics } from './observe/proxy-metrics.ts'
@@ -178,6 +179,7 @@ function startAdmin({ config, kubeProxy }: Serving, parts: AdminParts, log: Log)
   const target: AdminTarget = {
     table: host.currentTable,
     ownerOf: (key) => daemon.ownerOf(key),
+    endSockets: () => endStuckSockets(config.socket === 'all', 0),
     syncs: () => syncDaemons.list().length > 0,
     hooks,
     verdicts,

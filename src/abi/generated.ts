@@ -42,6 +42,34 @@ export const LbConnFlag = {
 } as const
 export type LbConnFlag = (typeof LbConnFlag)[keyof typeof LbConnFlag]
 
+/** enum lb_end_how */
+export const LbEndHow = {
+  END_NOW: 0,
+  END_UNDO: 1,
+} as const
+export type LbEndHow = (typeof LbEndHow)[keyof typeof LbEndHow]
+/** Names by value. */
+export const lbEndHowNames: readonly string[] = [
+  'END_NOW',
+  'END_UNDO',
+]
+
+/** enum lb_ended */
+export const LbEnded = {
+  ENDED_NOT: 0,
+  ENDED: 1,
+  ENDED_SOCKET: 2,
+  ENDED_BUSY: 3,
+} as const
+export type LbEnded = (typeof LbEnded)[keyof typeof LbEnded]
+/** Names by value. */
+export const lbEndedNames: readonly string[] = [
+  'ENDED_NOT',
+  'ENDED',
+  'ENDED_SOCKET',
+  'ENDED_BUSY',
+]
+
 /** enum lb_feature */
 export const LbFeature = {
   FEATURE_FWMARK: 1,
@@ -3177,6 +3205,8 @@ export const layout = {
       LB_CONN_SYNC: 64,
       LB_CONN_SOCKET: 128,
     },
+    lb_end_how: { LB_END_NOW: 0, LB_END_UNDO: 1 },
+    lb_ended: { LB_ENDED_NOT: 0, LB_ENDED: 1, LB_ENDED_SOCKET: 2, LB_ENDED_BUSY: 3 },
     lb_feature: {
       LB_FEATURE_FWMARK: 1,
       LB_FEATURE_PORT0: 2,
