@@ -120,9 +120,21 @@ static __always_inline void partner_describe(struct new_conn *t, const struct ne
 	t->service = hash_endpoint(lb_hash_key, &t->t.daddr, t->t.dport, t->t.proto, t->af);
 }
 
+/* Ends a second entry whose connection is in TIME_WAIT, or was, with it. (Not static: the verifier looks at it once.) */
+__noinline int waiting_end(__u32 index, __u32 now)
+{
+	struct lb_conn *partner = conn_at(index), *c;
+
+	if (!partner || partner->fwd != LB_FWD_RETURN)
+		return 0;
+	c = conn_of_partner(partner, index);
+	return (!c || c->state == LB_TCP_TIME_WAIT) && conn_end(index, partner->expires, now);
+}
+
 struct port_search {
 	struct new_conn *partner;
 	__u32 first, count, start, step;
+	__u32 looks; /* at each port: with the second one a connection in TIME_WAIT has given way */
 	int added;
 };
 
@@ -131,14 +143,27 @@ static long port_step(__u32 i, void *ctx)
 	struct port_search *s = ctx;
 	struct new_conn *t = s->partner;
 
-	t->t.sport = bpf_htons(s->first + (s->start + i * s->step) % s->count);
+	t->t.sport = bpf_htons(s->first + (s->start + i / s->looks * s->step) % s->count);
 	t->client = hash_endpoint(lb_hash_key, &t->t.saddr, t->t.sport, t->t.proto, t->af);
 	s->added = conn_enter(t);
-	return s->added < 0 || (__u32)s->added == t->entry;
+	if (s->added < 0 || (__u32)s->added == t->entry)
+		return 1;
+	if (s->looks > 1)
+		waiting_end(s->added - 1, t->now);
+	return 0;
 }
 
-/* Adds the second entry with the first port that is free towards the server: 0, or the verdict. (Not static: the verifier
- * looks at it once.) */
+/* Tries ports: is one taken? */
+static __always_inline bool port_find(struct port_search *s)
+{
+	__u32 tries = s->count < MASQUERADE_TRIES ? s->count : MASQUERADE_TRIES;
+
+	bpf_loop(tries * s->looks, port_step, s, 0);
+	return s->added < 0 || (__u32)s->added == s->partner->entry;
+}
+
+/* Adds the second entry with the first port that is free towards the server; if none is, with one of a connection in
+ * TIME_WAIT, as nf_nat_used_tuple_harder(). 0, or the verdict. (Not static: the verifier looks at it once.) */
 __noinline int partner_add(struct new_conn *n)
 {
 	struct lb_config *cfg = config_get();
@@ -154,11 +179,14 @@ __noinline int partner_add(struct new_conn *n)
 	s.start = bpf_get_prandom_u32() % s.count;
 	/* Ports taken in a row are no obstacle; of a few ports each is tried. */
 	s.step = s.count > MASQUERADE_TRIES ? 1 + bpf_get_prandom_u32() % (s.count - 1) : 1;
-	bpf_loop(s.count < MASQUERADE_TRIES ? s.count : MASQUERADE_TRIES, port_step, &s, 0);
+	s.looks = 1;
+	if (!port_find(&s)) {
+		s.looks = 2;
+		if (!port_find(&s))
+			return LB_DROP_NO_MASQUERADE;
+	}
 	if (s.added < 0)
 		return -s.added;
-	if ((__u32)s.added != s.partner->entry)
-		return LB_DROP_NO_MASQUERADE;
 	n->partner = s.added;
 	return 0;
 }
