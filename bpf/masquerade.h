@@ -7,8 +7,8 @@
  * Such a connection has two entries (struct lb_conn): its client's, as any, and one for what the server sends.
  */
 #pragma once
-#include "hop.h"
 #include "policy.h"
+#include "source.h"
 
 enum { MASQUERADE_TRIES = 64 };
 
@@ -55,48 +55,6 @@ static __always_inline bool masquerade_wanted(const struct new_conn *n, const st
 	return n->policy & n->origin || n->hook == HOOK_EGRESS ||
 	       addr_equal(&srv->addr, &n->t.saddr, LB_AF_INET6) ||
 	       (unlikely(client_is_known(n)) && conn_collides(n, srv));
-}
-
-/* The address of an interface, where the fib does not tell which one goes with a route (before Linux 6.7): as the kernel's
- * masquerade, which asks for no more. Of one without an address that of the host. */
-static __noinline int link_source(union lb_addr *source, __u32 ifindex, __u32 af)
-{
-	struct lb_link_source *s;
-
-	for (int i = 0; i < 2; i++) {
-		s = bpf_map_lookup_elem(&lb_link_sources, &ifindex);
-		if (s)
-			*source = af == LB_AF_INET6 ? s->ipv6 : s->ipv4;
-		if (source->d[0] || source->d[1])
-			return 1;
-		ifindex = 0;
-	}
-	return 0;
-}
-
-/* Asks for the address that this host has towards a server. False: the server is the host itself, which answers by way of the
- * host anyway. */
-static __noinline bool masquerade_source(void *ctx, __u32 ifindex, const struct lb_server *srv,
-					 union lb_addr *source)
-{
-	struct bpf_fib_lookup f = {};
-	long ret;
-
-	f.family = srv->af == LB_AF_INET6 ? AF_INET6_ : AF_INET_;
-	f.tot_len = 1;
-	__builtin_memcpy(f.ipv6_dst, &srv->addr, 16);
-	ret = fib_output(ctx, &f, ifindex);
-	source_fill(&f, &srv->addr);
-	*source = (union lb_addr){};
-	if (ret != BPF_FIB_LKUP_RET_SUCCESS && ret != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return false;
-	if (srv->af == LB_AF_INET6)
-		__builtin_memcpy(source, f.ipv6_src, 16);
-	else
-		source->w[0] = f.ipv4_src;
-	if (unlikely(!source->d[0] && !source->d[1]))
-		link_source(source, f.ifindex, srv->af);
-	return true;
 }
 
 /* Describes the second entry of `n` but for its port, in `t`, which has the address already. */
@@ -200,7 +158,7 @@ static __always_inline int masquerade_begin(void *ctx, enum lb_hook hook, struct
 
 	if (!t)
 		return LB_DROP_NO_MASQUERADE;
-	if (!masquerade_source(ctx, packet_ifindex(ctx, hook), srv, &t->t.saddr)) {
+	if (!source_towards(ctx, hook, srv, &t->t.saddr)) {
 		if (n->hook != HOOK_EGRESS)
 			return 0;
 		t->t.saddr = srv->addr; /* the host calls itself */

@@ -1,5 +1,6 @@
-/** Which port of the host's a masqueraded connection gets: none that its server may still know from another. */
+/** What a masqueraded connection is sent from: the address that leads to its server, and no port that the server may still know. */
 import t from 'tap'
+import { must } from '../../src/lab/command.ts'
 import { decode } from '../helpers/decode.ts'
 import { end } from '../helpers/prog-flow.ts'
 import {
@@ -29,11 +30,22 @@ class Client {
     this.#from = wrap(families[family].client, port)
   }
 
-  /** The port that the server sees; undefined: the segment does not get there. */
-  send(flags: string): number | undefined {
+  /** A segment as its server gets it; undefined: it does not get there. */
+  #forwarded(flags: string): ReturnType<typeof decode> | undefined {
     const segment = packet('tcp', { from: this.#from, to: vip(this.#family), flags })
     const out = this.#datapath.run({ at: 'ingress', side: 'clients', packet: segment })
-    return out.action === 'send' ? Number(decode(out.packet)['tcp.sport']) : undefined
+    return out.action === 'send' ? decode(out.packet) : undefined
+  }
+
+  /** The port that the server sees; undefined: the segment does not get there. */
+  send(flags: string): number | undefined {
+    const fields = this.#forwarded(flags)
+    return fields && Number(fields['tcp.sport'])
+  }
+
+  /** Opens a connection: the address that its server sees. */
+  source(): unknown {
+    return this.#forwarded('S')?.[`${this.#family === 'IPv4' ? 'ip' : 'ip6'}.from`]
   }
 
   /** The server answers to a port that it saw. */
@@ -94,6 +106,20 @@ t.test('ports of masqueraded connections', { skip: needsRoot }, async (t) => {
       client.send('A')
       t.equal(new Client(datapath, family, 1001).send('S'), undefined)
       t.equal(client.send('A'), port)
+    })
+  }
+  for (const family of both) {
+    await t.test(`${family}: a change of the way to a server holds for the next connection`, async (t) => {
+      begin(family, 100)
+      const { own: usual, outer: other } = families[family]
+      const [to, via] = family === 'IPv4' ? ['10.2.0.0/16', '10.254.2.2'] : ['fd00:2::/64', 'fd00:fe:2::2']
+      const way = ['route', 'replace', to, 'via', via]
+      const source = (port: number) => new Client(datapath, family, port).source()
+      t.same([source(1), source(2)], [usual, usual])
+      await must('ip', [...way, 'src', other])
+      t.equal(source(3), other)
+      await must('ip', [...way, 'src', usual])
+      t.equal(source(4), usual)
     })
   }
   datapath.close()
