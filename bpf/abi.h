@@ -318,6 +318,8 @@ struct lb_config {
 	__u32 pods_known;         /* enum lb_pods */
 	__u32 ranges;             /* records of lb_service_ranges in force */
 	__u32 peers, pad;         /* addresses in lb_peers */
+	__be32 range_near4, range_near4_mask, range_near6,
+		range_near6_mask; /* what the ranges of a family have in common in their first 32 bits */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */
 	union lb_addr node_port4,
 		node_port6; /* an address that node ports are served at, of each family; 0: none */
