@@ -361,6 +361,7 @@ int lb_read_clock(struct __sk_buff *skb)
 		c->jiffies = bpf_jiffies64();
 		c->ktime_ns = bpf_ktime_get_ns();
 		c->sources_wanted = bpf_fib_lookup(skb, &f, sizeof(f), FIB_LOOKUP_SRC) == -EINVAL_;
+		c->conntrack_readable = conntrack_readable();
 	}
 	return 0;
 }

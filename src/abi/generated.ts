@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '67ff03dd3c0b'
+export const layoutVersion = '6906f993f97c'
 
 /** enum lb_af */
 export const LbAf = {
@@ -50,6 +50,7 @@ export const LbFeature = {
   FEATURE_FTP: 8,
   FEATURE_RANGES: 16,
   FEATURE_PEERS: 32,
+  FEATURE_HANDOVER: 64,
 } as const
 export type LbFeature = (typeof LbFeature)[keyof typeof LbFeature]
 
@@ -73,6 +74,20 @@ export const lbFwdNames: readonly string[] = [
   'FWD_FULLNAT',
   'FWD_HOST',
   'FWD_RETURN',
+]
+
+/** enum lb_handover */
+export const LbHandover = {
+  HANDOVER_NONE: 0,
+  HANDOVER_FROM: 1,
+  HANDOVER_TO: 2,
+} as const
+export type LbHandover = (typeof LbHandover)[keyof typeof LbHandover]
+/** Names by value. */
+export const lbHandoverNames: readonly string[] = [
+  'HANDOVER_NONE',
+  'HANDOVER_FROM',
+  'HANDOVER_TO',
 ]
 
 /** enum lb_limit */
@@ -736,6 +751,7 @@ export class LbClockArray extends StructArray {
     jiffies: 0,
     ktimeNs: 8,
     sourcesWanted: 16,
+    conntrackReadable: 20,
   } as const
 
   jiffies(i: number): bigint {
@@ -760,6 +776,14 @@ export class LbClockArray extends StructArray {
 
   setSourcesWanted(i: number, value: number): void {
     this.view.setUint32(i * 24 + 16, value, littleEndian)
+  }
+
+  conntrackReadable(i: number): number {
+    return this.view.getUint32(i * 24 + 20, littleEndian)
+  }
+
+  setConntrackReadable(i: number, value: number): void {
+    this.view.setUint32(i * 24 + 20, value, littleEndian)
   }
 }
 
@@ -794,6 +818,7 @@ export class LbConfigArray extends StructArray {
     podsKnown: 192,
     ranges: 196,
     peers: 200,
+    handover: 204,
     pods4: 208,
     pods4Mask: 224,
     pods6: 240,
@@ -1004,6 +1029,14 @@ export class LbConfigArray extends StructArray {
 
   setPeers(i: number, value: number): void {
     this.view.setUint32(i * 304 + 200, value, littleEndian)
+  }
+
+  handover(i: number): number {
+    return this.view.getUint32(i * 304 + 204, littleEndian)
+  }
+
+  setHandover(i: number, value: number): void {
+    this.view.setUint32(i * 304 + 204, value, littleEndian)
   }
 
   pods4(i: number): Uint8Array<ArrayBuffer> {
@@ -2828,6 +2861,7 @@ export const layout = {
         { name: 'jiffies', offset: 0, type: '__u64' },
         { name: 'ktime_ns', offset: 8, type: '__u64' },
         { name: 'sources_wanted', offset: 16, type: '__u32' },
+        { name: 'conntrack_readable', offset: 20, type: '__u32' },
       ],
     },
     lb_config: {
@@ -2858,6 +2892,7 @@ export const layout = {
         { name: 'pods_known', offset: 192, type: '__u32' },
         { name: 'ranges', offset: 196, type: '__u32' },
         { name: 'peers', offset: 200, type: '__u32' },
+        { name: 'handover', offset: 204, type: '__u32' },
         { name: 'pods4', offset: 208, type: 'union lb_addr' },
         { name: 'pods4_mask', offset: 224, type: 'union lb_addr' },
         { name: 'pods6', offset: 240, type: 'union lb_addr' },
@@ -3184,6 +3219,7 @@ export const layout = {
       LB_FEATURE_FTP: 8,
       LB_FEATURE_RANGES: 16,
       LB_FEATURE_PEERS: 32,
+      LB_FEATURE_HANDOVER: 64,
     },
     lb_fwd: {
       LB_FWD_MASQ: 0,
@@ -3194,6 +3230,7 @@ export const layout = {
       LB_FWD_HOST: 5,
       LB_FWD_RETURN: 6,
     },
+    lb_handover: { LB_HANDOVER_NONE: 0, LB_HANDOVER_FROM: 1, LB_HANDOVER_TO: 2 },
     lb_limit: {
       LB_LINE_WAYS: 7,
       LB_LINE_SLOTS: 8,
