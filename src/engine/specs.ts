@@ -73,7 +73,8 @@ export function encodeServer(service: ServiceName, spec: ServerSpec): ServerWant
   }
   const ownPort = spec.method === 'masq' || serviceProtocol(service) === 0
   const name = serverName(ownPort ? spec : { ...spec, port: namedPort(service) })
-  if (!isUnicast(serverFamily(name), serverAddress(name))) throw invalid('server address', spec.address)
+  if (!isUnicast(serverFamily(name), name.charCodeAt(0), () => serverAddress(name)))
+    throw invalid('server address', spec.address)
   if (serverFamily(name) !== serviceFamily(service) && spec.method !== 'tunnel') {
     throw invalid('server family', spec.family)
   }
