@@ -99,7 +99,8 @@ enum lb_conn_flag {
 	LB_CONN_NOOUTPUT = 4, /* replies are not seen: direct routing, tunnel */
 	LB_CONN_SPILLED = 8,  /* found by its pairs of ends; its client's line was full */
 	LB_CONN_ASSURED = 16, /* a connection of it, or it itself, was established or answered */
-	LB_CONN_VOID = 32,    /* a template whose server was gone: no longer counts */
+	LB_CONN_VOID =
+		32, /* a template whose server was gone, or that was to end: no longer counts; a socket's: the socket is to end */
 	LB_CONN_SYNC = 64,    /* as another director told it; no packet has been here since */
 	LB_CONN_SOCKET = 128, /* a socket's, while open: no packet finds it, time ends it not */
 };
@@ -325,6 +326,8 @@ struct lb_config {
 	__u32 ranges;             /* records of lb_service_ranges in force */
 	__u32 peers;              /* addresses in lb_peers */
 	__u32 handover;           /* enum lb_handover */
+	__be32 range_near4, range_near4_mask, range_near6,
+		range_near6_mask; /* what the ranges of a family have in common in their first 32 bits */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */
 	union lb_addr node_port4,
 		node_port6; /* an address that node ports are served at, of each family; 0: none */

@@ -40,6 +40,20 @@ struct lb_conn {
 			* LB_FWD_RETURN: index + 1 of the connection */
 };
 
+/* What lb_end is to do. */
+enum lb_end_how {
+	LB_END_NOW,  /* end it; a socket's is marked (LB_CONN_VOID), and ends with its socket */
+	LB_END_UNDO, /* take that mark back, if the socket has not ended */
+};
+
+/* What lb_end did. */
+enum lb_ended {
+	LB_ENDED_NOT, /* nothing: it is not there (any more) */
+	LB_ENDED,
+	LB_ENDED_SOCKET, /* it is a socket's; the mark was set, or taken back */
+	LB_ENDED_BUSY,   /* nothing: its line stayed locked */
+};
+
 /* Free connections: a stack for each lane; in `high` of lane 0, how many entries were ever used. */
 struct lb_conn_pool {
 	__u64 head; /* count of changes << 32 | index + 1 of the first free entry */

@@ -162,7 +162,7 @@ static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enu
 		return act;
 	if (hook == HOOK_INGRESS && !p->odd && !opening && tunnel_may_end(p))
 		return DECAP_NEXT;
-	if (!(p->kinds & LB_FEATURE_RANGES))
+	if (!(p->kinds & LB_FEATURE_RANGES) || !range_near(&p->t.daddr, af))
 		return act;
 	return opening ? range_refuse(p, hook, af) : range_holds(&p->t.daddr, af) ? OPEN_NEXT : act;
 }

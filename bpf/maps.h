@@ -155,6 +155,8 @@ const enum lb_fwd *lb_keep_fwd;
 const enum lb_state *lb_keep_state;
 const enum lb_conn_flag *lb_keep_conn_flag;
 const enum lb_template *lb_keep_template;
+const enum lb_end_how *lb_keep_end_how;
+const enum lb_ended *lb_keep_ended;
 const enum lb_server_flag *lb_keep_server_flag;
 const enum lb_server_state_flag *lb_keep_server_state_flag;
 const enum lb_service_flag *lb_keep_service_flag;

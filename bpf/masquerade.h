@@ -7,8 +7,8 @@
  * Such a connection has two entries (struct lb_conn): its client's, as any, and one for what the server sends.
  */
 #pragma once
-#include "hop.h"
 #include "policy.h"
+#include "source.h"
 
 enum { MASQUERADE_TRIES = 64 };
 
@@ -57,48 +57,6 @@ static __always_inline bool masquerade_wanted(const struct new_conn *n, const st
 	       (unlikely(client_is_known(n)) && conn_collides(n, srv));
 }
 
-/* The address of an interface, where the fib does not tell which one goes with a route (before Linux 6.7): as the kernel's
- * masquerade, which asks for no more. Of one without an address that of the host. */
-static __noinline int link_source(union lb_addr *source, __u32 ifindex, __u32 af)
-{
-	struct lb_link_source *s;
-
-	for (int i = 0; i < 2; i++) {
-		s = bpf_map_lookup_elem(&lb_link_sources, &ifindex);
-		if (s)
-			*source = af == LB_AF_INET6 ? s->ipv6 : s->ipv4;
-		if (source->d[0] || source->d[1])
-			return 1;
-		ifindex = 0;
-	}
-	return 0;
-}
-
-/* Asks for the address that this host has towards a server. False: the server is the host itself, which answers by way of the
- * host anyway. */
-static __noinline bool masquerade_source(void *ctx, __u32 ifindex, const struct lb_server *srv,
-					 union lb_addr *source)
-{
-	struct bpf_fib_lookup f = {};
-	long ret;
-
-	f.family = srv->af == LB_AF_INET6 ? AF_INET6_ : AF_INET_;
-	f.tot_len = 1;
-	__builtin_memcpy(f.ipv6_dst, &srv->addr, 16);
-	ret = fib_output(ctx, &f, ifindex);
-	source_fill(&f, &srv->addr);
-	*source = (union lb_addr){};
-	if (ret != BPF_FIB_LKUP_RET_SUCCESS && ret != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return false;
-	if (srv->af == LB_AF_INET6)
-		__builtin_memcpy(source, f.ipv6_src, 16);
-	else
-		source->w[0] = f.ipv4_src;
-	if (unlikely(!source->d[0] && !source->d[1]))
-		link_source(source, f.ifindex, srv->af);
-	return true;
-}
-
 /* Describes the second entry of `n` but for its port, in `t`, which has the address already. */
 static __always_inline void partner_describe(struct new_conn *t, const struct new_conn *n,
 					     const struct lb_server *srv)
@@ -120,9 +78,21 @@ static __always_inline void partner_describe(struct new_conn *t, const struct ne
 	t->service = hash_endpoint(lb_hash_key, &t->t.daddr, t->t.dport, t->t.proto, t->af);
 }
 
+/* Ends a second entry whose connection is in TIME_WAIT, or was, with it. (Not static: the verifier looks at it once.) */
+__noinline int waiting_end(__u32 index, __u32 now)
+{
+	struct lb_conn *partner = conn_at(index), *c;
+
+	if (!partner || partner->fwd != LB_FWD_RETURN)
+		return 0;
+	c = conn_of_partner(partner, index);
+	return (!c || c->state == LB_TCP_TIME_WAIT) && conn_end(index, partner->expires, now);
+}
+
 struct port_search {
 	struct new_conn *partner;
 	__u32 first, count, start, step;
+	__u32 looks; /* at each port: with the second one a connection in TIME_WAIT has given way */
 	int added;
 };
 
@@ -131,14 +101,27 @@ static long port_step(__u32 i, void *ctx)
 	struct port_search *s = ctx;
 	struct new_conn *t = s->partner;
 
-	t->t.sport = bpf_htons(s->first + (s->start + i * s->step) % s->count);
+	t->t.sport = bpf_htons(s->first + (s->start + i / s->looks * s->step) % s->count);
 	t->client = hash_endpoint(lb_hash_key, &t->t.saddr, t->t.sport, t->t.proto, t->af);
 	s->added = conn_enter(t);
-	return s->added < 0 || (__u32)s->added == t->entry;
+	if (s->added < 0 || (__u32)s->added == t->entry)
+		return 1;
+	if (s->looks > 1)
+		waiting_end(s->added - 1, t->now);
+	return 0;
 }
 
-/* Adds the second entry with the first port that is free towards the server: 0, or the verdict. (Not static: the verifier
- * looks at it once.) */
+/* Tries ports: is one taken? */
+static __always_inline bool port_find(struct port_search *s)
+{
+	__u32 tries = s->count < MASQUERADE_TRIES ? s->count : MASQUERADE_TRIES;
+
+	bpf_loop(tries * s->looks, port_step, s, 0);
+	return s->added < 0 || (__u32)s->added == s->partner->entry;
+}
+
+/* Adds the second entry with the first port that is free towards the server; if none is, with one of a connection in
+ * TIME_WAIT, as nf_nat_used_tuple_harder(). 0, or the verdict. (Not static: the verifier looks at it once.) */
 __noinline int partner_add(struct new_conn *n)
 {
 	struct lb_config *cfg = config_get();
@@ -154,11 +137,14 @@ __noinline int partner_add(struct new_conn *n)
 	s.start = bpf_get_prandom_u32() % s.count;
 	/* Ports taken in a row are no obstacle; of a few ports each is tried. */
 	s.step = s.count > MASQUERADE_TRIES ? 1 + bpf_get_prandom_u32() % (s.count - 1) : 1;
-	bpf_loop(s.count < MASQUERADE_TRIES ? s.count : MASQUERADE_TRIES, port_step, &s, 0);
+	s.looks = 1;
+	if (!port_find(&s)) {
+		s.looks = 2;
+		if (!port_find(&s))
+			return LB_DROP_NO_MASQUERADE;
+	}
 	if (s.added < 0)
 		return -s.added;
-	if ((__u32)s.added != s.partner->entry)
-		return LB_DROP_NO_MASQUERADE;
 	n->partner = s.added;
 	return 0;
 }
@@ -172,7 +158,7 @@ static __always_inline int masquerade_begin(void *ctx, enum lb_hook hook, struct
 
 	if (!t)
 		return LB_DROP_NO_MASQUERADE;
-	if (!masquerade_source(ctx, packet_ifindex(ctx, hook), srv, &t->t.saddr)) {
+	if (!source_towards(ctx, hook, srv, &t->t.saddr)) {
 		if (n->hook != HOOK_EGRESS)
 			return 0;
 		t->t.saddr = srv->addr; /* the host calls itself */

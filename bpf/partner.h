@@ -40,7 +40,9 @@ static __always_inline bool conn_entries(__u32 index, struct lb_conn **c, struct
 }
 
 /* With one entry of a masqueraded connection the other is over. That ends when it is swept: it is another line's, whose lock
- * may not be waited for under this one. (Not static: the verifier looks at it once.) */
+ * may not be waited for under this one. Only of a connection in TIME_WAIT (whose client uses its port again) the second
+ * entry stays as long as the first would have: to its server the port is not new yet. (Not static: the verifier looks at it
+ * once.) */
 __noinline int conn_part(struct lb_conn *c, __u32 index)
 {
 	struct lb_conn *other;
@@ -48,7 +50,11 @@ __noinline int conn_part(struct lb_conn *c, __u32 index)
 	if (!c)
 		return 0;
 	other = c->fwd == LB_FWD_RETURN ? conn_of_partner(c, index) : conn_partner(c, index);
-	if (other)
+	if (!other)
+		return 0;
+	if (c->fwd != LB_FWD_RETURN && c->state == LB_TCP_TIME_WAIT)
+		other->state = LB_TCP_TIME_WAIT;
+	else
 		other->expires = clock_tick();
 	return 0;
 }

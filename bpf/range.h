@@ -6,6 +6,15 @@
 #pragma once
 #include "icmp.h"
 
+/* May the address be in one? No: it differs in what all of them have in common. */
+static __always_inline bool range_near(const union lb_addr *addr, enum lb_af af)
+{
+	struct lb_config *cfg = config_get();
+
+	return cfg && !(af == LB_AF_INET ? (addr->w[0] ^ cfg->range_near4) & cfg->range_near4_mask
+					 : (addr->w[0] ^ cfg->range_near6) & cfg->range_near6_mask);
+}
+
 /* The service range that an address is in. */
 static __always_inline struct lb_service_range *range_find(const union lb_addr *addr, enum lb_af af)
 {
@@ -26,7 +35,7 @@ static __always_inline struct lb_service_range *range_find(const union lb_addr *
 	return NULL;
 }
 
-/* Is the address in one? (A function of its own for the verifier's sake.) */
+/* Is the address in one? (Not inline for the verifier's sake.) */
 static __noinline bool range_holds(const union lb_addr *addr, enum lb_af af)
 {
 	return range_find(addr, af) != NULL;

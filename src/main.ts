@@ -9,9 +9,10 @@ import { adminServer } from './api/admin/server.ts'
 import { serve as serveTcp } from './api/http.ts'
 import { endpointOf, startServers } from './api/servers.ts'
 import { serveUnix } from './api/unix-socket.ts'
+import type { ZPagesSource } from './api/zpages.ts'
 import { helpText } from './config/help.ts'
 import { toObject } from './config/kube-proxy/render.ts'
-import { gatherMs, type KubeProxySettings, nodeName } from './config/kube-proxy/settings.ts'
+import { featuresOf, gatherMs, type KubeProxySettings, nodeName } from './config/kube-proxy/settings.ts'
 import { loadConfig } from './config/load.ts'
 import type { Config } from './config/schema.ts'
 import { version } from './config/version.ts'
@@ -30,6 +31,7 @@ import { KubernetesSource } from './kube/client/kubernetes-source.ts'
 import { type EventSink, healthCheckEvent, serverEvent } from './kube/events.ts'
 import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
+import { endStuckSockets } from './native/stuck-sockets.ts'
 import { removeKubeProxyRules } from './native/kube-proxy-rules.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { ProxyMetrics } from './observe/proxy-metrics.ts'
@@ -50,7 +52,7 @@ interface Origin {
 }
 
 /** The directory of manifests if there is one, else the Kubernetes API. */
-function makeOrigin({ config, kubeProxy }: Serving, log: Log): Origin {
+function makeOrigin({ config, kubeProxy }: Serving, metrics: ProxyMetrics, log: Log): Origin {
   const { manifests: directory, maxManifestBytes: maxFileBytes, rescanIntervalMs: rescanMs } = config
   if (directory !== undefined) {
     return { makeSource: (callbacks) => new ManifestDirectory({ directory, maxFileBytes, rescanMs, ...callbacks }) }
@@ -58,7 +60,8 @@ function makeOrigin({ config, kubeProxy }: Serving, log: Log): Origin {
   const { configuration, master } = kubeProxy
   const kubeconfig = configuration['clientConnection.kubeconfig']
   const settings = { ...(kubeconfig === '' ? {} : { kubeconfig }), ...(master === undefined ? {} : { master }) }
-  const api = new HttpApiServer(() => loadCredentials(settings))
+  const load = () => loadCredentials(settings)
+  const api = new HttpApiServer(load, realTimers.now, (request) => metrics.requested(request))
   const clock = { now: realTimers.now, after: realTimers.after, random: Math.random }
   const gathering = { nodeName: nodeName(configuration), gatherMs: gatherMs(configuration) }
   const onTrouble = (err: unknown): void => {
@@ -82,15 +85,22 @@ interface Serving {
   readonly kubeProxy: KubeProxySettings
 }
 
+/** What is running, and how it was started. */
+function zpagesOf({ configuration, flags }: KubeProxySettings): ZPagesSource {
+  const { ComponentStatusz: statusz, ComponentFlagz: flagz } = featuresOf(configuration)
+  return { startMs: performance.timeOrigin, now: Date.now, version: version(), flags, pages: { statusz, flagz } }
+}
+
 /**
  * The servers that say how we do. A directory of manifests is nobody's Node: there are some only where they are asked for.
  */
-function startStatus({ config, kubeProxy: { configuration, given } }: Serving, log: Log, events?: EventSink) {
+function startStatus(serving: Serving, metrics: ProxyMetrics, log: Log, events?: EventSink) {
+  const { config, kubeProxy } = serving
+  const { configuration, given } = kubeProxy
   const manifests = config.manifests !== undefined
   const wanted = (field: 'healthzBindAddress' | 'metricsBindAddress'): string => {
     return manifests && !given.has(field) ? '' : configuration[field]
   }
-  const metrics = new ProxyMetrics(performance.timeOrigin)
   const status = new ProxyStatus(new ProxyHealth(manifests), metrics, Date.now)
   const { after } = realTimers
   const node = nodeName(configuration)
@@ -109,6 +119,7 @@ function startStatus({ config, kubeProxy: { configuration, given } }: Serving, l
       configuration: { ...configuration, ...addresses },
       health: { answer: (what) => status.answer(what), asked: (what, code) => metrics.asked(what, code) },
       metrics: () => metrics.registry.text(),
+      zpages: zpagesOf(kubeProxy),
       log,
       after,
       onTrouble: (server, address, error) => events?.record(serverEvent(node, server, address, error)),
@@ -128,8 +139,9 @@ function startStatus({ config, kubeProxy: { configuration, given } }: Serving, l
 /** Runs until a signal. After an unexpected error it ends, for a supervisor to start it anew; the kernel goes on. */
 function serve(serving: Serving, log: Log): void {
   const { config, kubeProxy } = serving
-  const { makeSource, events } = makeOrigin(serving, log)
-  const { status, onHealthChecks, start } = startStatus(serving, log, events)
+  const metrics = new ProxyMetrics(performance.timeOrigin, featuresOf(kubeProxy.configuration))
+  const { makeSource, events } = makeOrigin(serving, metrics, log)
+  const { status, onHealthChecks, start } = startStatus(serving, metrics, log, events)
   const host = kernelHost()
   const daemon = new Daemon({
     config,
@@ -178,6 +190,7 @@ function startAdmin({ config, kubeProxy }: Serving, parts: AdminParts, log: Log)
   const target: AdminTarget = {
     table: host.currentTable,
     ownerOf: (key) => daemon.ownerOf(key),
+    endSockets: () => endStuckSockets(config.socket === 'all', 0),
     syncs: () => syncDaemons.list().length > 0,
     hooks,
     verdicts,

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '6906f993f97c'
+export const layoutVersion = 'c2b330b552c1'
 
 /** enum lb_af */
 export const LbAf = {
@@ -41,6 +41,34 @@ export const LbConnFlag = {
   CONN_SOCKET: 128,
 } as const
 export type LbConnFlag = (typeof LbConnFlag)[keyof typeof LbConnFlag]
+
+/** enum lb_end_how */
+export const LbEndHow = {
+  END_NOW: 0,
+  END_UNDO: 1,
+} as const
+export type LbEndHow = (typeof LbEndHow)[keyof typeof LbEndHow]
+/** Names by value. */
+export const lbEndHowNames: readonly string[] = [
+  'END_NOW',
+  'END_UNDO',
+]
+
+/** enum lb_ended */
+export const LbEnded = {
+  ENDED_NOT: 0,
+  ENDED: 1,
+  ENDED_SOCKET: 2,
+  ENDED_BUSY: 3,
+} as const
+export type LbEnded = (typeof LbEnded)[keyof typeof LbEnded]
+/** Names by value. */
+export const lbEndedNames: readonly string[] = [
+  'ENDED_NOT',
+  'ENDED',
+  'ENDED_SOCKET',
+  'ENDED_BUSY',
+]
 
 /** enum lb_feature */
 export const LbFeature = {
@@ -790,7 +818,7 @@ export class LbClockArray extends StructArray {
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 304
+  static readonly size = 320
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
@@ -819,12 +847,16 @@ export class LbConfigArray extends StructArray {
     ranges: 196,
     peers: 200,
     handover: 204,
-    pods4: 208,
-    pods4Mask: 224,
-    pods6: 240,
-    pods6Mask: 256,
-    nodePort4: 272,
-    nodePort6: 288,
+    rangeNear4: 208,
+    rangeNear4Mask: 212,
+    rangeNear6: 216,
+    rangeNear6Mask: 220,
+    pods4: 224,
+    pods4Mask: 240,
+    pods6: 256,
+    pods6Mask: 272,
+    nodePort4: 288,
+    nodePort6: 304,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -832,259 +864,291 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 304, littleEndian)
+    return this.view.getBigUint64(i * 320, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 304, value, littleEndian)
+    this.view.setBigUint64(i * 320, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 304 + 8, littleEndian)
+    return this.view.getUint32(i * 320 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 8, value, littleEndian)
+    this.view.setUint32(i * 320 + 8, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 304 + 12, littleEndian)
+    return this.view.getUint32(i * 320 + 12, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 12, value, littleEndian)
+    this.view.setUint32(i * 320 + 12, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 304 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 320 + 16 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 304 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 320 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 304 + 120, littleEndian)
+    return this.view.getUint32(i * 320 + 120, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 120, value, littleEndian)
+    this.view.setUint32(i * 320 + 120, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 304 + 124, littleEndian)
+    return this.view.getUint32(i * 320 + 124, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 124, value, littleEndian)
+    this.view.setUint32(i * 320 + 124, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 304 + 128, littleEndian)
+    return this.view.getUint32(i * 320 + 128, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 128, value, littleEndian)
+    this.view.setUint32(i * 320 + 128, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 304 + 132, littleEndian)
+    return this.view.getUint32(i * 320 + 132, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 132, value, littleEndian)
+    this.view.setUint32(i * 320 + 132, value, littleEndian)
   }
 
   expireQuiescentTemplate(i: number): number {
-    return this.view.getUint32(i * 304 + 136, littleEndian)
+    return this.view.getUint32(i * 320 + 136, littleEndian)
   }
 
   setExpireQuiescentTemplate(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 136, value, littleEndian)
+    this.view.setUint32(i * 320 + 136, value, littleEndian)
   }
 
   lblcExpiration(i: number): number {
-    return this.view.getUint32(i * 304 + 140, littleEndian)
+    return this.view.getUint32(i * 320 + 140, littleEndian)
   }
 
   setLblcExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 140, value, littleEndian)
+    this.view.setUint32(i * 320 + 140, value, littleEndian)
   }
 
   lblcrExpiration(i: number): number {
-    return this.view.getUint32(i * 304 + 144, littleEndian)
+    return this.view.getUint32(i * 320 + 144, littleEndian)
   }
 
   setLblcrExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 144, value, littleEndian)
+    this.view.setUint32(i * 320 + 144, value, littleEndian)
   }
 
   dropEntry(i: number): number {
-    return this.view.getUint32(i * 304 + 148, littleEndian)
+    return this.view.getUint32(i * 320 + 148, littleEndian)
   }
 
   setDropEntry(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 148, value, littleEndian)
+    this.view.setUint32(i * 320 + 148, value, littleEndian)
   }
 
   dropPacket(i: number): number {
-    return this.view.getUint32(i * 304 + 152, littleEndian)
+    return this.view.getUint32(i * 320 + 152, littleEndian)
   }
 
   setDropPacket(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 152, value, littleEndian)
+    this.view.setUint32(i * 320 + 152, value, littleEndian)
   }
 
   secureTcp(i: number): number {
-    return this.view.getUint32(i * 304 + 156, littleEndian)
+    return this.view.getUint32(i * 320 + 156, littleEndian)
   }
 
   setSecureTcp(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 156, value, littleEndian)
+    this.view.setUint32(i * 320 + 156, value, littleEndian)
   }
 
   amDroprate(i: number): number {
-    return this.view.getUint32(i * 304 + 160, littleEndian)
+    return this.view.getUint32(i * 320 + 160, littleEndian)
   }
 
   setAmDroprate(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 160, value, littleEndian)
+    this.view.setUint32(i * 320 + 160, value, littleEndian)
   }
 
   amemthresh(i: number): number {
-    return this.view.getUint32(i * 304 + 164, littleEndian)
+    return this.view.getUint32(i * 320 + 164, littleEndian)
   }
 
   setAmemthresh(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 164, value, littleEndian)
+    this.view.setUint32(i * 320 + 164, value, littleEndian)
   }
 
   runEstimation(i: number): number {
-    return this.view.getUint32(i * 304 + 168, littleEndian)
+    return this.view.getUint32(i * 320 + 168, littleEndian)
   }
 
   setRunEstimation(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 168, value, littleEndian)
+    this.view.setUint32(i * 320 + 168, value, littleEndian)
   }
 
   markRules(i: number): number {
-    return this.view.getUint32(i * 304 + 172, littleEndian)
+    return this.view.getUint32(i * 320 + 172, littleEndian)
   }
 
   setMarkRules(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 172, value, littleEndian)
+    this.view.setUint32(i * 320 + 172, value, littleEndian)
   }
 
   scheduleIcmp(i: number): number {
-    return this.view.getUint32(i * 304 + 176, littleEndian)
+    return this.view.getUint32(i * 320 + 176, littleEndian)
   }
 
   setScheduleIcmp(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 176, value, littleEndian)
+    this.view.setUint32(i * 320 + 176, value, littleEndian)
   }
 
   natIcmpSend(i: number): number {
-    return this.view.getUint32(i * 304 + 180, littleEndian)
+    return this.view.getUint32(i * 320 + 180, littleEndian)
   }
 
   setNatIcmpSend(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 180, value, littleEndian)
+    this.view.setUint32(i * 320 + 180, value, littleEndian)
   }
 
   masqueradeFirst(i: number): number {
-    return this.view.getUint32(i * 304 + 184, littleEndian)
+    return this.view.getUint32(i * 320 + 184, littleEndian)
   }
 
   setMasqueradeFirst(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 184, value, littleEndian)
+    this.view.setUint32(i * 320 + 184, value, littleEndian)
   }
 
   masqueradeCount(i: number): number {
-    return this.view.getUint32(i * 304 + 188, littleEndian)
+    return this.view.getUint32(i * 320 + 188, littleEndian)
   }
 
   setMasqueradeCount(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 188, value, littleEndian)
+    this.view.setUint32(i * 320 + 188, value, littleEndian)
   }
 
   podsKnown(i: number): number {
-    return this.view.getUint32(i * 304 + 192, littleEndian)
+    return this.view.getUint32(i * 320 + 192, littleEndian)
   }
 
   setPodsKnown(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 192, value, littleEndian)
+    this.view.setUint32(i * 320 + 192, value, littleEndian)
   }
 
   ranges(i: number): number {
-    return this.view.getUint32(i * 304 + 196, littleEndian)
+    return this.view.getUint32(i * 320 + 196, littleEndian)
   }
 
   setRanges(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 196, value, littleEndian)
+    this.view.setUint32(i * 320 + 196, value, littleEndian)
   }
 
   peers(i: number): number {
-    return this.view.getUint32(i * 304 + 200, littleEndian)
+    return this.view.getUint32(i * 320 + 200, littleEndian)
   }
 
   setPeers(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 200, value, littleEndian)
+    this.view.setUint32(i * 320 + 200, value, littleEndian)
   }
 
   handover(i: number): number {
-    return this.view.getUint32(i * 304 + 204, littleEndian)
+    return this.view.getUint32(i * 320 + 204, littleEndian)
   }
 
   setHandover(i: number, value: number): void {
-    this.view.setUint32(i * 304 + 204, value, littleEndian)
+    this.view.setUint32(i * 320 + 204, value, littleEndian)
+  }
+
+  rangeNear4(i: number): number {
+    return this.view.getUint32(i * 320 + 208, false)
+  }
+
+  setRangeNear4(i: number, value: number): void {
+    this.view.setUint32(i * 320 + 208, value, false)
+  }
+
+  rangeNear4Mask(i: number): number {
+    return this.view.getUint32(i * 320 + 212, false)
+  }
+
+  setRangeNear4Mask(i: number, value: number): void {
+    this.view.setUint32(i * 320 + 212, value, false)
+  }
+
+  rangeNear6(i: number): number {
+    return this.view.getUint32(i * 320 + 216, false)
+  }
+
+  setRangeNear6(i: number, value: number): void {
+    this.view.setUint32(i * 320 + 216, value, false)
+  }
+
+  rangeNear6Mask(i: number): number {
+    return this.view.getUint32(i * 320 + 220, false)
+  }
+
+  setRangeNear6Mask(i: number, value: number): void {
+    this.view.setUint32(i * 320 + 220, value, false)
   }
 
   pods4(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 208, 16)
-  }
-
-  setPods4(i: number, value: Uint8Array): void {
-    this.setBytes(i, 208, 16, value)
-  }
-
-  pods4Mask(i: number): Uint8Array<ArrayBuffer> {
     return this.bytes(i, 224, 16)
   }
 
-  setPods4Mask(i: number, value: Uint8Array): void {
+  setPods4(i: number, value: Uint8Array): void {
     this.setBytes(i, 224, 16, value)
   }
 
-  pods6(i: number): Uint8Array<ArrayBuffer> {
+  pods4Mask(i: number): Uint8Array<ArrayBuffer> {
     return this.bytes(i, 240, 16)
   }
 
-  setPods6(i: number, value: Uint8Array): void {
+  setPods4Mask(i: number, value: Uint8Array): void {
     this.setBytes(i, 240, 16, value)
   }
 
-  pods6Mask(i: number): Uint8Array<ArrayBuffer> {
+  pods6(i: number): Uint8Array<ArrayBuffer> {
     return this.bytes(i, 256, 16)
   }
 
-  setPods6Mask(i: number, value: Uint8Array): void {
+  setPods6(i: number, value: Uint8Array): void {
     this.setBytes(i, 256, 16, value)
   }
 
-  nodePort4(i: number): Uint8Array<ArrayBuffer> {
+  pods6Mask(i: number): Uint8Array<ArrayBuffer> {
     return this.bytes(i, 272, 16)
   }
 
-  setNodePort4(i: number, value: Uint8Array): void {
+  setPods6Mask(i: number, value: Uint8Array): void {
     this.setBytes(i, 272, 16, value)
   }
 
-  nodePort6(i: number): Uint8Array<ArrayBuffer> {
+  nodePort4(i: number): Uint8Array<ArrayBuffer> {
     return this.bytes(i, 288, 16)
   }
 
-  setNodePort6(i: number, value: Uint8Array): void {
+  setNodePort4(i: number, value: Uint8Array): void {
     this.setBytes(i, 288, 16, value)
+  }
+
+  nodePort6(i: number): Uint8Array<ArrayBuffer> {
+    return this.bytes(i, 304, 16)
+  }
+
+  setNodePort6(i: number, value: Uint8Array): void {
+    this.setBytes(i, 304, 16, value)
   }
 }
 
@@ -2774,7 +2838,7 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 24 },
-  lb_config: { struct: 'lb_config', valueSize: 304 },
+  lb_config: { struct: 'lb_config', valueSize: 320 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -2865,7 +2929,7 @@ export const layout = {
       ],
     },
     lb_config: {
-      size: 304,
+      size: 320,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
@@ -2893,12 +2957,16 @@ export const layout = {
         { name: 'ranges', offset: 196, type: '__u32' },
         { name: 'peers', offset: 200, type: '__u32' },
         { name: 'handover', offset: 204, type: '__u32' },
-        { name: 'pods4', offset: 208, type: 'union lb_addr' },
-        { name: 'pods4_mask', offset: 224, type: 'union lb_addr' },
-        { name: 'pods6', offset: 240, type: 'union lb_addr' },
-        { name: 'pods6_mask', offset: 256, type: 'union lb_addr' },
-        { name: 'node_port4', offset: 272, type: 'union lb_addr' },
-        { name: 'node_port6', offset: 288, type: 'union lb_addr' },
+        { name: 'range_near4', offset: 208, type: '__be32' },
+        { name: 'range_near4_mask', offset: 212, type: '__be32' },
+        { name: 'range_near6', offset: 216, type: '__be32' },
+        { name: 'range_near6_mask', offset: 220, type: '__be32' },
+        { name: 'pods4', offset: 224, type: 'union lb_addr' },
+        { name: 'pods4_mask', offset: 240, type: 'union lb_addr' },
+        { name: 'pods6', offset: 256, type: 'union lb_addr' },
+        { name: 'pods6_mask', offset: 272, type: 'union lb_addr' },
+        { name: 'node_port4', offset: 288, type: 'union lb_addr' },
+        { name: 'node_port6', offset: 304, type: 'union lb_addr' },
       ],
     },
     lb_conn: {
@@ -3212,6 +3280,8 @@ export const layout = {
       LB_CONN_SYNC: 64,
       LB_CONN_SOCKET: 128,
     },
+    lb_end_how: { LB_END_NOW: 0, LB_END_UNDO: 1 },
+    lb_ended: { LB_ENDED_NOT: 0, LB_ENDED: 1, LB_ENDED_SOCKET: 2, LB_ENDED_BUSY: 3 },
     lb_feature: {
       LB_FEATURE_FWMARK: 1,
       LB_FEATURE_PORT0: 2,
@@ -3361,7 +3431,7 @@ export const layout = {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 24 },
-    lb_config: { struct: 'lb_config', valueSize: 304 },
+    lb_config: { struct: 'lb_config', valueSize: 320 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },

@@ -6,12 +6,14 @@ import type { KubeProxyConfiguration } from '../config/kube-proxy/fields.ts'
 import { type HealthSource, healthServer } from './health-server.ts'
 import { type Endpoint, type ServeOptions, serve } from './http.ts'
 import { metricsServer } from './metrics-server.ts'
+import type { ZPagesSource } from './zpages.ts'
 
 export interface ServersOptions extends Omit<ServeOptions, 'name' | 'onRefused' | 'onTrouble'> {
   readonly configuration: KubeProxyConfiguration
   readonly health: HealthSource
   /** In Prometheus' text format. */
   readonly metrics: () => string
+  readonly zpages: ZPagesSource
   /** A port cannot be had, and the configuration says that this is the end (bindAddressHardFail). */
   readonly onHardFail: (server: string, error: unknown) => void
   /** A port cannot be had, for a reason that is new. */
@@ -32,7 +34,7 @@ export function startServers(options: ServersOptions): { close(): Promise<void> 
   }
   start('healthz', configuration.healthzBindAddress, () => healthServer(health))
   const configz = { 'kubeproxy.config.k8s.io': toObject(configuration) }
-  const source = { metrics, proxyMode: configuration.mode, configz }
+  const source = { metrics, proxyMode: configuration.mode, configz, zpages: options.zpages }
   start('metrics', configuration.metricsBindAddress, () => metricsServer(source))
   return {
     close: async () => {

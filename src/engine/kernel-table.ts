@@ -1,5 +1,6 @@
 /** The table of a network namespace in the kernel's memory: every client's way to it. */
 import { LbState } from '../abi/generated.ts'
+import { findConnection } from '../maps/connection-end.ts'
 import { readConnections } from '../maps/connections.ts'
 import { updateFeatures } from '../maps/features.ts'
 import { refreshFilter } from '../maps/filter.ts'
@@ -24,6 +25,7 @@ import { LbError } from '../model/errors.ts'
 import type { ErrorCode } from '../model/errors.ts'
 import type { Settings, SettingsChange } from '../model/settings.ts'
 import type {
+  ConnectionKey,
   ConnectionView,
   Counters,
   Prefix,
@@ -39,6 +41,7 @@ import type { ServiceSpot, TableHandles } from '../native/handles.ts'
 import { applyDesired, changesSince, nothingApplied } from './apply.ts'
 import type { Applied } from './apply.ts'
 import { Drain } from './drain.ts'
+import { endByName, type EndOptions } from './end-connection.ts'
 import { recoverTable } from './recover.ts'
 import { announceServers } from './list-edit.ts'
 import { additions, changeService, createService, deleteService, dropUnled } from './service-edit.ts'
@@ -114,6 +117,14 @@ export class KernelTable implements ReconcilingTable {
   connections(): Iterable<ConnectionView> {
     this.#handles.sweep()
     return readConnections(this.#maps)
+  }
+
+  connection(key: ConnectionKey): ConnectionView | undefined {
+    return findConnection(this.#maps, key)?.view
+  }
+
+  endConnection(key: ConnectionKey, options: EndOptions = {}): void {
+    endByName(this.#maps, key, options)
   }
 
   timeouts(): Timeouts {

@@ -9,7 +9,9 @@ import type { Peers } from '../maps/peers.ts'
 import type { NodePortAddresses } from '../maps/node-ports.ts'
 import type { PodsKnown } from '../maps/pods.ts'
 import type { Settings, SettingsChange } from '../model/settings.ts'
+import type { EndOptions } from './end-connection.ts'
 import type {
+  ConnectionKey,
   ConnectionView,
   Counters,
   Prefix,
@@ -51,6 +53,14 @@ export interface Table {
   cpuCounters(): Counters[]
   /** Connections that have not expired, in table order. */
   connections(): Iterable<ConnectionView>
+  /** One connection, or persistence template, that has not expired. */
+  connection(key: ConnectionKey): ConnectionView | undefined
+  /**
+   * Ends a connection: whoever says something next is told so, as of any connection that is not there. A template leads
+   * nobody to its server any more; connections that it made go on. Of a connection of a socket the socket ends.
+   * NO_CONNECTION, UNSUPPORTED (a socket that cannot be ended), NATIVE, and what `options.check` throws.
+   */
+  endConnection(key: ConnectionKey, options?: EndOptions): void
   timeouts(): Timeouts
   settings(): Settings
   /** Does several things as one: nobody else edits in between. NATIVE. */

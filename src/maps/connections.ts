@@ -35,8 +35,13 @@ export function currentTick(maps: TableMaps): number {
   return Number(BigInt.asUintN(32, jiffies >> BigInt(maps.handles.rodata.tickShift)))
 }
 
-/** Undefined if it has expired, or became another one as it was read into `copy`. */
-function readConnection(maps: TableMaps, i: number, tick: number, copy: LbConnArray): ConnectionView | undefined {
+/** Entry `i`. Undefined if it has expired, or became another one as it was read into `copy`. */
+export function readConnection(
+  maps: TableMaps,
+  i: number,
+  tick: number,
+  copy: LbConnArray,
+): ConnectionView | undefined {
   const { conns, servers } = maps
   const at = i * WORDS
   for (let w = 0; w < WORDS; w++) copy.u32[w] = conns.u32[at + w] ?? 0
@@ -60,6 +65,7 @@ function readConnection(maps: TableMaps, i: number, tick: number, copy: LbConnAr
       address: formatAddress(servers.u8, server * LbServerArray.size + LbServerArray.at.addr, serverFamily),
       port: gone ? VOID_PORT : copy.dport(0),
     },
+    ...(isTemplate(copy) ? { template: true } : {}),
   }
   return (copy.flags(0) & LbConnFlag.CONN_SYNC) === 0 ? view : { ...view, synced: true }
 }

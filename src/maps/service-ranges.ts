@@ -43,9 +43,38 @@ export function writeServiceRanges(maps: TableMaps, { prefixes, known }: Service
   maps.config.setRanges(0, 0)
   maps.handles.gracePeriod()
   records.u8.set(fresh.u8)
+  writeNear(maps.config, prefixes)
   maps.config.setRanges(0, prefixes.length)
   updateFeatures(maps)
   return true
+}
+
+/** What all prefixes of a family have in common in their first 32 bits; of none, that is an address that nobody has. */
+function commonBits(prefixes: readonly Prefix[], family: Prefix['family']): { bits: number; mask: number } {
+  const parts = prefixes
+    .filter((prefix) => prefix.family === family)
+    .map((prefix) => {
+      const { address, mask } = prefixBytes(prefix)
+      return { bits: firstWord(address), mask: firstWord(mask) }
+    })
+  const [first] = parts
+  if (first === undefined) return { bits: 0xffffffff, mask: 0xffffffff }
+  const differ = parts.reduce((all, { bits, mask }) => all | (bits ^ first.bits) | ~mask, 0)
+  const mask = differ === 0 ? 0xffffffff : ~(0xffffffff >>> Math.clz32(differ)) >>> 0
+  return { bits: (first.bits & mask) >>> 0, mask }
+}
+
+function firstWord(bytes: Uint8Array): number {
+  return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0)
+}
+
+function writeNear(config: TableMaps['config'], prefixes: readonly Prefix[]): void {
+  const four = commonBits(prefixes, 4)
+  config.setRangeNear4(0, four.bits)
+  config.setRangeNear4Mask(0, four.mask)
+  const six = commonBits(prefixes, 6)
+  config.setRangeNear6(0, six.bits)
+  config.setRangeNear6Mask(0, six.mask)
 }
 
 function recordsOf(maps: TableMaps): LbServiceRangeArray {

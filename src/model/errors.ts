@@ -6,6 +6,7 @@ export const errorCodes = {
   NO_SERVICE: { exit: 255, http: 404, text: 'No such service' },
   SERVER_EXISTS: { exit: 255, http: 409, text: 'Destination already exists' },
   NO_SERVER: { exit: 255, http: 404, text: 'No such destination' },
+  NO_CONNECTION: { exit: 255, http: 404, text: 'No such connection' },
   SERVICE_NOT_DEFINED: { exit: 255, http: 404, text: 'Service not defined' },
   NO_SCHEDULER: { exit: 255, http: 400, text: 'Scheduler or persistence engine not found' },
   RANGE: { exit: 255, http: 400, text: 'Numerical result out of range' },

@@ -166,14 +166,20 @@ export type ConnectionState =
  * One entry of the connection table: a connection, or a persistence template, whose client has port 0. The template of a
  * firewall mark has the mark for a virtual address, one whose server was removed has ports 65535.
  */
-export interface ConnectionView {
+/** What names a connection, or a persistence template. */
+export interface ConnectionKey {
   readonly family: Family
   readonly protocol: ConnectionProtocol
+  readonly client: { readonly address: string; readonly port: number }
+  readonly virtual: { readonly address: string; readonly port: number }
+  /** A persistence template, not a connection. */
+  readonly template?: true
+}
+
+export interface ConnectionView extends ConnectionKey {
   readonly state: ConnectionState
   /** Whole seconds until it expires. */
   readonly expiresS: number
-  readonly client: { readonly address: string; readonly port: number }
-  readonly virtual: { readonly address: string; readonly port: number }
   readonly server: ServerKey
   /** Another director told of it, and no packet of its own came yet or since. */
   readonly synced?: boolean

@@ -43,6 +43,8 @@ export interface TableHandles {
   sweep(): void
   /** Enters the connections of lb_sync_conns, which says of each what became of it. */
   enterSynced(): void
+  /** Runs lb_end on a wish: index of an entry, what to do (enum lb_end_how), the entry as it was read. enum lb_ended. NATIVE. */
+  endConnection(wish: Uint8Array): number
   /** A firewall mark hashes as protocol 0, port 0 and an address whose first word in memory is the mark. */
   hashService(family: 4 | 6, protocol: number, address: Uint8Array, port: number): ServiceSpot
   /** The bit is in the second half of lb_filter already. */

@@ -28,6 +28,8 @@ import { Sources, type TunnelEnd } from './sources.ts'
 import { type Mark, steer } from './steering.ts'
 
 const EMPTY_PACKET = new Uint8Array(64)
+/** Where lb_end finds what it is to do: bpf/end.h. */
+const WISH_OFFSET = 16
 
 function readConstants(buffer: ArrayBuffer): TableConstants {
   const padded = new ArrayBuffer(LbRodataArray.size)
@@ -107,6 +109,12 @@ export class PinnedTable implements TableHandles {
     this.#run('lb_sync')
   }
 
+  endConnection(wish: Uint8Array): number {
+    const packet = new Uint8Array(WISH_OFFSET + wish.length)
+    packet.set(wish, WISH_OFFSET)
+    return this.#run('lb_end', packet)
+  }
+
   hashService(family: 4 | 6, protocol: number, address: Uint8Array, port: number): ServiceSpot {
     const endpoint = new Uint8Array(ENDPOINT_SIZE)
     packEndpoint(endpoint, 0, family, protocol, address, port)
@@ -171,12 +179,12 @@ export class PinnedTable implements TableHandles {
   }
 
   /** Runs a pinned program that needs no packet. */
-  #run(name: ProgramName): void {
+  #run(name: ProgramName, packet = EMPTY_PACKET): number {
     let program = this.#programs.get(name)
     if (program === undefined) {
       program = openPin(join(this.dir, `prog-${name}`))
       this.#programs.set(name, program)
     }
-    runProgram(program, { packet: EMPTY_PACKET })
+    return runProgram(program, { packet }).result
   }
 }

@@ -37,6 +37,7 @@ export const programNames = [
   'lb_read_clock',
   'lb_start_sweeper',
   'lb_sweep',
+  'lb_end',
   'lb_sync',
 ] as const
 export type ProgramName = (typeof programNames)[number]

@@ -36,6 +36,11 @@ export class Counter extends Values {
     const key = labelText(labels)
     this.values.set(key, (this.values.get(key) ?? 0) + more)
   }
+
+  /** What somebody else has counted so far. */
+  setTotal(value: number): void {
+    this.values.set('', value)
+  }
 }
 
 export class Gauge extends Values {
@@ -124,10 +129,10 @@ export class Registry {
   }
 }
 
-/** `{a="1",b="2"}`, by name; '' without any. */
+/** `{a="1",b="2"}`, by name, but a bucket's bound last; '' without any. */
 function labelText(labels: Labels): string {
   const pairs = Object.entries(labels)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .sort(([a], [b]) => (b === 'le' || (a !== 'le' && a < b) ? -1 : 1))
     .map(([name, value]) => `${name}="${value.replace(/[\\"\n]/g, escaped)}"`)
   return pairs.length === 0 ? '' : `{${pairs.join(',')}}`
 }

@@ -1,6 +1,6 @@
 /** kube-proxy's metrics, by its names, types and labels, as far as they say something of bpvsd; and bpvsd's own. */
-import { readFileSync } from 'node:fs'
 import { Counter, Gauge, Histogram, Registry } from './metrics.ts'
+import { addProcessMetrics } from './process-metrics.ts'
 
 const families = ['IPv4', 'IPv6'] as const
 export type FamilyLabel = (typeof families)[number]
@@ -8,6 +8,14 @@ export type FamilyLabel = (typeof families)[number]
 const steps = (from: number, to: number, by: number): number[] => {
   return Array.from({ length: (to - from) / by + 1 }, (_, i) => from + i * by)
 }
+/** Features of kube-proxy 1.36 that are on unless a gate says otherwise. */
+const betaFeatures = ['ComponentFlagz', 'ComponentStatusz'] as const
+const allFeatures: Readonly<Record<(typeof betaFeatures)[number], boolean>> = {
+  ComponentFlagz: true,
+  ComponentStatusz: true,
+}
+
+const requestBounds = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60]
 const syncBounds = Array.from({ length: 15 }, (_, i) => 2 ** i / 1000)
 const programmingBounds = [0, 0.25, 0.5, ...steps(1, 59, 1), ...steps(60, 115, 5), ...steps(120, 300, 30)]
 
@@ -22,6 +30,16 @@ export interface TableSize {
   readonly services: number
   readonly servers: number
   readonly failed: number
+}
+
+/** Of a request to the API server. */
+export interface RequestFigures {
+  readonly method: string
+  readonly host: string
+  /** Undefined: there was no answer. */
+  readonly status: number | undefined
+  readonly tookMs: number
+  readonly watch: boolean
 }
 
 export class ProxyMetrics {
@@ -67,27 +85,32 @@ export class ProxyMetrics {
   readonly #failed = this.registry.register(
     new Gauge('bpvs_virtual_services_failed', 'Virtual services that could not be programmed'),
   )
+  readonly #features = this.registry.register(
+    new Gauge(
+      'kubernetes_feature_enabled',
+      '[BETA] This metric records the data about the stage and enablement of a k8s feature.',
+    ),
+  )
+  readonly #requests = this.registry.register(
+    new Counter(
+      'rest_client_requests_total',
+      '[ALPHA] Number of HTTP requests, partitioned by status code, method, and host.',
+    ),
+  )
+  readonly #requestTimes = this.registry.register(
+    new Histogram(
+      'rest_client_request_duration_seconds',
+      '[ALPHA] Request latency in seconds. Broken down by verb, and host.',
+      requestBounds,
+    ),
+  )
   #pending = { services: 0, endpoints: 0 }
 
-  constructor(startMs: number) {
-    const { registry } = this
-    const start = registry.register(
-      new Gauge('process_start_time_seconds', 'Start time of the process since unix epoch in seconds.'),
-    )
-    const cpu = registry.register(
-      new Counter('process_cpu_seconds_total', 'Total user and system CPU time spent in seconds.'),
-    )
-    const memory = registry.register(new Gauge('process_resident_memory_bytes', 'Resident memory size in bytes.'))
-    start.set(startMs / 1000)
+  /** `startMs`: when the process began, since 1970. `features`: which of kube-proxy's that are beta are on. */
+  constructor(startMs: number, features = allFeatures) {
+    addProcessMetrics(this.registry, startMs)
+    for (const name of betaFeatures) this.#features.set(features[name] ? 1 : 0, { name, stage: 'BETA' })
     this.#count(0, 0)
-    let counted = 0
-    registry.onRead(() => {
-      const { user, system } = process.cpuUsage()
-      const seconds = (user + system) / 1e6
-      cpu.add(seconds - counted)
-      counted = seconds
-      memory.set(residentBytes())
-    })
   }
 
   /** Changes that wait to be applied. */
@@ -124,6 +147,12 @@ export class ProxyMetrics {
     counter.add(1, { code: String(status) })
   }
 
+  /** A request to the API server; a watch has no duration. */
+  requested({ method, host, status, tookMs, watch }: RequestFigures): void {
+    this.#requests.add(1, { method, host, code: status === undefined ? '<error>' : String(status) })
+    if (!watch) this.#requestTimes.observe(tookMs / 1000, { verb: method, host })
+  }
+
   #count(services: number, endpoints: number): void {
     this.#serviceChanges.add(services)
     this.#endpointChanges.add(endpoints)
@@ -146,10 +175,4 @@ export class ProxyMetrics {
   #counter(name: string, help: string): Counter {
     return this.registry.register(new Counter(`kubeproxy_${name}`, `[ALPHA] ${help}`))
   }
-}
-
-/** As the kernel counts them: files and maps that are in memory too. */
-function residentBytes(): number {
-  const [, kilobytes = '0'] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? []
-  return Number(kilobytes) * 1024
 }

@@ -35,6 +35,7 @@ export class AdminScene {
     const target = {
       table: () => (scene.hasTable ? scene.table : undefined),
       ownerOf: ({ family }: ServiceKey) => (family === 4 ? 'default/kubernetes' : undefined),
+      endSockets: () => undefined,
       syncs: () => scene.syncs,
       hooks: () => [{ ifindex: 2, interface: 'eth0', hook: 'tcx/ingress', mode: 'link' }],
       verdicts: () => [{ name: 'NO_SERVER', count: 2n ** 60n }],

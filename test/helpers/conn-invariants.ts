@@ -1,5 +1,5 @@
 /** What must hold of the connection table whatever happened: an independent reading of lb_conns and lb_conn_index. */
-import { LbConnFlag, LbFwd, LbLimit, LbTemplate } from '../../src/abi/generated.ts'
+import { LbConnFlag, LbFwd, LbLimit, LbState, LbTemplate } from '../../src/abi/generated.ts'
 import type { Datapath } from './prog.ts'
 
 const mask64 = (1n << 64n) - 1n
@@ -165,7 +165,7 @@ function isReturn({ maps }: Datapath, i: number): boolean {
   return maps.conns.fwd(i) === LbFwd.FWD_RETURN
 }
 
-/** A masqueraded connection has its second entry, and one that has no connection is over; how many have. */
+/** A masqueraded connection has its second entry, and one that has no connection is over, or waits with its server; how many have. */
 function checkReturns(datapath: Datapath, entries: readonly number[], problems: string[]): number {
   const { conns } = datapath.maps
   const belongs = (i: number, second: number) => conns.hop(i) === second + 1 && conns.control(second) === i + 1
@@ -174,7 +174,9 @@ function checkReturns(datapath: Datapath, entries: readonly number[], problems: 
     if (isReturn(datapath, i)) {
       const main = conns.control(i) - 1
       const lives = main >= 0 && conns.af(main) !== 0 && !isReturn(datapath, main) && belongs(main, i)
-      if (!lives && ((conns.expires(i) - datapath.tick()) | 0) > 0) problems.push(`second entry ${i} is nobody's`)
+      const waits = conns.state(i) === LbState.TCP_TIME_WAIT
+      if (!lives && !waits && ((conns.expires(i) - datapath.tick()) | 0) > 0)
+        problems.push(`second entry ${i} is nobody's`)
     } else if (conns.fwd(i) === LbFwd.FWD_FULLNAT || conns.fwd(i) === LbFwd.FWD_HOST) {
       const second = conns.hop(i) - 1
       if (!isReturn(datapath, second) || !belongs(i, second) || conns.server(i) !== conns.server(second))

@@ -110,6 +110,10 @@ export class MemoryHandles implements TableHandles {
   /** There is no program. */
   enterSynced(): void {}
 
+  endConnection(): never {
+    throw new Error('there is no program')
+  }
+
   hashService(): never {
     throw new Error('the batch form is enough')
   }

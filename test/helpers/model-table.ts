@@ -3,6 +3,7 @@
  * line is tested against where no kernel is wanted.
  */
 import { isDeepStrictEqual } from 'node:util'
+import type { EndOptions } from '../../src/engine/end-connection.ts'
 import type { Table, Totals } from '../../src/engine/table.ts'
 import type { MarkRules, Operations, SyncDaemons } from '../../src/cli/session.ts'
 import {
@@ -16,6 +17,7 @@ import { canBeServer, type RouteType } from '../../src/model/server-address.ts'
 import { LbError } from '../../src/model/errors.ts'
 import { initialSettings, type Settings, type SettingsChange } from '../../src/model/settings.ts'
 import type {
+  ConnectionKey,
   ConnectionView,
   Counters,
   MarkRule,
@@ -34,6 +36,11 @@ const noCounters: Counters = { conns: 0n, inPkts: 0n, outPkts: 0n, inBytes: 0n, 
 export interface ModelOptions {
   /** Schedulers that the table does not have. */
   readonly missing?: readonly string[]
+}
+
+/** What names it, of a connection. */
+function connectionKey({ family, protocol, client, virtual, template }: ConnectionKey): ConnectionKey {
+  return { family, protocol, client, virtual, ...(template === true ? { template } : {}) }
 }
 
 function sameService(one: ServiceKey, two: ServiceKey): boolean {
@@ -89,8 +96,22 @@ export class ModelTable implements Table {
     return this.#services.find((service) => sameService(service.key, key))
   }
 
+  /** For a test to fill. */
+  readonly held: ConnectionView[] = []
+
   connections(): Iterable<ConnectionView> {
-    return []
+    return this.held
+  }
+
+  connection(key: ConnectionKey): ConnectionView | undefined {
+    return this.held.find((each) => isDeepStrictEqual(connectionKey(each), connectionKey(key)))
+  }
+
+  endConnection(key: ConnectionKey, { check }: EndOptions = {}): void {
+    const found = this.connection(key)
+    if (found === undefined) throw new LbError('NO_CONNECTION')
+    check?.(found)
+    this.held.splice(this.held.indexOf(found), 1)
   }
 
   cpuCounters(): Counters[] {

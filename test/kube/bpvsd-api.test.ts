@@ -120,7 +120,11 @@ t.test(
     t.match(await scene.fetch('http://127.0.0.1:10256/healthz'), /^200 .*"nodeEligible":true,"healthy":true/)
     t.match(await scene.fetch('http://[::1]:10256/livez'), /^200 /, "0.0.0.0 is all addresses, as kube-proxy's")
     t.equal(await scene.fetch('http://127.0.0.1:10249/proxyMode'), '200 iptables')
-    t.match(await scene.fetch('http://127.0.0.1:10249/metrics'), /^bpvs_real_servers 2$/m)
+    const metrics = await scene.fetch('http://127.0.0.1:10249/metrics')
+    t.match(metrics, /^bpvs_real_servers 2$/m)
+    t.match(metrics, /^rest_client_requests_total\{code="200",host="127\.0\.0\.1:\d+",method="GET"\} [1-9]/m)
+    t.match(await scene.fetch('http://127.0.0.1:10249/flagz'), /^kubeconfig:\S+$/m)
+    t.match(await scene.fetch('http://127.0.0.1:10249/statusz'), /^Emulation version: 1\.36$/m)
 
     const db = service('db', '10.96.0.2')
     const annotations = { 'bpvs.io/scheduler': 'fastest' }

@@ -2,11 +2,16 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import t from 'tap'
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
 import { HealthCheckPorts, type HealthCheckPort } from '../../src/api/health-check-ports.ts'
 import { healthServer } from '../../src/api/health-server.ts'
 import { serve } from '../../src/api/http.ts'
 import { metricsServer } from '../../src/api/metrics-server.ts'
+import type { ZPagesSource } from '../../src/api/zpages.ts'
+import { flagTexts } from '../../src/config/kube-proxy/flagz.ts'
+import { parseFlags } from '../../src/config/kube-proxy/flags.ts'
+import { featuresOf, kubeProxySettings } from '../../src/config/kube-proxy/settings.ts'
 import { ProxyHealth } from '../../src/daemon/health.ts'
 import { ProxyStatus } from '../../src/daemon/status.ts'
 import { translate } from '../../src/kube/translator.ts'
@@ -81,9 +86,94 @@ t.test('healthz and livez answer as kube-proxy does; a Node that is to go is not
   t.match(text, /^kubeproxy_proxy_livez_total\{code="200"\} 2$/m)
 })
 
-t.test('the port of metrics answers as kube-proxy does', async (t) => {
-  const app = metricsServer({ metrics: () => 'a 1\n', proxyMode: 'ipvs', configz: { 'kubeproxy.config.k8s.io': {} } })
+/** The port of metrics of a bpvsd that began 72 s ago. */
+function metricsPort(t: Test, more: Partial<ZPagesSource> = {}): FastifyInstance {
+  const startMs = Date.UTC(2026, 10, 21, 5, 55)
+  const pages = { statusz: true, flagz: true }
+  const zpages = { startMs, now: () => startMs + 72_999, version: '1.2.3', flags: {}, pages, ...more }
+  const configz = { 'kubeproxy.config.k8s.io': {} }
+  const app = metricsServer({ metrics: () => 'a 1\n', proxyMode: 'ipvs', configz, zpages })
   t.teardown(() => app.close())
+  return app
+}
+
+t.test('statusz and flagz tell as text what kube-proxy does, but for versions', async (t) => {
+  const argv = ['--config', '/run/kp-8/config', '-v', '2']
+  const app = metricsPort(t, { flags: flagTexts(parseFlags(argv)) })
+  for (const [page, delimiter] of [
+    ['statusz', '  '],
+    ['flagz', ''],
+  ] as const) {
+    const { statusCode, headers, body } = await app.inject(`/${page}`)
+    const recorded = parseAnswer(http.ipvs[page] ?? '')
+    const { 'content-length': _, ...told } = recorded.headers
+    t.same(tidy(statusCode, headers, body).headers, { ...told, 'content-length': String(body.length) }, 'no nosniff')
+    const versions = (text: string) => text.replace(/^((Go|Binary) version: ).*$/gm, '$1')
+    const expected = delimiter === '' ? recorded.body : recorded.body.replaceAll(`:${delimiter}`, ': ')
+    t.equal(versions(body), versions(expected))
+  }
+  const { body } = await app.inject('/statusz')
+  t.match(body, /^Go version: node v\d+.*\nBinary version: 1\.2\.3$/m)
+})
+
+t.test('statusz and flagz are objects for who asks for these, and for nobody else', async (t) => {
+  const app = metricsPort(t, { flags: flagTexts(parseFlags(['--proxy-mode=ipvs', '--healthz-port=0'])) })
+  const ask = async (path: string, accept: string) => {
+    const { statusCode: status, headers, body } = await app.inject({ path, headers: { accept } })
+    return { status, type: headers['content-type'], body }
+  }
+  const status = await ask('/statusz', 'application/json;as=Statusz;v=v1beta1;g=config.k8s.io')
+  t.match(status, { status: 200, type: 'application/json' })
+  t.match(JSON.parse(status.body), {
+    kind: 'Statusz',
+    apiVersion: 'config.k8s.io/v1beta1',
+    metadata: { name: 'kube-proxy' },
+    startTime: '2026-11-21T05:55:00Z',
+    uptimeSeconds: 72,
+    binaryVersion: '1.2.3',
+    emulationVersion: '1.36',
+    paths: ['/configz', '/flagz', '/healthz', '/metrics', '/proxyMode'],
+  })
+  const flags = JSON.parse((await ask('/flagz', 'application/json; g=config.k8s.io; v=v1beta1; as=Flagz')).body)
+  t.match(flags, { kind: 'Flagz', flags: { 'proxy-mode': 'ipvs', 'healthz-port': '0', 'bind-address': '0.0.0.0' } })
+  for (const accept of ['*/*', 'text/*', 'text/html, text/plain;q=0.9', '']) {
+    t.match(await ask('/statusz', accept), { status: 200, type: 'text/plain; charset=utf-8' }, accept)
+  }
+  for (const accept of ['application/json', 'application/json;as=Flagz;v=v1beta1;g=config.k8s.io', 'text/html']) {
+    t.equal((await ask('/statusz', accept)).status, 406, accept)
+  }
+})
+
+t.test('feature gates take statusz and flagz away', async (t) => {
+  const settings = (gates: string) => kubeProxySettings(parseFlags(gates === '' ? [] : [`--feature-gates=${gates}`]))
+  const features = (gates: string) => Object.values(featuresOf(settings(gates).configuration))
+  t.same(features(''), [true, true])
+  t.same(features('ComponentStatusz=false'), [false, true])
+  t.same(features('AllBeta=false,ComponentFlagz=true'), [false, true])
+  t.same(settings('ComponentStatusz=false').warnings, [])
+  t.match(settings('SomethingElse=true').warnings, [/featureGates: .* has no effect/])
+  const app = metricsPort(t, { pages: { statusz: true, flagz: false } })
+  t.equal((await app.inject('/flagz')).statusCode, 404)
+  t.match((await app.inject('/statusz')).body, /^Paths: \/configz \/healthz \/metrics \/proxyMode$/m)
+})
+
+t.test('what health checks came to is counted, until it is reset', async (t) => {
+  const app = metricsPort(t)
+  t.equal((await app.inject('/metrics/slis')).body, '')
+  for (const path of ['/healthz', '/healthz?verbose']) await app.inject(path)
+  const { body, headers } = await app.inject('/metrics/slis')
+  t.match(headers['content-type'], /^text\/plain; version=0\.0\.4/)
+  t.match(body, /^# TYPE kubernetes_healthcheck gauge$/m)
+  t.match(body, /^kubernetes_healthcheck\{name="ping",type="healthz"\} 1$/m)
+  t.match(body, /^kubernetes_healthchecks_total\{name="ping",status="success",type="healthz"\} 2$/m)
+  t.equal((await app.inject('/healthz?verbose')).body, '[+]ping ok\nhealthz check passed\n')
+  t.equal((await app.inject('/healthz/ping')).body, 'ok')
+  t.equal((await app.inject({ method: 'DELETE', path: '/metrics/slis' })).body, 'metrics reset\n')
+  t.equal((await app.inject('/metrics/slis')).body, '')
+})
+
+t.test('the port of metrics answers as kube-proxy does', async (t) => {
+  const app = metricsPort(t)
   const ask = async (path: string): Promise<Answer> => {
     const { statusCode, headers, body } = await app.inject(path)
     return tidy(statusCode, headers, body)
@@ -115,7 +205,7 @@ t.test('what waits for a minute makes the proxy ill, until it is applied', async
 
 /** `name{labels}` of every line, without values. */
 function series(text: string): string[] {
-  const lines = text.split('\n').filter((line) => line.startsWith('kubeproxy_'))
+  const lines = text.split('\n').filter((line) => /^(kubeproxy|rest_client|process|kubernetes)_/.test(line))
   return lines.map((line) => line.slice(0, line.lastIndexOf(' ')))
 }
 
@@ -125,11 +215,20 @@ t.test("kube-proxy's metrics are there by its names, types, help, labels and buc
   status.translated({ noLocal: { 4: { internal: 0, external: 0 }, 6: { internal: 0, external: 0 } } })
   metrics.asked('healthz', 200)
   metrics.asked('livez', 200)
+  for (const method of ['GET', 'POST']) {
+    metrics.requested({
+      method,
+      host: '198.18.1.1:56443',
+      status: method === 'GET' ? 200 : 201,
+      tookMs: 10,
+      watch: false,
+    })
+  }
   const text = metrics.registry.text()
   const ours = new Set(text.split('\n').filter((line) => line.startsWith('#')))
-  const notOurs = /conntrack_reconciler/
+  const notOurs = /conntrack_reconciler|rest_client_(exec_plugin|rate_limiter|request_size|response_size|transport)/
   for (const line of recordedMetrics.split('\n')) {
-    if (/^# \w+ kubeproxy_/.test(line) && !notOurs.test(line)) t.ok(ours.has(line), line)
+    if (line.startsWith('#') && !notOurs.test(line)) t.ok(ours.has(line), line)
   }
   t.same(
     series(text).sort(),
@@ -138,6 +237,8 @@ t.test("kube-proxy's metrics are there by its names, types, help, labels and buc
       .sort(),
   )
   t.match(text, /^process_resident_memory_bytes \d{7,}$/m)
+  t.match(text, /^process_virtual_memory_bytes \d{8,}$/m)
+  t.match(text, /^process_(open|max)_fds [1-9]\d*$/m)
 })
 
 t.test('figures are true: what waits, what was applied, how long it took', async (t) => {

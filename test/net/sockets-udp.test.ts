@@ -174,3 +174,53 @@ t.test('sockets that are connected to a server that is gone are ended, others fo
   }
   t.same(director.check(), [])
 })
+
+t.test("ending a socket's connection ends the socket, where the kernel can", root, async (t) => {
+  const scene = await SocketScene.start(t)
+  const { director, user } = scene
+  const endSockets = () => endStuckSockets(false, 0)
+  for (const family of families) {
+    const tcp = virtual(vips[family], 80)
+    for (const key of [tcp, service[family]]) scene.serve(key, scene.servers(family))
+    const stream = await user.stream(vips[family], 80)
+    const other = await user.stream(vips[family], 80)
+    const { local } = await user.look(stream.id)
+    const views = director.table((table) => [...table.connections()])
+    const found = views.find(({ client }) => endpoint(client) === local)
+    if (found === undefined) throw new Error(`no connection of ${local}`)
+    const end = () => director.table((table) => table.endConnection(found, { endSockets }))
+    if (!endsSockets) {
+      t.throws(end, { code: 'UNSUPPORTED' })
+      t.same(scene.loads(tcp, family).sort(), ['0 0', '1 0', '1 0'], 'it goes on')
+    } else {
+      t.throws(
+        () => director.table((table) => table.endConnection(found)),
+        { code: 'UNSUPPORTED' },
+        'nobody ends sockets',
+      )
+      t.equal((await user.look(stream.id)).error, undefined)
+      t.same(endStuckOf(director), { ended: 0, left: 0 }, 'the mark was taken back')
+      end()
+      await waitFor('the stream to end', async () => (await user.look(stream.id)).error === 'ECONNABORTED')
+      t.throws(end, { code: 'NO_CONNECTION' })
+      t.same(scene.loads(tcp, family).sort(), ['0 0', '0 0', '1 0'], 'the other goes on')
+    }
+    const free = await user.datagrams(family === 'ipv4' ? 4 : 6)
+    const before = await scene.asked(free.id, vips[family], 53)
+    t.equal((await scene.asked(free.id, vips[family], 53)).name, before.name)
+    const [sent] = director.table((table) => [...table.connections()].filter(({ protocol }) => protocol === 'udp'))
+    if (sent === undefined) throw new Error('no connection of datagrams')
+    if (endsSockets) {
+      director.table((table) => table.endConnection(sent, { endSockets }))
+      t.not((await scene.asked(free.id, vips[family], 53)).name, before.name, 'datagrams go to the next server')
+    }
+    for (const { id } of [stream, other, free]) await user.close(id)
+    t.same(await scene.connections(), [])
+  }
+  t.same(director.check(), [])
+})
+
+/** What is stuck in the director's namespace now. */
+function endStuckOf(director: SocketScene['director']) {
+  return director.within(() => endStuckSockets(false, 0))
+}

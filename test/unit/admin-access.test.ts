@@ -47,6 +47,7 @@ async function start(t: Teardown, path: (name: string) => string, more: Partial<
     syncs: () => false,
     hooks: () => [],
     verdicts: () => [],
+    endSockets: () => undefined,
     healthy: () => true,
     configuration: { bpvs: {}, kubeProxy: {} },
     version: '1',

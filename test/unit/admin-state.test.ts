@@ -32,7 +32,7 @@ t.test('connections come filtered and in pages', async (t) => {
     virtual: { address: '10.9.0.1', port: i < 3 ? 80 : 443 },
     server: { family: 4 as const, address: '10.2.0.1', port: 8080 },
   }))
-  scene.table.connections = () => all
+  scene.table.held.push(...all)
   const numbers = async (query: string): Promise<number[]> => {
     const found: number[] = []
     for (let after: number | undefined = 0; after !== undefined; ) {
@@ -51,10 +51,65 @@ t.test('connections come filtered and in pages', async (t) => {
   t.same(await numbers('&virtual=10.9.0.1&port=80'), [0, 1, 2])
   t.same(await numbers('&server=10.2.0.2'), [])
   const { server, ...rest } = all[0] as (typeof all)[number]
-  const shown = { ...rest, server: { address: server.address, port: server.port } }
+  const name = 'tcp-10.1.0.0-1000-10.9.0.1-80'
+  const shown = { name, ...rest, server: { address: server.address, port: server.port } }
   t.same((await scene.ask('GET', '/v1/connections?client=10.1.0.0')).json, { connections: [shown] })
   t.match(await scene.ask('GET', '/v1/connections?client=10.1'), { status: 400, json: { code: 'INVALID' } })
   t.match(await scene.ask('GET', '/v1/connections?protocol=icmp'), { status: 400, json: { code: 'BAD_REQUEST' } })
+})
+
+t.test('a connection is shown, and ended, by its name', async (t) => {
+  const scene = await AdminScene.start(t)
+  const six = 'fd00:1111:2222:3333:4444:5555:6666:7777'
+  const held = (protocol: 'tcp' | 'sctp', address: string, port: number) => ({
+    family: address.includes(':') ? (6 as const) : (4 as const),
+    protocol,
+    state: 'ESTABLISHED' as const,
+    expiresS: 10,
+    client: { address, port },
+    virtual: { address, port: 80 },
+    server: { family: 4 as const, address: '10.2.0.1', port: 8080 },
+  })
+  const all = [
+    held('tcp', '10.1.0.1', 1000),
+    { ...held('sctp', six, 0), template: true as const },
+    held('sctp', six, 0),
+  ]
+  scene.table.held.push(...all)
+  const path = '/v1/connections/tcp-10.1.0.1-1000-10.1.0.1-80'
+  const shown = await scene.ask('GET', path)
+  t.match(shown, { status: 200, json: { name: path.slice(16), expiresS: 10, server: { port: 8080 } } })
+  const longest = `/v1/connections/template-sctp-${six}-0-${six}-80`
+  t.match((await scene.ask('GET', longest)).json, { template: true, client: { address: six } })
+  t.notOk(((await scene.ask('GET', longest.replace('template-', ''))).json as { template?: boolean }).template)
+
+  const other = { 'if-match': '"other"' }
+  t.match(await scene.ask('DELETE', path, undefined, other), { status: 412, json: { code: 'CHANGED' } })
+  const known = { 'if-match': String(shown.headers.etag) }
+  t.equal((await scene.ask('DELETE', path, undefined, known)).status, 204)
+  t.match(await scene.ask('DELETE', path), { status: 404, json: { code: 'NO_CONNECTION' } })
+  t.equal((await scene.ask('DELETE', longest)).status, 204)
+  t.equal(scene.table.held.length, 1, 'the connection that is named as the template stays')
+  for (const name of ['tcp-10.1.0.1-1000', 'tcp-10.1.0.1-1000-fd00::1-80', 'icmp-10.1.0.1-1-10.9.0.1-80', 'x', '-']) {
+    t.match(await scene.ask('GET', `/v1/connections/${name}`), { status: 404, json: { code: 'NO_CONNECTION' } }, name)
+  }
+  t.match(await scene.ask('PATCH', path, {}), { status: 405, headers: { allow: 'GET, DELETE, HEAD' } })
+})
+
+t.test('timeouts and settings have tags, and If-Match is minded', async (t) => {
+  const scene = await AdminScene.start(t)
+  for (const [path, change] of [
+    ['/v1/timeouts', { udpS: 20 }],
+    ['/v1/settings', { bypass: 'never' }],
+  ] as const) {
+    const { etag } = (await scene.ask('GET', path)).headers
+    const known = { 'if-match': String(etag) }
+    const changed = await scene.ask('PATCH', path, change, known)
+    t.equal(changed.status, 200)
+    t.match(await scene.ask('PATCH', path, change, known), { status: 412, json: { code: 'CHANGED' } })
+    t.not(changed.headers.etag, etag)
+    t.equal((await scene.ask('GET', path, undefined, { 'if-none-match': String(changed.headers.etag) })).status, 304)
+  }
 })
 
 t.test('timeouts and settings are shown, and changed in part', async (t) => {

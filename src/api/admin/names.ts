@@ -1,7 +1,10 @@
-/** Names of services and servers in URLs: `tcp-10.0.0.1-80`, `udp-fd00::1-53`, `fwmark4-7`; `10.0.0.2-8080`. Pure. */
+/**
+ * Names in URLs. Services: `tcp-10.0.0.1-80`, `udp-fd00::1-53`, `fwmark4-7`; servers: `10.0.0.2-8080`; connections:
+ * `tcp-10.1.0.1-1000-10.0.0.1-80`, templates the same with `template-` before. Pure.
+ */
 import { ADDRESS_BYTES, formatAddress, writeAddress } from '../../model/address.ts'
 import { LbError } from '../../model/errors.ts'
-import type { Family, Protocol, ServerKey, ServiceKey } from '../../model/types.ts'
+import type { ConnectionKey, ConnectionProtocol, Family, Protocol, ServerKey, ServiceKey } from '../../model/types.ts'
 
 const greatestPort = 65535
 const greatestMark = 0xffffffff
@@ -33,6 +36,26 @@ export function parseServerName(text: string): ServerKey {
   const endpoint = parseEndpoint(text)
   if (endpoint === undefined) throw new LbError('NO_SERVER')
   return endpoint
+}
+
+export function formatConnectionName({ protocol, client, virtual, template }: ConnectionKey): string {
+  const kind = template === true ? 'template-' : ''
+  return `${kind}${protocol}-${client.address}-${client.port}-${virtual.address}-${virtual.port}`
+}
+
+/** NO_CONNECTION: no connection can have this name. */
+export function parseConnectionName(text: string): ConnectionKey {
+  const name = /^(template-)?(tcp|udp|sctp|ip)-([^-]*-\d{1,5})-([^-]*-\d{1,5})$/.exec(text)
+  const client = parseEndpoint(name?.[3] ?? '')
+  const virtual = parseEndpoint(name?.[4] ?? '')
+  if (client === undefined || virtual?.family !== client.family) throw new LbError('NO_CONNECTION')
+  const protocol = name?.[2] as ConnectionProtocol
+  const ends = { client: withoutFamily(client), virtual: withoutFamily(virtual) }
+  return { family: client.family, protocol, ...ends, ...(name?.[1] === undefined ? {} : { template: true }) }
+}
+
+function withoutFamily({ address, port }: ServerKey): ConnectionKey['client'] {
+  return { address, port }
 }
 
 /** The family of an address, and its canonical text; undefined: it is none. */

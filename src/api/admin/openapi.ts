@@ -9,7 +9,18 @@ const everywhere = [400, 401, 403, 413, 415, 429, 500, 503]
 const pathTexts: Readonly<Record<string, string>> = {
   service: 'Name of a virtual service: tcp-10.0.0.1-80, udp-fd00::1-53, fwmark4-7.',
   server: 'Name of a server: 10.0.0.2-8080.',
+  connection:
+    'Name of a connection: tcp-10.1.0.1-1000-10.0.0.1-80; of a template: template-tcp-10.1.0.1-0-10.0.0.1-80.',
 }
+
+/** What comes with an entity tag. */
+const withTag: readonly Schema[] = [
+  components.Service,
+  components.Server,
+  components.Connection,
+  components.Timeouts,
+  components.Settings,
+]
 
 /** `version`: of bpvs. */
 export function openApiDocument(routes: readonly Route[], version: string): object {
@@ -42,7 +53,7 @@ function operation(route: Route): object {
 
 function success({ status, answer, method }: Route): object {
   if (answer === undefined) return { description: reasonOf(status) }
-  const tagged = answer === components.Service || answer === components.Server
+  const tagged = withTag.some((schema) => schema === answer)
   const tag = { ETag: { description: 'Names this state.', schema: { type: 'string' } } }
   const location = { Location: { schema: { type: 'string' } } }
   const headers = { ...(tagged ? tag : {}), ...(method === 'POST' ? location : {}) }

@@ -19,6 +19,8 @@ export interface AdminTarget {
   readonly ownerOf: OwnerOf
   /** Whether a sync daemon runs: its records have one family for both ends of a connection. */
   readonly syncs: () => boolean
+  /** Ends the sockets whose connections are to end, as far as that can be done. */
+  readonly endSockets: () => void
   /** Programs and where they are attached. */
   readonly hooks: () => readonly Hook[]
   /** Packets refused, dropped or otherwise noted. */
@@ -32,7 +34,7 @@ export interface AdminTarget {
 
 /** A request of which everything that has a schema was checked. */
 export interface AdminRequest {
-  readonly params: Readonly<Record<'service' | 'server', string>>
+  readonly params: Readonly<Record<'service' | 'server' | 'connection', string>>
   readonly query: Readonly<Record<string, string | number>>
   readonly body: unknown
   readonly ifMatch: string | undefined

@@ -2,6 +2,7 @@
 import type { Table } from '../../engine/table.ts'
 import { LbError } from '../../model/errors.ts'
 import type { ServerSpec, ServiceKey } from '../../model/types.ts'
+import { connectionRoutes } from './connection-routes.ts'
 import {
   changedServer,
   changedService,
@@ -134,7 +135,7 @@ const tableRoutes: readonly Route[] = [
   },
 ]
 
-export const routes: readonly Route[] = [...tableRoutes, ...stateRoutes]
+export const routes: readonly Route[] = [...tableRoutes, ...connectionRoutes, ...stateRoutes]
 
 function shownService({ ownerOf }: AdminTarget, table: Table, key: ServiceKey): ShownService {
   return showService(findService(table, key), ownerOf)
@@ -179,7 +180,7 @@ function changeService(target: AdminTarget, { params, body, ifMatch }: AdminRequ
   const key = parseServiceName(params.service)
   return table.exclusively(() => {
     const view = findService(table, key)
-    checkTag(ifMatch, showService(view, target.ownerOf))
+    checkTag(ifMatch, entityTag(showService(view, target.ownerOf)))
     table.editService(changedService(view, body as ServiceChange))
     return tagged(shownService(target, table, key))
   })
@@ -189,7 +190,7 @@ function deleteService(target: AdminTarget, { params, ifMatch }: AdminRequest): 
   const table = tableOf(target)
   const key = parseServiceName(params.service)
   return table.exclusively(() => {
-    checkTag(ifMatch, shownService(target, table, key))
+    checkTag(ifMatch, entityTag(shownService(target, table, key)))
     table.deleteService(key)
     return {}
   })
@@ -214,7 +215,7 @@ function changeServer(target: AdminTarget, { params, body, ifMatch }: AdminReque
   const key = parseServiceName(params.service)
   return table.exclusively(() => {
     const view = findServer(findService(table, key), parseServerName(params.server))
-    checkTag(ifMatch, showServer(view))
+    checkTag(ifMatch, entityTag(showServer(view)))
     table.editServer(key, changedServer(view, body as ServerChange))
     return tagged(shownServer(table, params))
   })
@@ -225,7 +226,7 @@ function deleteServer(target: AdminTarget, { params, ifMatch }: AdminRequest): A
   const key = parseServiceName(params.service)
   return table.exclusively(() => {
     const view = findServer(findService(table, key), parseServerName(params.server))
-    checkTag(ifMatch, showServer(view))
+    checkTag(ifMatch, entityTag(showServer(view)))
     table.deleteServer(key, view)
     return {}
   })

@@ -228,8 +228,9 @@ const serviceStats = {
 const end = { type: 'object', required: ['address', 'port'], properties: { address, port } } as const
 const connection = {
   type: 'object',
-  required: ['family', 'protocol', 'state', 'expiresS', 'client', 'virtual', 'server'],
+  required: ['name', 'family', 'protocol', 'state', 'expiresS', 'client', 'virtual', 'server'],
   properties: {
+    name: { type: 'string', description: 'In URLs.' },
     family,
     protocol: { type: 'string', enum: [...protocol.enum, 'ip'], description: 'ip: a template of a firewall mark.' },
     state: { type: 'string', description: 'As `bpvsadm -L -c` names it.' },
@@ -237,6 +238,7 @@ const connection = {
     client: end,
     virtual: end,
     server: end,
+    template: { type: 'boolean', description: 'A persistence template: where a client goes, not a connection.' },
     synced: { type: 'boolean', description: 'Another director told of it.' },
   },
 } as const

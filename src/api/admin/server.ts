@@ -23,6 +23,8 @@ export interface AdminOptions {
 
 /** Longest body of a request, in bytes. */
 const bodyLimit = 65_536
+/** Characters of a name in a URL: two addresses of IPv6, with ports. */
+const longestName = 128
 /** Of all clients together: bpvsd has other things to do. */
 const limit = { perSecond: 500, burst: 1000 }
 const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
@@ -32,6 +34,7 @@ export function adminServer({ target, log, now, every, access }: AdminOptions): 
   const app = fastify({
     ...(access === undefined ? {} : { https: access.tls }),
     bodyLimit,
+    routerOptions: { maxParamLength: longestName },
     requestTimeout: 10_000,
     forceCloseConnections: true,
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false } },

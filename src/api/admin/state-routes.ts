@@ -1,11 +1,11 @@
-/** Resources that say how things are: counters, connections, settings, hooks, verdicts, health, configuration, version. */
-import { LbError } from '../../model/errors.ts'
+/** Resources that say how things are: counters, settings, hooks, verdicts, health, configuration, version. */
 import type { SettingsChange } from '../../model/settings.ts'
-import type { ConnectionView, Counters, Rates, Timeouts, ServerView } from '../../model/types.ts'
+import type { Counters, Rates, Timeouts, ServerView } from '../../model/types.ts'
 import { findService } from './editor.ts'
-import { formatServerName, formatServiceName, parseServiceName, readAddress } from './names.ts'
+import { formatServerName, formatServiceName, parseServiceName } from './names.ts'
 import { type AdminAnswer, type AdminRequest, type AdminTarget, type Route, tableOf } from './route.ts'
-import { components, connectionQuery, type Schema } from './schemas.ts'
+import { components, type Schema } from './schemas.ts'
+import { checkTag, entityTag } from './views.ts'
 
 function reading(
   url: string,
@@ -26,7 +26,7 @@ function changing(
   [body, answer]: readonly [Schema, Schema],
   run: Route['run'],
 ): Route {
-  return { method: 'PATCH', url, id, summary, body, status: 200, answer, problems: [], run }
+  return { method: 'PATCH', url, id, summary, body, status: 200, answer, problems: [412], run }
 }
 
 export const stateRoutes: readonly Route[] = [
@@ -41,16 +41,8 @@ export const stateRoutes: readonly Route[] = [
     serviceStats,
     { problems: [404] },
   ),
-  reading(
-    '/v1/connections',
-    'listConnections',
-    'Connections and templates, in table order, in pages; those that come or go between two pages may be missed or come twice',
-    components.ConnectionList,
-    listConnections,
-    { query: connectionQuery },
-  ),
   reading('/v1/timeouts', 'getTimeouts', 'The timeouts of --set', components.Timeouts, (target) => {
-    return { body: tableOf(target).timeouts() }
+    return tagged(tableOf(target).timeouts())
   }),
   changing(
     '/v1/timeouts',
@@ -60,7 +52,7 @@ export const stateRoutes: readonly Route[] = [
     changeTimeouts,
   ),
   reading('/v1/settings', 'getSettings', 'Bypass, handover and tunables', components.Settings, (target) => {
-    return { body: tableOf(target).settings() }
+    return tagged(tableOf(target).settings())
   }),
   changing(
     '/v1/settings',
@@ -103,48 +95,24 @@ function texts({ counters, rates }: { readonly counters: Counters; readonly rate
   return { counters: text(counters), rates: text(rates) }
 }
 
-function listConnections(target: AdminTarget, { query }: AdminRequest): AdminAnswer {
-  const { limit, after } = query as { readonly limit: number; readonly after: number }
-  const matches = filterOf(query)
-  const page: ConnectionView[] = []
-  let seen = 0
-  for (const connection of tableOf(target).connections()) {
-    seen++
-    if (seen <= after || !matches(connection)) continue
-    if (page.length === limit) return { body: { connections: page, next: seen - 1 } }
-    page.push(connection)
-  }
-  return { body: { connections: page } }
+function tagged(body: object): AdminAnswer {
+  return { body, tag: entityTag(body) }
 }
 
-/** INVALID: an address. */
-function filterOf(query: AdminRequest['query']): (connection: ConnectionView) => boolean {
-  const { protocol, state, port } = query
-  const ends = (['client', 'virtual', 'server'] as const).flatMap((end) => {
-    const text = query[end]
-    return text === undefined ? [] : [[end, canonical(String(text))] as const]
+function changeTimeouts(target: AdminTarget, { body, ifMatch }: AdminRequest): AdminAnswer {
+  const table = tableOf(target)
+  return table.exclusively(() => {
+    checkTag(ifMatch, entityTag(table.timeouts()))
+    table.setTimeouts({ tcpS: 0, tcpFinS: 0, udpS: 0, ...(body as Partial<Timeouts>) })
+    return tagged(table.timeouts())
   })
-  return (connection) =>
-    (protocol === undefined || connection.protocol === protocol) &&
-    (state === undefined || connection.state === state) &&
-    (port === undefined || connection.virtual.port === port) &&
-    ends.every(([end, address]) => connection[end].address === address)
 }
 
-function canonical(text: string): string {
-  const read = readAddress(text)
-  if (read === undefined) throw new LbError('INVALID', 'Not an IP address', { address: text })
-  return read.address
-}
-
-function changeTimeouts(target: AdminTarget, { body }: AdminRequest): AdminAnswer {
+function changeSettings(target: AdminTarget, { body, ifMatch }: AdminRequest): AdminAnswer {
   const table = tableOf(target)
-  table.setTimeouts({ tcpS: 0, tcpFinS: 0, udpS: 0, ...(body as Partial<Timeouts>) })
-  return { body: table.timeouts() }
-}
-
-function changeSettings(target: AdminTarget, { body }: AdminRequest): AdminAnswer {
-  const table = tableOf(target)
-  table.changeSettings(body as SettingsChange)
-  return { body: table.settings() }
+  return table.exclusively(() => {
+    checkTag(ifMatch, entityTag(table.settings()))
+    table.changeSettings(body as SettingsChange)
+    return tagged(table.settings())
+  })
 }

@@ -39,7 +39,7 @@ export function showServer({ family, address, port, weight, method, upper, lower
 }
 
 /** A strong entity tag: another for every other content. */
-export function entityTag(shown: ShownService | ShownServer): string {
+export function entityTag(shown: object): string {
   return `"${createHash('sha256').update(JSON.stringify(shown)).digest('base64url').slice(0, 22)}"`
 }
 
@@ -51,7 +51,7 @@ export function namesTag(list: string, tag: string, weak: boolean): boolean {
   })
 }
 
-/** CHANGED: the request was meant for another state. */
-export function checkTag(ifMatch: string | undefined, shown: ShownService | ShownServer): void {
-  if (ifMatch !== undefined && !namesTag(ifMatch, entityTag(shown), false)) throw new LbError('CHANGED')
+/** CHANGED: the request was meant for another state than the one of `tag`. */
+export function checkTag(ifMatch: string | undefined, tag: string): void {
+  if (ifMatch !== undefined && !namesTag(ifMatch, tag, false)) throw new LbError('CHANGED')
 }

@@ -43,7 +43,7 @@ export const fields = {
     type: 'gates',
     default: null,
     flag: 'feature-gates',
-    ignored: 'bpvs has no feature gates',
+    ignored: 'bpvs has no gates but ComponentStatusz and ComponentFlagz',
     optional: true,
   },
   'clientConnection.kubeconfig': { type: 'string', default: '', flag: 'kubeconfig' },

@@ -17,6 +17,8 @@ export interface KubeProxySwitches {
 export interface KubeProxyFlags {
   readonly values: FieldValues
   readonly switches: KubeProxySwitches
+  /** Flags that are ports by themselves, and flags without effect, as they were given. */
+  readonly others: Readonly<Record<string, string>>
   /** What is accepted and does nothing. */
   readonly warnings: readonly string[]
 }
@@ -72,6 +74,7 @@ class Parser implements KubeProxyFlags {
     help: false,
   }
   readonly warnings: string[] = []
+  readonly others: Record<string, string> = {}
 
   /** One flag, with its value from the word itself or from the next. */
   take(word: string, words: string[]): void {
@@ -93,7 +96,10 @@ class Parser implements KubeProxyFlags {
     else if (hasOwn(texts, name)) this.switches[texts[name]] = text
     else if (hasOwn(ports, name)) this.#setPort(name, text)
     else if (hasOwn(booleans, name)) this.#setSwitch(name, text)
-    else this.warnings.push(`--${name} has no effect: bpvsd reads no ids of the machine`)
+    else {
+      this.others[name] = text
+      this.warnings.push(`--${name} has no effect: bpvsd reads no ids of the machine`)
+    }
   }
 
   #setField(name: string, path: FieldPath, text: string): void {
@@ -109,6 +115,7 @@ class Parser implements KubeProxyFlags {
     if (!/^\d+$/.test(text) || Number(text) > 65535) {
       throw badArgument(name, text, new Error(`strconv.ParseInt: parsing ${JSON.stringify(text)}: invalid syntax`))
     }
+    this.others[name] = String(Number(text))
     const host = name === 'healthz-port' ? '0.0.0.0' : '127.0.0.1'
     this.values[ports[name]] ??= Number(text) === 0 ? '' : `${host}:${Number(text)}`
   }

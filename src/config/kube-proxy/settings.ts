@@ -8,6 +8,7 @@ import { decodeFile } from './decode.ts'
 import { withDefaults, withMode } from './defaults.ts'
 import { nsPerMs, nsPerS } from './duration.ts'
 import { type FieldPath, fieldEntries, fields, type KubeProxyConfiguration } from './fields.ts'
+import { flagTexts } from './flagz.ts'
 import type { KubeProxyFlags } from './flags.ts'
 import { validate } from './validate.ts'
 import { plainValue } from './values.ts'
@@ -22,6 +23,8 @@ export interface KubeProxySettings {
   readonly master?: string
   /** Its file, and what that said: bpvsd ends when this changes. */
   readonly file?: { readonly path: string; readonly text: string }
+  /** Every flag by its name, with its value as text; what is in force may come from the file. */
+  readonly flags: Readonly<Record<string, string>>
   /** What of it has no effect, and why. */
   readonly warnings: readonly string[]
 }
@@ -36,12 +39,13 @@ export function kubeProxySettings(
 ): KubeProxySettings {
   const { values, switches } = flags
   const master = switches.master === undefined ? {} : { master: switches.master }
+  const texts = flagTexts(flags)
   if (switches.config === undefined) {
     const base = withDefaults({})
     const configuration = normal(withMode({ ...base, mode: '', ...(values as Partial<KubeProxyConfiguration>) }))
     validate(configuration, new Map())
     const given = new Set(Object.keys(values) as FieldPath[])
-    return { configuration, given, ...master, warnings: [...flags.warnings, ...ignored(configuration)] }
+    return { configuration, given, ...master, flags: texts, warnings: [...flags.warnings, ...ignored(configuration)] }
   }
   const text = readConfig(switches.config, readFile)
   const file = decodeFile(text)
@@ -56,7 +60,7 @@ export function kubeProxySettings(
     ...ignored(configuration),
   ]
   const given = new Set([...Object.keys(file.values), ...Object.keys(kept)] as FieldPath[])
-  return { configuration, given, ...master, file: { path: switches.config, text }, warnings }
+  return { configuration, given, ...master, file: { path: switches.config, text }, flags: texts, warnings }
 }
 
 function readConfig(path: string, readFile: (path: string) => string): string {
@@ -86,8 +90,17 @@ function ignored(configuration: KubeProxyConfiguration): string[] {
     if (spec.ignored === undefined || JSON.stringify(value) === JSON.stringify(silent[path])) return []
     const isEmpty = value === '' || value === 0 || (Array.isArray(value) && value.length === 0)
     if (isEmpty && path.endsWith('Period')) return []
+    if (path === 'featureGates' && Object.keys(value ?? {}).every((gate) => knownGates.includes(gate))) return []
     return [`${path}: ${JSON.stringify(plainValue(spec, value))} has no effect: ${spec.ignored}`]
   })
+}
+
+const knownGates: readonly string[] = ['ComponentStatusz', 'ComponentFlagz', 'AllBeta']
+
+/** Which features of kube-proxy 1.36 are on that are beta, and so on unless a gate says otherwise. */
+export function featuresOf({ featureGates }: Pick<KubeProxyConfiguration, 'featureGates'>) {
+  const isOn = (gate: string): boolean => featureGates?.[gate] ?? featureGates?.AllBeta ?? true
+  return { ComponentStatusz: isOn('ComponentStatusz'), ComponentFlagz: isOn('ComponentFlagz') }
 }
 
 /** CONFIG for a scheduler that nobody knows. */

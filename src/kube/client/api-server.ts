@@ -24,6 +24,19 @@ export interface ApiWriter {
   send(method: 'POST' | 'PATCH', path: string, object: object, signal: AbortSignal): Promise<ApiResponse>
 }
 
+/** A request that was answered, or not. */
+export interface ApiRequest {
+  readonly method: string
+  /** Of the API server, with its port where the URL has one. */
+  readonly host: string
+  /** Undefined: there was no answer. */
+  readonly status: number | undefined
+  /** Until the head of the answer was there, milliseconds. */
+  readonly tookMs: number
+  /** It goes on, with what changes. */
+  readonly watch: boolean
+}
+
 /** A dead peer is noticed in this time and some ten seconds more, also when nothing is sent. */
 const keepAliveMs = 15_000
 /** Credentials that the server refused are read anew, but not more often than this. */
@@ -33,11 +46,17 @@ const reloadMs = 1000
 export class HttpApiServer implements ApiServer, ApiWriter {
   readonly #load: () => Promise<Credentials>
   readonly #now: () => number
+  readonly #onRequest: (request: ApiRequest) => void
   #credentials: { readonly loaded: Promise<Credentials>; readonly atMs: number } | undefined
 
-  constructor(load: () => Promise<Credentials>, now: () => number = () => performance.now()) {
+  constructor(
+    load: () => Promise<Credentials>,
+    now: () => number = () => performance.now(),
+    onRequest: (request: ApiRequest) => void = () => undefined,
+  ) {
     this.#load = load
     this.#now = now
+    this.#onRequest = onRequest
   }
 
   get(path: string, signal: AbortSignal): Promise<ApiResponse> {
@@ -63,8 +82,21 @@ export class HttpApiServer implements ApiServer, ApiWriter {
     options.method = method
     options.headers = { ...options.headers, ...headers, Accept: 'application/json', 'User-Agent': 'bpvsd' }
     const base = server.pathname.replace(/\/$/, '')
-    const response = await send(new URL(`${base}${path}`, server), options, body, signal)
+    const url = new URL(`${base}${path}`, server)
+    const startMs = this.#now()
+    const tell = (status: number | undefined): void => {
+      const watch = url.searchParams.get('watch') !== null
+      this.#onRequest({ method: method ?? 'GET', host: url.host, status, tookMs: this.#now() - startMs, watch })
+    }
+    let response: IncomingMessage
+    try {
+      response = await send(url, options, body, signal)
+    } catch (error) {
+      if (!signal.aborted) tell(undefined)
+      throw error
+    }
     const status = response.statusCode ?? 0
+    tell(status)
     if (status === 401) this.#refused()
     return { status, retryAfterMs: retryAfter(response, Date.now()), body: bodyOf(response) }
   }
