@@ -139,7 +139,8 @@ static __always_inline int icmp_schedule(const struct packet *q, const struct ic
 	__u32 service;
 	int act;
 
-	if (!n || !cfg || !cfg->schedule_icmp || !filter_to_service(q))
+	if (!n || !cfg || !cfg->schedule_icmp || !filter_to_service(q) ||
+	    q->kinds & LB_FEATURE_HANDOVER) /* it may be about a connection of somebody else's */
 		return NOT_OURS;
 	service = service_find(q, af);
 	svc = service ? service_at(service) : NULL;

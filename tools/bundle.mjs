@@ -1,25 +1,25 @@
 /**
- * bundle.mjs <entry.ts> <output.js> [package...]: one file of a program and all it imports, because Node takes about a
- * millisecond to find and link each file, and a command line has no time for a hundred. Packages stay outside, but for
- * those named: of these only what is used comes in, though they do not say that the rest may be left out.
+ * bundle.mjs <entry.ts> <output.js>: one file of a program and all it imports, because Node takes about a millisecond to
+ * find and link each file, and a command line has no time for a hundred. Only what is no JavaScript stays outside.
  */
 import { build } from 'esbuild'
 
-const [entry = '', outfile = '', ...inside] = process.argv.slice(2)
+const [entry = '', outfile = ''] = process.argv.slice(2)
+/** Packages with a library of machine code, which is found from where they are. */
+const native = ['koffi']
+/** Of these only what is used comes in, though they do not say that the rest may be left out. */
+const pruned = ['@kubernetes/client-node']
 const resolved = Symbol('resolved')
 
 /**
- * Leaves packages outside that our own sources import, but for those named, whose files may each be left out.
+ * Says of each file of the packages to be pruned that it may be left out.
  * @type {import('esbuild').Plugin}
  */
-const pruned = {
-  name: 'pruned',
+const pruning = {
+  name: 'pruning',
   setup(build) {
-    build.onResolve({ filter: /^[^./]/ }, ({ path, importer }) => {
-      return importer.includes('/node_modules/') || inside.includes(path) ? undefined : { path, external: true }
-    })
     build.onResolve({ filter: /^\./ }, async ({ path, pluginData, resolveDir, importer, kind }) => {
-      const prunes = inside.some((name) => importer.includes(`/node_modules/${name}/`))
+      const prunes = pruned.some((name) => importer.includes(`/node_modules/${name}/`))
       if (pluginData === resolved || !prunes) return undefined
       const found = await build.resolve(path, { resolveDir, importer, kind, pluginData: resolved })
       return { ...found, sideEffects: false }
@@ -27,8 +27,13 @@ const pruned = {
   },
 }
 
-// Packages in CommonJS ask for Node's own modules by require().
-const require = "import { createRequire as requirer } from 'node:module'; const require = requirer(import.meta.url);"
+// Packages in CommonJS ask for Node's own modules by require(), and for where they are.
+const names = {
+  require: 'requirer(import.meta.url)',
+  __filename: 'import.meta.filename',
+  __dirname: 'import.meta.dirname',
+}
+const constants = Object.entries(names).map(([name, value]) => `${name} = ${value}`)
 await build({
   entryPoints: [entry],
   outfile,
@@ -37,5 +42,7 @@ await build({
   target: 'node24',
   format: 'esm',
   logLevel: 'warning',
-  ...(inside.length > 0 ? { plugins: [pruned], banner: { js: require } } : { packages: 'external' }),
+  external: native,
+  plugins: [pruning],
+  banner: { js: `import { createRequire as requirer } from 'node:module'; const ${constants.join(', ')};` },
 })

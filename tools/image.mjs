@@ -31,8 +31,8 @@ const commands = {
   'ipvsadm-save': 'bpvsadm-save',
   'ipvsadm-restore': 'bpvsadm-restore',
 }
-/** Packages that tools/bundle.mjs has put into the programs. */
-const bundled = ['@kubernetes/client-node']
+/** Packages that tools/bundle.mjs leaves outside of the programs. */
+const outside = ['koffi']
 
 /** @typedef {{ dependencies?: Record<string, string>, optionalDependencies?: Record<string, string> }} Manifest */
 
@@ -59,7 +59,7 @@ function findPackage(name, from) {
 }
 
 /**
- * Folders of the packages that run: the dependencies that are not in the bundles, and theirs. What is optional counts if
+ * Folders of the packages that run: those that are not in the bundles, and what they depend on. What is optional counts if
  * it is installed, as npm installs only what is for this processor.
  * @returns {string[]}
  */
@@ -79,7 +79,7 @@ function runtimePackages() {
     for (const each of Object.keys(dependencies)) add(each, folder, each in optionalDependencies)
     for (const each of Object.keys(optionalDependencies)) add(each, folder, true)
   }
-  for (const name of Object.keys(manifest('.').dependencies ?? {})) if (!bundled.includes(name)) add(name, '.', false)
+  for (const name of outside) add(name, '.', false)
   return [...found].sort()
 }
 

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '3a11f794592a'
+export const layoutVersion = 'b3af162171f9'
 
 /** enum lb_af */
 export const LbAf = {
@@ -78,6 +78,7 @@ export const LbFeature = {
   FEATURE_FTP: 8,
   FEATURE_RANGES: 16,
   FEATURE_PEERS: 32,
+  FEATURE_HANDOVER: 64,
 } as const
 export type LbFeature = (typeof LbFeature)[keyof typeof LbFeature]
 
@@ -101,6 +102,20 @@ export const lbFwdNames: readonly string[] = [
   'FWD_FULLNAT',
   'FWD_HOST',
   'FWD_RETURN',
+]
+
+/** enum lb_handover */
+export const LbHandover = {
+  HANDOVER_NONE: 0,
+  HANDOVER_FROM: 1,
+  HANDOVER_TO: 2,
+} as const
+export type LbHandover = (typeof LbHandover)[keyof typeof LbHandover]
+/** Names by value. */
+export const lbHandoverNames: readonly string[] = [
+  'HANDOVER_NONE',
+  'HANDOVER_FROM',
+  'HANDOVER_TO',
 ]
 
 /** enum lb_limit */
@@ -764,6 +779,7 @@ export class LbClockArray extends StructArray {
     jiffies: 0,
     ktimeNs: 8,
     sourcesWanted: 16,
+    conntrackReadable: 20,
   } as const
 
   jiffies(i: number): bigint {
@@ -788,6 +804,14 @@ export class LbClockArray extends StructArray {
 
   setSourcesWanted(i: number, value: number): void {
     this.view.setUint32(i * 24 + 16, value, littleEndian)
+  }
+
+  conntrackReadable(i: number): number {
+    return this.view.getUint32(i * 24 + 20, littleEndian)
+  }
+
+  setConntrackReadable(i: number, value: number): void {
+    this.view.setUint32(i * 24 + 20, value, littleEndian)
   }
 }
 
@@ -822,6 +846,7 @@ export class LbConfigArray extends StructArray {
     podsKnown: 192,
     ranges: 196,
     peers: 200,
+    handover: 204,
     rangeNear4: 208,
     rangeNear4Mask: 212,
     rangeNear6: 216,
@@ -1036,6 +1061,14 @@ export class LbConfigArray extends StructArray {
 
   setPeers(i: number, value: number): void {
     this.view.setUint32(i * 320 + 200, value, littleEndian)
+  }
+
+  handover(i: number): number {
+    return this.view.getUint32(i * 320 + 204, littleEndian)
+  }
+
+  setHandover(i: number, value: number): void {
+    this.view.setUint32(i * 320 + 204, value, littleEndian)
   }
 
   rangeNear4(i: number): number {
@@ -2910,6 +2943,7 @@ export const layout = {
         { name: 'jiffies', offset: 0, type: '__u64' },
         { name: 'ktime_ns', offset: 8, type: '__u64' },
         { name: 'sources_wanted', offset: 16, type: '__u32' },
+        { name: 'conntrack_readable', offset: 20, type: '__u32' },
       ],
     },
     lb_config: {
@@ -2940,6 +2974,7 @@ export const layout = {
         { name: 'pods_known', offset: 192, type: '__u32' },
         { name: 'ranges', offset: 196, type: '__u32' },
         { name: 'peers', offset: 200, type: '__u32' },
+        { name: 'handover', offset: 204, type: '__u32' },
         { name: 'range_near4', offset: 208, type: '__be32' },
         { name: 'range_near4_mask', offset: 212, type: '__be32' },
         { name: 'range_near6', offset: 216, type: '__be32' },
@@ -3274,6 +3309,7 @@ export const layout = {
       LB_FEATURE_FTP: 8,
       LB_FEATURE_RANGES: 16,
       LB_FEATURE_PEERS: 32,
+      LB_FEATURE_HANDOVER: 64,
     },
     lb_fwd: {
       LB_FWD_MASQ: 0,
@@ -3284,6 +3320,7 @@ export const layout = {
       LB_FWD_HOST: 5,
       LB_FWD_RETURN: 6,
     },
+    lb_handover: { LB_HANDOVER_NONE: 0, LB_HANDOVER_FROM: 1, LB_HANDOVER_TO: 2 },
     lb_limit: {
       LB_LINE_WAYS: 7,
       LB_LINE_SLOTS: 8,

@@ -1,12 +1,11 @@
 /** Makes what a source owns be what it wants, touching only what differs. The table's lock is held. */
 import { insidersOf } from '../maps/audience.ts'
 import { readList } from '../maps/lists.ts'
-import type { ServiceName } from '../maps/names.ts'
+import type { ServerName, ServiceName } from '../maps/names.ts'
 import { serviceName } from '../maps/names.ts'
 import { readServerConfig, readServiceConfig } from '../maps/records.ts'
 import type { ServerWant } from '../maps/records.ts'
-import { setServerBits } from '../maps/filter.ts'
-import type { ServerEndpoint } from '../maps/filter.ts'
+import { ServerBits } from '../maps/filter.ts'
 import { findService, serviceSpots } from '../maps/service-index.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { type ServicePlace, servicePlaces } from '../maps/vips.ts'
@@ -238,10 +237,14 @@ function encodeDesired({ service, servers, insiders }: DesiredService): DesiredR
 }
 
 function encodeServers(service: ServiceName, key: ServiceKey, servers: readonly ServerSpec[]): ServerWant[] {
-  const records = servers.map((server) => encodeServer(service, server))
-  if (new Set(records.map(({ name }) => name)).size < records.length) {
-    throw new LbError('SERVER_EXISTS', `${describeKey(key)} has a server twice`)
+  const records: ServerWant[] = []
+  const names = new Set<ServerName>()
+  for (const server of servers) {
+    const record = encodeServer(service, server)
+    records.push(record)
+    names.add(record.name)
   }
+  if (names.size < records.length) throw new LbError('SERVER_EXISTS', `${describeKey(key)} has a server twice`)
   return records
 }
 
@@ -261,17 +264,20 @@ function unclearNames(desired: readonly DesiredService[], failed: readonly Failu
 
 /** Sets the filter's bits for all servers that are about to be added. */
 function announce(maps: TableMaps, operations: readonly Operation[]): void {
-  const endpoints: ServerEndpoint[] = []
+  const bits = new ServerBits(maps)
   for (const operation of operations) {
     if (operation.kind === 'remove') continue
     const service = operation.name
-    for (const server of addedBy(operation)) endpoints.push(endpointOf(service, server))
+    for (const server of addedBy(operation)) bits.add(endpointOf(service, server))
   }
-  setServerBits(maps, endpoints)
+  bits.flush()
 }
 
 function addedBy(operation: Exclude<Operation, { kind: 'remove' }>): readonly ServerWant[] {
-  if (operation.kind === 'add') return [...operation.want.servers, ...(operation.want.insiders ?? [])]
+  if (operation.kind === 'add') {
+    const { servers, insiders } = operation.want
+    return insiders === undefined ? servers : [...servers, ...insiders]
+  }
   const { added, insiders } = operation.changes
   return insiders === undefined || insiders === 'none' ? added : [...added, ...insiders.added]
 }

@@ -15,7 +15,7 @@ import type { ServerList } from '../maps/lists.ts'
 import type { ServiceName } from '../maps/names.ts'
 import { sameServiceConfig, writeServerConfig, writeServiceConfig } from '../maps/records.ts'
 import type { ServerWant, ServiceConfig } from '../maps/records.ts'
-import { type ServerEndpoint, setServerBits } from '../maps/filter.ts'
+import { ServerBits, type ServerEndpoint } from '../maps/filter.ts'
 import type { TableMaps } from '../maps/table-maps.ts'
 import { LbError } from '../model/errors.ts'
 import type { Edit } from './edit.ts'
@@ -51,10 +51,9 @@ export function endpointOf(service: ServiceName, { name, config }: ServerWant): 
 
 /** Sets the filter's bits for servers that are about to be added, or to get another method. */
 export function announceServers(maps: TableMaps, service: ServiceName, servers: readonly ServerWant[]): void {
-  setServerBits(
-    maps,
-    servers.map((server) => endpointOf(service, server)),
-  )
+  const bits = new ServerBits(maps)
+  for (const server of servers) bits.add(endpointOf(service, server))
+  bits.flush()
 }
 
 export function touchesServers(changes: ServerChanges): boolean {
@@ -96,8 +95,9 @@ function perform(edit: Edit, change: Ready, room: ListRoom): void {
   const { maps, nowS } = edit
   const { id, config, before, servers, newcomers, list, old } = change
   for (const newcomer of newcomers) writeNewcomer(maps, id, newcomer)
-  takeFromTrash(maps, id, new Set(newcomers.filter(({ revived }) => revived).map((newcomer) => newcomer.id)))
-  announceServers(maps, maps.serviceName(id), [...servers.edited.values()])
+  const revived = newcomers.filter((newcomer) => newcomer.revived)
+  if (revived.length > 0) takeFromTrash(maps, id, new Set(revived.map((newcomer) => newcomer.id)))
+  if (servers.edited.size > 0) announceServers(maps, maps.serviceName(id), [...servers.edited.values()])
   for (const [server, want] of servers.edited) writeEdited(maps, server, want)
   if (before === undefined || !sameServiceConfig(before, config)) writeServiceConfig(maps, id, config)
   maps.services.setEdited(id, nowS)
@@ -121,9 +121,14 @@ interface Newcomer {
 function admit(edit: Edit, changes: readonly ListChange[]): Newcomer[][] {
   const { maps } = edit
   const kept = changes.map(({ id }) => trashedByName(maps, id))
-  const keep = new Set(
-    changes.flatMap(({ servers }, i) => servers.added.flatMap(({ name }) => kept[i]?.get(name) ?? [])),
-  )
+  const keep = new Set<number>()
+  for (const [i, { servers }] of changes.entries()) {
+    if (kept[i]?.size === 0) continue
+    for (const { name } of servers.added) {
+      const id = kept[i]?.get(name)
+      if (id !== undefined) keep.add(id)
+    }
+  }
   const editing = new Set(changes.flatMap(({ id }) => [id, maps.services.pair(id)]))
   const admitted: Newcomer[][] = changes.map(() => [])
   try {

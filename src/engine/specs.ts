@@ -33,6 +33,8 @@ import type {
 const MAX_WEIGHT = 0x7fffffff
 /** 31 days, as ipvsadm allows for --set and -p. */
 const MAX_TIMEOUT_S = 31 * 24 * 60 * 60
+/** Weights up to this one have a configuration that servers share. */
+const MOST_SHARED = 1000
 const { SERVICE_SCHED1, SERVICE_SCHED2, SERVICE_SCHED3 } = LbServiceFlag
 const schedulerFlags = [SERVICE_SCHED1, SERVICE_SCHED2, SERVICE_SCHED3] as const
 const methods = { masq: LbFwd.FWD_MASQ, tunnel: LbFwd.FWD_TUNNEL, droute: LbFwd.FWD_DROUTE } as const
@@ -73,7 +75,8 @@ export function encodeServer(service: ServiceName, spec: ServerSpec): ServerWant
   }
   const ownPort = spec.method === 'masq' || serviceProtocol(service) === 0
   const name = serverName(ownPort ? spec : { ...spec, port: namedPort(service) })
-  if (!isUnicast(serverFamily(name), serverAddress(name))) throw invalid('server address', spec.address)
+  if (!isUnicast(serverFamily(name), name.charCodeAt(0), () => serverAddress(name)))
+    throw invalid('server address', spec.address)
   if (serverFamily(name) !== serviceFamily(service) && spec.method !== 'tunnel') {
     throw invalid('server family', spec.family)
   }
@@ -138,7 +141,16 @@ function methodName(number: number): ForwardingMethod {
   return number === LbFwd.FWD_DROUTE ? 'droute' : 'masq'
 }
 
+/** Servers that are not in tunnels and have no thresholds, by weight if that is small: nearly all are alike, and share it. */
+const plainConfigs: ServerConfig[] = []
+
 function encodeServerConfig(spec: ServerSpec): ServerConfig {
+  const { method, weight, upper, lower } = spec
+  if (method !== 'masq' || upper !== 0 || lower !== 0 || weight > MOST_SHARED) return makeServerConfig(spec)
+  return (plainConfigs[weight] ??= Object.freeze(makeServerConfig(spec)))
+}
+
+function makeServerConfig(spec: ServerSpec): ServerConfig {
   const tunnel = spec.method === 'tunnel' ? spec.tunnel : undefined
   if (tunnel !== undefined && !(Number.isInteger(tunnel.port) && tunnel.port >= 0 && tunnel.port <= 65535)) {
     throw invalid('tunnel port', tunnel.port)

@@ -98,6 +98,7 @@ function isWithin(some: ReadonlySet<number>, all: ReadonlySet<number>): boolean 
 
 /** Frees the removed servers of a service that nothing has referred to for 120 s. */
 export function sweepService(maps: TableMaps, service: number, nowS: number): void {
+  if (maps.services.next(service) === 0) return
   for (const id of trashedServers(maps, service)) if (maps.isReferenced(id)) maps.servers.setRemoved(id, nowS)
   sweepChain(maps, service, (server) => isDue(maps, server, nowS))
 }

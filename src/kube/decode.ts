@@ -264,8 +264,8 @@ function decodeEndpoint(item: Field, family: Family): KubeEndpoint[] {
   const terminating = conditions.at('terminating').boolean(false)
   const node = item.at('nodeName').string(undefined)
   const hints = item.at('hints')
-  const forZones = hints.at('forZones').list().map(nameOf)
-  const forNodes = hints.at('forNodes').list().map(nameOf)
+  const forZones = hints.absent ? [] : hints.at('forZones').list().map(nameOf)
+  const forNodes = hints.absent ? [] : hints.at('forNodes').list().map(nameOf)
   if (ip === undefined) return []
   return [
     {
@@ -273,7 +273,7 @@ function decodeEndpoint(item: Field, family: Family): KubeEndpoint[] {
       ready,
       serving,
       terminating,
-      ...(node === undefined ? {} : { node }),
+      ...(node === undefined ? {} : { node: shared(node) }),
       ...(forZones.length === 0 ? {} : { forZones }),
       ...(forNodes.length === 0 ? {} : { forNodes }),
     },
@@ -281,7 +281,19 @@ function decodeEndpoint(item: Field, family: Family): KubeEndpoint[] {
 }
 
 function nameOf(item: Field): string {
-  return item.at('name').string('')
+  return shared(item.at('name').string(''))
+}
+
+/** Names of nodes and zones: a few, which half a million endpoints may have, each as a text of its own. */
+const sharedNames = new Map<string, string>()
+const mostSharedNames = 10_000
+
+function shared(name: string): string {
+  const known = sharedNames.get(name)
+  if (known !== undefined) return known
+  if (sharedNames.size >= mostSharedNames) sharedNames.clear()
+  sharedNames.set(name, name)
+  return name
 }
 
 /** An absent name is '' (the API server's default); an absent number, "all ports", stays absent. */

@@ -31,18 +31,29 @@ export function setFilterBit(maps: TableMaps, bit: number): void {
   Atomics.or(filterWords(maps), wordOf(bit), 1 << (bit & 31))
 }
 
-/** Sets the bits of servers. */
-export function setServerBits(maps: TableMaps, servers: readonly ServerEndpoint[]): void {
-  const words = filterWords(maps)
-  const batch = new EndpointBatch(
-    (packed) => maps.handles.hashServers(packed),
-    1,
-    (bit) => {
-      Atomics.or(words, wordOf(bit), 1 << (bit & 31))
-    },
-  )
-  for (const server of servers) addServer(batch, server)
-  batch.flush()
+/** Sets the bits of servers, many in one call. */
+export class ServerBits {
+  readonly #batch: EndpointBatch
+
+  constructor(maps: TableMaps) {
+    const words = filterWords(maps)
+    this.#batch = new EndpointBatch(
+      (packed) => maps.handles.hashServers(packed),
+      1,
+      (bit) => {
+        Atomics.or(words, wordOf(bit), 1 << (bit & 31))
+      },
+    )
+  }
+
+  /** Its bits are set by the next flush() at the latest. */
+  add(server: ServerEndpoint): void {
+    addServer(this.#batch, server)
+  }
+
+  flush(): void {
+    this.#batch.flush()
+  }
 }
 
 /** Computes the filter anew if a quarter of its bits (and 1024) may be stale. The table's lock is held. */
@@ -76,7 +87,7 @@ export function computeFilter(maps: TableMaps): Uint32Array {
     if (maps.services.af(id) === 0) continue
     const name = maps.serviceName(id)
     names[id] = name
-    for (const each of bitNames(name)) services.add((packed, i) => packService(packed, i, each))
+    for (const each of bitNames(name)) services.addService(each)
   }
   for (let id = 1; id < maps.book.serverHigh(0); id++) {
     const service = names[maps.servers.service(id)]
@@ -123,10 +134,10 @@ export function serverBits({ name, service }: Omit<ServerEndpoint, 'oneWay'>): n
 /** What answers under a virtual address is known by that; for a service by mark it may be any. */
 function addServer(batch: EndpointBatch, { name, service, oneWay }: ServerEndpoint): void {
   for (const each of portNames(name, service)) {
-    for (const protocol of protocolsOf(service)) batch.add((packed, i) => packServer(packed, i, each, protocol))
+    for (const protocol of protocolsOf(service)) batch.addServer(each, protocol)
   }
   if (!oneWay || namedMark(service) !== 0) return
-  for (const each of bitNames(service)) batch.add((packed, i) => packService(packed, i, each))
+  for (const each of bitNames(service)) batch.addService(each)
 }
 
 /** A server of a service of any port, or of FTP, may be asked at the packets' ports, and answers from there: 0 stands for any. */
@@ -155,10 +166,21 @@ class EndpointBatch {
     this.#take = take
   }
 
-  add(pack: (packed: Uint8Array, index: number) => void): void {
-    if (this.#count * ENDPOINT_SIZE === this.#packed.length) this.#grow()
-    pack(this.#packed, this.#count++)
+  addService(name: ServiceName): void {
+    const index = this.#next()
+    packService(this.#packed, index, name)
+  }
+
+  addServer(name: ServerName, protocol: number): void {
+    const index = this.#next()
+    packServer(this.#packed, index, name, protocol)
+  }
+
+  /** Where the next endpoint goes. */
+  #next(): number {
     if (this.#count === BATCH) this.flush()
+    if (this.#count * ENDPOINT_SIZE === this.#packed.length) this.#grow()
+    return this.#count++
   }
 
   #grow(): void {

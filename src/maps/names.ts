@@ -30,7 +30,7 @@ const scratch = Buffer.alloc(SERVICE_NAME_BYTES)
 
 /** INVALID if the address, port or mark is none. */
 export function serviceName(key: ServiceKey): ServiceName {
-  scratch.fill(0)
+  clearScratch()
   scratch[SERVICE_FAMILY] = key.family
   if (key.kind === 'fwmark') {
     if (!Number.isInteger(key.mark) || key.mark < 1 || key.mark > 0xffffffff) {
@@ -45,9 +45,14 @@ export function serviceName(key: ServiceKey): ServiceName {
   return scratch.toString('latin1')
 }
 
+/** A loop: a call of fill() takes longer than so few bytes. */
+function clearScratch(): void {
+  for (let i = 0; i < SERVICE_NAME_BYTES; i++) scratch[i] = 0
+}
+
 /** INVALID if the address or port is none. */
 export function serverName(key: ServerKey): ServerName {
-  scratch.fill(0)
+  clearScratch()
   putEndpoint(key)
   scratch[SERVER_FAMILY] = key.family
   return scratch.toString('latin1', 0, SERVER_NAME_BYTES)
@@ -84,7 +89,8 @@ function putEndpoint(key: { readonly family: Family; readonly address: string; r
   if (!Number.isInteger(key.port) || key.port < 0 || key.port > 65535) {
     throw new LbError('INVALID', undefined, { what: 'port', value: key.port })
   }
-  scratch.writeUInt16BE(key.port, PORT)
+  scratch[PORT] = key.port >> 8
+  scratch[PORT + 1] = key.port
 }
 
 /** IPPROTO_*; 0 of a firewall mark's service. */
@@ -121,8 +127,9 @@ export function servesFtp(name: ServiceName): boolean {
 
 /** 0 of a service by address. */
 export function namedMark(name: ServiceName): number {
-  scratch.write(name, 0, 'latin1')
-  return littleEndian ? scratch.readUInt32LE(MARK) : scratch.readUInt32BE(MARK)
+  let mark = 0
+  for (let i = 0; i < 4; i++) mark = mark * 256 + name.charCodeAt(littleEndian ? MARK + 3 - i : MARK + i)
+  return mark
 }
 
 /** The name of the VIP record (see vips.ts) of a service's address; undefined of a firewall mark's service. */
@@ -135,6 +142,7 @@ export function serviceKey(name: ServiceName): ServiceKey {
   const family = serviceFamily(name)
   const mark = namedMark(name)
   if (mark !== 0) return { kind: 'fwmark', family, mark }
+  scratch.write(name, 0, 'latin1')
   const protocol = protocolOf(serviceProtocol(name))
   return { kind: 'address', family, protocol, address: formatAddress(scratch, 0, family), port: namedPort(name) }
 }
@@ -159,17 +167,16 @@ export function protocolOf(number: number): Protocol {
 
 /** Packs what a service's hash is of (see endpoints.ts): a mark stands as the address's first word. */
 export function packService(target: Uint8Array, index: number, name: ServiceName): void {
-  scratch.write(name, 0, 'latin1')
   const at = index * ENDPOINT_SIZE
-  target.set(scratch.subarray(0, ENDPOINT_SIZE), at)
-  if (scratch.readUInt32LE(MARK) !== 0) target.set(scratch.subarray(MARK, MARK + 4), at)
+  for (let i = 0; i < ENDPOINT_SIZE; i++) target[at + i] = name.charCodeAt(i)
+  if (namedMark(name) === 0) return
+  for (let i = 0; i < 4; i++) target[at + i] = name.charCodeAt(MARK + i)
 }
 
 /** Packs what a server's hash is of, for packets of `protocol`. */
 export function packServer(target: Uint8Array, index: number, name: ServerName, protocol: number): void {
-  scratch.write(name, 0, 'latin1')
   const at = index * ENDPOINT_SIZE
-  target.set(scratch.subarray(0, ADDRESS_BYTES + 2), at)
+  for (let i = 0; i < ADDRESS_BYTES + 2; i++) target[at + i] = name.charCodeAt(i)
   target[at + ADDRESS_BYTES + 2] = protocol
   target[at + ADDRESS_BYTES + 3] = serverFamily(name)
 }

@@ -5,6 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
 import { TestEvents } from './api-events.ts'
 
 /** An object as the API has it. */
@@ -54,6 +55,9 @@ export interface Fault {
   readonly message?: string
   readonly headers?: Readonly<Record<string, string>>
 }
+
+/** As much of a streamed list is written at once. */
+const pieceLength = 65_536
 
 const kinds = {
   '/api/v1/services': { kind: 'Service', apiVersion: 'v1' },
@@ -257,16 +261,16 @@ export class TestApiServer {
     const selected = selector(query)
     const selects = (object: Stored): boolean =>
       selected(object) && (namespace === undefined || object.metadata.namespace === namespace)
-    if (query.get('watch') === 'true') this.#watch(collection, selects, query, response)
+    if (query.get('watch') === 'true') await this.#watch(collection, selects, query, response)
     else await this.#list(collection, selects, query, response)
   }
 
-  #watch(
+  async #watch(
     collection: Collection,
     selects: (object: Stored) => boolean,
     query: URLSearchParams,
     response: ServerResponse,
-  ): void {
+  ): Promise<void> {
     const initial = query.get('sendInitialEvents') === 'true'
     if (initial && this.streams === false) {
       refuse(response, { status: 422, message: 'sendInitialEvents: Forbidden: sendInitialEvents is forbidden' })
@@ -292,17 +296,26 @@ export class TestApiServer {
       return
     }
     const watch = { response, collection, selects }
-    if (initial) this.#sendInitial(watch)
-    else for (const change of collection.changes) if (change.version > from) this.#tell(watch, change)
+    const version = initial ? this.#version : from
+    if (initial) await this.#sendInitial(watch)
+    for (const change of collection.changes) if (change.version > version) this.#tell(watch, change)
+    if (initial && this.streams === true) response.write(`${this.#bookmarkOf(collection, true)}\n`)
+    if (response.destroyed) return
     this.#watches.add(watch)
     response.on('close', () => this.#watches.delete(watch))
   }
 
-  #sendInitial({ response, collection, selects }: Watch): void {
-    for (const object of collection.objects.values()) {
-      if (selects(object)) response.write(`${JSON.stringify({ type: 'ADDED', object: typed(collection, object) })}\n`)
+  /** All objects that there are, in pieces: others are served meanwhile, and the client reads while the rest is written. */
+  async #sendInitial({ response, collection, selects }: Watch): Promise<void> {
+    let text = ''
+    for (const object of [...collection.objects.values()].filter(selects)) {
+      text += `${JSON.stringify({ type: 'ADDED', object: typed(collection, object) })}\n`
+      if (text.length < pieceLength) continue
+      response.write(text)
+      text = ''
+      await turn()
     }
-    if (this.streams === true) response.write(`${this.#bookmarkOf(collection, true)}\n`)
+    if (text !== '') response.write(text)
   }
 
   async #list(
@@ -331,7 +344,7 @@ export class TestApiServer {
     const step = this.chunkBytes || bytes.length
     for (let at = 0; at < bytes.length; at += step) {
       response.write(bytes.subarray(at, at + step))
-      if (step < bytes.length) await new Promise((resolve) => setImmediate(resolve))
+      if (step < bytes.length) await turn()
     }
     response.end()
   }

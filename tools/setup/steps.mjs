@@ -138,7 +138,7 @@ function javascript() {
       rmSync(fresh, { recursive: true, force: true })
       mustRun(NODE_LINK, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', fresh])
       mustRun(NODE_LINK, ['tools/bundle.mjs', 'src/cli/main.ts', `${fresh}/bundle/bpvsadm.js`])
-      mustRun(NODE_LINK, ['tools/bundle.mjs', 'src/main.ts', `${fresh}/bundle/bpvsd.js`, '@kubernetes/client-node'])
+      mustRun(NODE_LINK, ['tools/bundle.mjs', 'src/main.ts', `${fresh}/bundle/bpvsd.js`])
       mustRun(NODE_LINK, ['tools/bundle.mjs', 'src/sync/main.ts', `${fresh}/bundle/bpvs-sync.js`])
       rmSync('dist', { recursive: true, force: true })
       renameSync(fresh, 'dist')

@@ -2,7 +2,7 @@
  * JSON schemas of the admin API: requests are checked and answers written by them, and the OpenAPI document is made of
  * them. What has a name in `components` is referred to by it there.
  */
-import { bypassModes, tunables } from '../../model/settings.ts'
+import { bypassModes, handoverModes, tunables } from '../../model/settings.ts'
 import { schedulers } from '../../model/types.ts'
 import { connection, connectionList } from './connection-schema.ts'
 import { address, family, policy, port, protocol } from './policy-schema.ts'
@@ -248,6 +248,12 @@ const timeoutsChange = {
 
 const settingsProperties = {
   bypass: { type: 'string', enum: bypassModes, description: "Whether connections bypass the host's stack." },
+  handover: {
+    type: 'string',
+    enum: handoverModes,
+    description:
+      'Another balancer of this host: none; what is none of our connections may be its (from); new connections are its (to).',
+  },
   tunables: {
     type: 'object',
     description: "IPVS's sysctls net.ipv4.vs.*, as far as they apply.",
@@ -267,7 +273,7 @@ const masqueradePorts = {
 } as const
 const settings = {
   type: 'object',
-  required: ['bypass', 'tunables'],
+  required: ['bypass', 'handover', 'tunables'],
   properties: { ...settingsProperties, masqueradePorts },
 } as const
 const settingsChange = { type: 'object', additionalProperties: false, properties: settingsProperties } as const
