@@ -164,7 +164,9 @@ struct lb_service {
 	__u32 next;     /* head of its removed servers; of a free record: free list */
 	__u32 edited;   /* monotonic seconds of the last edit */
 	__u32 pair; /* the service of its insiders; of that: whose it is; 0: none. User space's own */
-	__u32 pad[2];
+	__be32 affinity; /* services of the same number (and port) and family share templates; 0: with nobody */
+	__be16 affinity_port; /* 0: of all protocols */
+	__u16 pad;
 };
 
 /* Head of a list of servers, the first cell of a range of cells; the slots follow, in the order of the

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = 'fa03310bbdb9'
+export const layoutVersion = '3fda19f5448d'
 
 /** enum lb_af */
 export const LbAf = {
@@ -2403,6 +2403,8 @@ export class LbServiceArray extends StructArray {
     next: 44,
     edited: 48,
     pair: 52,
+    affinity: 56,
+    affinityPort: 60,
   } as const
 
   vaddr(i: number): Uint8Array<ArrayBuffer> {
@@ -2507,6 +2509,22 @@ export class LbServiceArray extends StructArray {
 
   setPair(i: number, value: number): void {
     this.view.setUint32(i * 64 + 52, value, littleEndian)
+  }
+
+  affinity(i: number): number {
+    return this.view.getUint32(i * 64 + 56, false)
+  }
+
+  setAffinity(i: number, value: number): void {
+    this.view.setUint32(i * 64 + 56, value, false)
+  }
+
+  affinityPort(i: number): number {
+    return this.view.getUint16(i * 64 + 60, false)
+  }
+
+  setAffinityPort(i: number, value: number): void {
+    this.view.setUint16(i * 64 + 60, value, false)
   }
 }
 
@@ -3216,6 +3234,8 @@ export const layout = {
         { name: 'next', offset: 44, type: '__u32' },
         { name: 'edited', offset: 48, type: '__u32' },
         { name: 'pair', offset: 52, type: '__u32' },
+        { name: 'affinity', offset: 56, type: '__be32' },
+        { name: 'affinity_port', offset: 60, type: '__be16' },
       ],
     },
     lb_service_range: {
