@@ -307,6 +307,7 @@ struct lb_next_hop {
 struct lb_config {
 	__u64 generation;         /* counts edits: who sees another number reads the table anew */
 	__u32 features;           /* enum lb_feature */
+	__u32 masquerades;        /* connections are or were masqueraded. Writer: the datapath */
 	__u32 bypass;             /* enum lb_bypass_mode */
 	__u32 timeout[LB_STATES]; /* seconds, per state */
 	__u32 conn_reuse_mode;
@@ -327,7 +328,7 @@ struct lb_config {
 	__u32 pods_known;         /* enum lb_pods */
 	__u32 ranges;             /* records of lb_service_ranges in force */
 	__u32 peers;              /* addresses in lb_peers */
-	__u32 handover;           /* enum lb_handover */
+	__u32 handover, pad;      /* enum lb_handover */
 	__be32 range_near4, range_near4_mask, range_near6,
 		range_near6_mask; /* what the ranges of a family have in common in their first 32 bits */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */
