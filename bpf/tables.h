@@ -237,24 +237,27 @@ __noinline __u32 service_lookup(const struct service_query *q)
 	return id;
 }
 
-/* The service of a node port, whatever the address that it is asked for at; 0: none. (Not static: the verifier looks at it
- * once.) */
-__noinline __u32 node_port_service(__u32 port, __u32 proto, __u32 af)
+/* Makes it a query for the same port where node ports are served, whatever the address was. 0: there is none. (Not static: the
+ * verifier looks at it once.) */
+__noinline int node_port_query(struct service_query *q)
 {
 	struct lb_config *cfg = config_get();
-	struct service_query q = { .port = port, .proto = proto, .af = af };
-	struct lb_service *svc;
-	union lb_cell *list;
-	__u32 id;
 
-	if (!cfg)
+	if (!cfg || !q)
 		return 0;
-	addr_copy(&q.addr, af == LB_AF_INET ? &cfg->node_port4 : &cfg->node_port6, LB_AF_INET6);
-	q.hash = hash_endpoint(lb_hash_key, &q.addr, q.port, q.proto, q.af);
-	if (!filter_has(FILTER_SERVICE, q.hash))
-		return 0;
-	id = service_lookup(&q);
-	svc = id ? service_at(id) : NULL;
+	addr_copy(&q->addr, q->af == LB_AF_INET ? &cfg->node_port4 : &cfg->node_port6, LB_AF_INET6);
+	q->hash = hash_endpoint(lb_hash_key, &q->addr, q->port, q->proto, q->af);
+	return filter_has(FILTER_SERVICE, q->hash);
+}
+
+/* The service of a node port; 0: none. (Not static: as above.) */
+__noinline __u32 node_port_service(__u32 port, __u32 proto, __u32 af)
+{
+	struct service_query q = { .port = port, .proto = proto, .af = af };
+	__u32 id = node_port_query(&q) ? service_lookup(&q) : 0;
+	struct lb_service *svc = id ? service_at(id) : NULL;
+	union lb_cell *list;
+
 	list = svc ? cell_at(READ_ONCE(svc->list)) : NULL;
 	return list && list->list.policy & LB_POLICY_NODE_PORT ? id : 0;
 }
@@ -275,7 +278,7 @@ static __always_inline __u32 service_find(const struct packet *p, enum lb_af af)
 
 	addr_copy(&q.addr, &p->t.daddr, af);
 	id = service_lookup(&q);
-	return unlikely(!id && p->kinds & KIND_ARRIVED)
-		       ? node_port_service(p->t.dport, p->t.proto, af)
-		       : id;
+	if (unlikely(!id && p->kinds & KIND_ARRIVED && node_port_query(&q)))
+		id = service_lookup(&q);
+	return id;
 }
