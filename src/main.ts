@@ -32,7 +32,7 @@ import { type EventSink, healthCheckEvent, serverEvent } from './kube/events.ts'
 import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
 import { endStuckSockets } from './native/stuck-sockets.ts'
-import { removeKubeProxyRules } from './native/kube-proxy-rules.ts'
+import { removeKubeProxy } from './native/kube-proxy.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { ProxyMetrics } from './observe/proxy-metrics.ts'
 import { syncDaemons } from './sync/control.ts'
@@ -252,7 +252,7 @@ function main(): void {
     else {
       log = createLog('bpvsd', invocation.config.logLevel)
       if (invocation.run === 'cleanup') cleanUp(log)
-      else if (invocation.run === 'cleanup-kube-proxy') log.info(removeKubeProxyRules(), "kube-proxy's is removed")
+      else if (invocation.run === 'cleanup-kube-proxy') log.info(removeKubeProxy(), "kube-proxy's is removed")
       else if (invocation.run === 'init') initialise(invocation, log)
       else serve(invocation, log)
     }
