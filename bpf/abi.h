@@ -164,7 +164,9 @@ struct lb_service {
 	__u32 next;     /* head of its removed servers; of a free record: free list */
 	__u32 edited;   /* monotonic seconds of the last edit */
 	__u32 pair; /* the service of its insiders; of that: whose it is; 0: none. User space's own */
-	__u32 pad[2];
+	__be32 affinity; /* services of the same number (and port) and family share templates; 0: with nobody */
+	__be16 affinity_port; /* 0: of all protocols */
+	__u16 pad;
 };
 
 /* Head of a list of servers, the first cell of a range of cells; the slots follow, in the order of the
@@ -305,6 +307,7 @@ struct lb_next_hop {
 struct lb_config {
 	__u64 generation;         /* counts edits: who sees another number reads the table anew */
 	__u32 features;           /* enum lb_feature */
+	__u32 masquerades;        /* connections are or were masqueraded. Writer: the datapath */
 	__u32 bypass;             /* enum lb_bypass_mode */
 	__u32 timeout[LB_STATES]; /* seconds, per state */
 	__u32 conn_reuse_mode;
@@ -325,7 +328,7 @@ struct lb_config {
 	__u32 pods_known;         /* enum lb_pods */
 	__u32 ranges;             /* records of lb_service_ranges in force */
 	__u32 peers;              /* addresses in lb_peers */
-	__u32 handover;           /* enum lb_handover */
+	__u32 handover, pad;      /* enum lb_handover */
 	__be32 range_near4, range_near4_mask, range_near6,
 		range_near6_mask; /* what the ranges of a family have in common in their first 32 bits */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */

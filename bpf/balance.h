@@ -111,7 +111,7 @@ static __always_inline int balance_out(struct packet *p, enum lb_af af, void *da
 {
 	bool own = is_own(p), from_server = !opening && filter_from_server(p);
 	bool to_service = own && filter_to_service(p);
-	bool to_server = !opening && !own && unlikely(lb_masquerades) &&
+	bool to_server = !opening && !own && unlikely(masquerades_any()) &&
 			 filter_has(FILTER_SERVER, p->dst);
 	int act;
 
@@ -173,7 +173,7 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, 
 	void *data, *end, *l4;
 	struct packet p; /* filled step by step; zeroing it first would cost as much as a look-up */
 
-	if (!packet_pull(ctx, hook, af == LB_AF_INET ? 54 : 74))
+	if (!packet_pull(ctx, hook, L3_OFF + (af == LB_AF_INET ? 40 : 60)))
 		return act_pass(hook);
 	data = packet_data(ctx, hook);
 	end = packet_end(ctx, hook);

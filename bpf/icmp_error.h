@@ -97,7 +97,7 @@ static __always_inline struct conn_ref icmp_conn(const struct packet *q, bool eg
 				      : fwd_both_ends(ref.c->fwd))))
 			ref.c = NULL; /* there is nothing to translate here */
 	}
-	if (!ref.c && egress && unlikely(lb_masquerades) && filter_has(FILTER_SERVER, q->dst)) {
+	if (!ref.c && egress && unlikely(masquerades_any()) && filter_has(FILTER_SERVER, q->dst)) {
 		*to_client = false;
 		ref = conn_translated(q, af);
 		if (ref.c && ref.c->fwd != LB_FWD_FULLNAT)

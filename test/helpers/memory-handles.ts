@@ -110,6 +110,10 @@ export class MemoryHandles implements TableHandles {
   /** There is no program. */
   enterSynced(): void {}
 
+  nameSockets(): boolean {
+    return false
+  }
+
   endConnection(): never {
     throw new Error('there is no program')
   }
