@@ -1,7 +1,7 @@
 /** Connections that connection tracking translates, in the calling thread's network namespace. */
 import { existsSync } from 'node:fs'
 import { formatAddress } from '../model/address.ts'
-import type { Family } from '../model/types.ts'
+import type { Family, Protocol, ServiceKey } from '../model/types.ts'
 import { attribute, families, netlinkRequest, writeMessage, writeNumber } from './netlink.ts'
 
 const GET = (1 << 8) | 1 /* of NFNL_SUBSYS_CTNETLINK: IPCTNL_MSG_CT_GET */
@@ -36,6 +36,21 @@ export function translatedDestinations(): Destination[] {
       return [] /* before Linux 5.18 all are told */
     return destinationOf(attribute(body, at.original, NFGENMSG)) ?? []
   })
+}
+
+const protocols: Readonly<Record<number, Protocol>> = { 6: 'tcp', 17: 'udp', 132: 'sctp' }
+
+/** How many of them were to something that `isOurs` says is ours. NATIVE, PERMISSION. */
+export function translatedConnections(isOurs: (key: ServiceKey) => boolean): number {
+  const known = new Map<string, boolean>()
+  return translatedDestinations().filter(({ family, protocol: number, address, port }) => {
+    const protocol = protocols[number]
+    if (protocol === undefined) return false
+    const name = `${protocol} ${address} ${port}`
+    const ours = known.get(name) ?? isOurs({ kind: 'address', family, protocol, address, port })
+    known.set(name, ours)
+    return ours
+  }).length
 }
 
 function destinationOf(tuple: Buffer | undefined): Destination | undefined {

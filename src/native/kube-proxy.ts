@@ -15,6 +15,8 @@ import {
 import { attribute, families, netlinkRequest, shortOf, writeAttribute, writeMessage } from './netlink.ts'
 import { hasLegacyChain, removeLegacyChains } from './xtables.ts'
 
+export { forgetNat } from './kube-proxy-nft.ts'
+
 const ownInterface = 'kube-ipvs0'
 const ownSet = /^KUBE-/
 
