@@ -104,6 +104,9 @@ export class ProxyMetrics {
       requestBounds,
     ),
   )
+  readonly #takeover = this.registry.register(
+    new Gauge('bpvs_takeover', "1 as long as connections of another proxy's are left alone"),
+  )
   #pending = { services: 0, endpoints: 0 }
 
   /** `startMs`: when the process began, since 1970. `features`: which of kube-proxy's that are beta are on. */
@@ -111,6 +114,7 @@ export class ProxyMetrics {
     addProcessMetrics(this.registry, startMs)
     for (const name of betaFeatures) this.#features.set(features[name] ? 1 : 0, { name, stage: 'BETA' })
     this.#count(0, 0)
+    this.takingOver(false)
   }
 
   /** Changes that wait to be applied. */
@@ -140,6 +144,10 @@ export class ProxyMetrics {
   noLocalEndpoints(family: FamilyLabel, { internal, external }: NoLocalEndpoints): void {
     this.#noLocal.set(internal, { ip_family: family, traffic_policy: 'internal' })
     this.#noLocal.set(external, { ip_family: family, traffic_policy: 'external' })
+  }
+
+  takingOver(on: boolean): void {
+    this.#takeover.set(on ? 1 : 0)
   }
 
   asked(what: 'healthz' | 'livez', status: number): void {
