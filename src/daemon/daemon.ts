@@ -64,6 +64,9 @@ export interface DaemonParts {
   readonly events?: EventSink
 }
 
+/** Changes that come in a row are logged in sums, but with the level debug. */
+const usualLogPauseMs = 250
+
 /** As kube-proxy sets them: who has a server that drains or is gone begins anew. */
 const kubeProxyTunables = [
   ['expire_nodest_conn', 1],
@@ -151,9 +154,10 @@ export class Daemon {
     this.#table = this.#openTable()
     const source = this.#sourceName
     const onApplied: ReconcilerOptions['onApplied'] = (ms, size) => this.#parts.status.applied(ms, size)
-    const { drainLimitS } = this.#config
-    const parts = { source, table: this.#table, log: this.#log, timers: this.#timers, drainLimitS, onApplied }
-    this.#reconciler = new Reconciler(parts)
+    const { drainLimitS, logLevel } = this.#config
+    const logPauseMs = logLevel === 'debug' || logLevel === 'trace' ? 0 : usualLogPauseMs
+    const parts = { source, table: this.#table, log: this.#log, timers: this.#timers }
+    this.#reconciler = new Reconciler({ ...parts, drainLimitS, logPauseMs, onApplied })
     this.#interfaces.start()
     this.#sockets.start()
     this.#readAddresses()

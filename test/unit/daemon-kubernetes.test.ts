@@ -126,7 +126,7 @@ t.test('ServiceCIDRs are ranges of which all is known; without them what was see
 })
 
 t.test('how much there is is told rightly after every change', async (t) => {
-  const scene = new Scene([], kubernetes)
+  const scene = new Scene(['--log-level', 'debug'], kubernetes)
   scene.first = undefined
   scene.daemon.start()
   const change = { removed: [], node: undefined, complete: true }
