@@ -133,6 +133,13 @@ enum lb_bypass_mode {
 	LB_BYPASS_ALWAYS = 2,
 };
 
+/* Another balancer of this host, by connection tracking (handover.h). */
+enum lb_handover {
+	LB_HANDOVER_NONE = 0,
+	LB_HANDOVER_FROM = 1, /* what is new is ours, his connections stay his */
+	LB_HANDOVER_TO = 2,   /* what is new is his, our connections stay ours */
+};
+
 union lb_addr {
 	__u8 b[16];
 	__be32 w[4];
@@ -157,7 +164,9 @@ struct lb_service {
 	__u32 next;     /* head of its removed servers; of a free record: free list */
 	__u32 edited;   /* monotonic seconds of the last edit */
 	__u32 pair; /* the service of its insiders; of that: whose it is; 0: none. User space's own */
-	__u32 pad[2];
+	__be32 affinity; /* services of the same number (and port) and family share templates; 0: with nobody */
+	__be16 affinity_port; /* 0: of all protocols */
+	__u16 pad;
 };
 
 /* Head of a list of servers, the first cell of a range of cells; the slots follow, in the order of the
@@ -298,6 +307,7 @@ struct lb_next_hop {
 struct lb_config {
 	__u64 generation;         /* counts edits: who sees another number reads the table anew */
 	__u32 features;           /* enum lb_feature */
+	__u32 masquerades;        /* connections are or were masqueraded. Writer: the datapath */
 	__u32 bypass;             /* enum lb_bypass_mode */
 	__u32 timeout[LB_STATES]; /* seconds, per state */
 	__u32 conn_reuse_mode;
@@ -317,7 +327,8 @@ struct lb_config {
 		masquerade_count; /* ports that masqueraded connections are sent from, host order */
 	__u32 pods_known;         /* enum lb_pods */
 	__u32 ranges;             /* records of lb_service_ranges in force */
-	__u32 peers, pad;         /* addresses in lb_peers */
+	__u32 peers;              /* addresses in lb_peers */
+	__u32 handover, pad;      /* enum lb_handover */
 	__be32 range_near4, range_near4_mask, range_near6,
 		range_near6_mask; /* what the ranges of a family have in common in their first 32 bits */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */
@@ -353,6 +364,8 @@ enum lb_feature {
 	LB_FEATURE_FTP = 8,        /* some service of TCP has FTP's port */
 	LB_FEATURE_RANGES = 16,    /* there are service ranges */
 	LB_FEATURE_PEERS = 32,     /* other nodes send connections on to this one: lb_peers */
+	LB_FEATURE_HANDOVER =
+		64, /* another balancer has connections of this host's: lb_config.handover */
 };
 
 /* User space's own book-keeping in the table; of it the datapath reads how many ids are in use, to estimate rates. "Retired": no longer in force, but free only
@@ -379,7 +392,7 @@ struct lb_clock {
 	__u64 jiffies;
 	__u64 ktime_ns;
 	__u32 sources_wanted; /* the kernel does not tell what the host sends from: user space has to (lb_sources) */
-	__u32 pad;
+	__u32 conntrack_readable; /* connection tracking can be asked whose a packet is (handover.h) */
 };
 
 #include "abi_host.h"

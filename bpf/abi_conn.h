@@ -15,7 +15,8 @@ enum lb_template { LB_TEMPLATE = 0x40 };
 /*
  * A connection, one cache line for both families; or a persistence template, as in ip_vs_conn.c an entry of the same
  * table: (LB_TEMPLATE | protocol, masked client, port 0, virtual address and port); of a service by mark with protocol 0
- * and the mark in vaddr.w[0], in network order.
+ * and the mark in vaddr.w[0], in network order; of services that share (lb_service.affinity) with their number in the place of
+ * an address, and their port, without one with protocol 0.
  *
  * A masqueraded connection (LB_FWD_FULLNAT, LB_FWD_HOST) has a second entry (LB_FWD_RETURN), whose client is the address and port that
  * the server sees, and whose virtual address is the server. They lead to each other; the second is found by

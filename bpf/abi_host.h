@@ -5,6 +5,7 @@
 enum lb_link_flag {
 	LB_LINK_PEER =
 		1, /* a veth whose other end is in another namespace: packets can be handed to that end at once */
+	LB_LINK_BARE = 2, /* its packets have no Ethernet header */
 };
 
 /* What user space knows of an interface. */

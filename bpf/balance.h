@@ -5,6 +5,7 @@
  * and server; its reply is translated where it comes in (bypass), or where it leaves to the client.
  */
 #pragma once
+#include "handover.h"
 #include "range.h"
 #include "request.h"
 #include "stray.h"
@@ -110,7 +111,7 @@ static __always_inline int balance_out(struct packet *p, enum lb_af af, void *da
 {
 	bool own = is_own(p), from_server = !opening && filter_from_server(p);
 	bool to_service = own && filter_to_service(p);
-	bool to_server = !opening && !own && unlikely(lb_masquerades) &&
+	bool to_server = !opening && !own && unlikely(masquerades_any()) &&
 			 filter_has(FILTER_SERVER, p->dst);
 	int act;
 
@@ -129,7 +130,11 @@ static __always_inline int balance_out(struct packet *p, enum lb_af af, void *da
 	if (!opening)
 		return to_service ? OPEN_NEXT : NOT_OURS;
 	act = request_in(p, HOOK_EGRESS, af);
-	return act == OPEN_NEXT ? request_new(p, HOOK_EGRESS, af) : act;
+	if (act != OPEN_NEXT)
+		return act;
+	if (unlikely(p->kinds & LB_FEATURE_HANDOVER) && handover_passes(p, HOOK_EGRESS, af))
+		return act_pass(HOOK_EGRESS);
+	return request_new(p, HOOK_EGRESS, af);
 }
 
 /* May it be in a tunnel from another node? */
@@ -143,9 +148,14 @@ static __always_inline bool tunnel_may_end(const struct packet *p)
 static __always_inline int balance_read(struct packet *p, enum lb_hook hook, enum lb_af af,
 					void *data, void *l4, void *end, bool opening)
 {
-	int act = hook == HOOK_EGRESS ? balance_out(p, af, data, l4, end, opening)
-				      : balance_in(p, hook, af, data, l4, end, opening);
+	int act;
 
+	if (opening && hook != HOOK_EGRESS && unlikely(p->kinds & LB_FEATURE_HANDOVER) &&
+	    (hook != HOOK_INGRESS || !packet_vet(p, hook, af, data, l4, end, false)) &&
+	    handover_passes(p, hook, af))
+		return act_pass(hook);
+	act = hook == HOOK_EGRESS ? balance_out(p, af, data, l4, end, opening)
+				  : balance_in(p, hook, af, data, l4, end, opening);
 	if (act != NOT_OURS || hook == HOOK_XDP || hook == HOOK_MARKED ||
 	    likely(!(p->kinds & (LB_FEATURE_RANGES | LB_FEATURE_PEERS))) ||
 	    (hook == HOOK_EGRESS && !is_own(p)))
@@ -163,7 +173,7 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, 
 	void *data, *end, *l4;
 	struct packet p; /* filled step by step; zeroing it first would cost as much as a look-up */
 
-	if (!packet_pull(ctx, hook, af == LB_AF_INET ? 54 : 74))
+	if (!packet_pull(ctx, hook, L3_OFF + (af == LB_AF_INET ? 40 : 60)))
 		return act_pass(hook);
 	data = packet_data(ctx, hook);
 	end = packet_end(ctx, hook);

@@ -3,6 +3,10 @@
 #pragma once
 #include "maps.h"
 
+#ifndef LB_BARE
+#define LB_BARE 0 /* 1: for interfaces whose packets have no Ethernet header (bare.bpf.c) */
+#endif
+
 /* HOOK_MARKED: egress of the interface that takes marked packets (marked.h). */
 enum lb_hook { HOOK_XDP, HOOK_INGRESS, HOOK_EGRESS, HOOK_MARKED };
 

@@ -60,6 +60,14 @@ static __always_inline bool hop_same(const struct lb_next_hop *h, const struct b
 		 halfwords_differ(&h->src, f->ipv6_src, 8));
 }
 
+/* Is it an interface whose packets have no Ethernet header, as far as user space told? */
+static __always_inline bool link_is_bare(__u32 ifindex)
+{
+	struct lb_link *link = bpf_map_lookup_elem(&lb_links, &ifindex);
+
+	return link && link->flags & LB_LINK_BARE;
+}
+
 static __always_inline __u16 link_flags(const struct bpf_fib_lookup *f)
 {
 	__u32 ifindex = f->ifindex;
@@ -96,7 +104,8 @@ __noinline __u32 hop_intern(const struct bpf_fib_lookup *f, __u32 now)
 	struct lb_next_hop *h;
 	__u32 mac, i;
 
-	if (!f)
+	/* Without link addresses it is an interface whose packets have no Ethernet header: the stack knows its ways. */
+	if (!f || !(f->dmac[0] | f->dmac[1] | f->dmac[2] | f->dmac[3] | f->dmac[4] | f->dmac[5]))
 		return 0;
 	mac = f->dmac[5] | f->dmac[4] << 8 | f->dmac[3] << 16;
 	i = (f->ifindex * 0x85ebca6b + mac * 0x9e3779b1 + f->mtu_result * 0xc2b2ae35 +
@@ -195,8 +204,11 @@ static __always_inline bool hop_find(const struct packet *p, enum lb_hook hook, 
 				     const union lb_addr *from, const union lb_addr *to, __u32 *ref,
 				     __u32 *ref_token, struct hop *hop)
 {
-	__u32 token = route_token(p->ctx, hook, af), kind = p->t.proto, found = *ref;
+	__u32 token, kind = p->t.proto, found = *ref;
 
+	if (LB_BARE)
+		return false; /* what has no Ethernet header goes through the stack */
+	token = route_token(p->ctx, hook, af);
 	if (likely(found && *ref_token == token && hop_read(found, p->now, hook, hop)))
 		return true;
 	if (af == LB_AF_INET6)
@@ -225,8 +237,11 @@ static __always_inline bool hop_find_out(void *ctx, __u32 now, enum lb_hook hook
 					 struct hop *hop, union lb_addr *src)
 {
 	enum lb_af af = srv->af == LB_AF_INET6 ? LB_AF_INET6 : LB_AF_INET;
-	__u32 token = route_token(ctx, hook, af), kind = KIND_OUTPUT, found = st->hop;
+	__u32 token, kind = KIND_OUTPUT, found = st->hop;
 
+	if (LB_BARE)
+		return false;
+	token = route_token(ctx, hook, af);
 	if (likely(found && st->hop_token == token && hop_read(found, now, hook, hop) &&
 		   (!src || hop_source(found, src))))
 		return true;

@@ -150,5 +150,5 @@ static __noinline int echo_answer(struct __sk_buff *skb, const struct icmp_parts
 		ip6->hop_limit = TTL;
 	}
 	count_verdict(LB_ECHO);
-	return bpf_redirect(skb->ifindex, 0);
+	return act_answer(skb, HOOK_INGRESS);
 }

@@ -97,7 +97,7 @@ static __always_inline struct conn_ref icmp_conn(const struct packet *q, bool eg
 				      : fwd_both_ends(ref.c->fwd))))
 			ref.c = NULL; /* there is nothing to translate here */
 	}
-	if (!ref.c && egress && unlikely(lb_masquerades) && filter_has(FILTER_SERVER, q->dst)) {
+	if (!ref.c && egress && unlikely(masquerades_any()) && filter_has(FILTER_SERVER, q->dst)) {
 		*to_client = false;
 		ref = conn_translated(q, af);
 		if (ref.c && ref.c->fwd != LB_FWD_FULLNAT)
@@ -139,7 +139,8 @@ static __always_inline int icmp_schedule(const struct packet *q, const struct ic
 	__u32 service;
 	int act;
 
-	if (!n || !cfg || !cfg->schedule_icmp || !filter_to_service(q))
+	if (!n || !cfg || !cfg->schedule_icmp || !filter_to_service(q) ||
+	    q->kinds & LB_FEATURE_HANDOVER) /* it may be about a connection of somebody else's */
 		return NOT_OURS;
 	service = service_find(q, af);
 	svc = service ? service_at(service) : NULL;

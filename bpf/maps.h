@@ -162,6 +162,7 @@ const enum lb_server_state_flag *lb_keep_server_state_flag;
 const enum lb_service_flag *lb_keep_service_flag;
 const enum lb_source *lb_keep_source;
 const enum lb_bypass_mode *lb_keep_bypass_mode;
+const enum lb_handover *lb_keep_handover;
 const enum lb_feature *lb_keep_feature;
 const enum lb_policy *lb_keep_policy;
 const enum lb_pods *lb_keep_pods;

@@ -12,9 +12,6 @@
 
 enum { MASQUERADE_TRIES = 64 };
 
-/* Connections are or were masqueraded: what leaves the host has to be looked at. */
-__u32 lb_masquerades;
-
 /* Has the client's end other connections? */
 static __always_inline bool client_is_known(const struct new_conn *n)
 {
@@ -169,7 +166,7 @@ static __always_inline int masquerade_begin(void *ctx, enum lb_hook hook, struct
 	verdict = partner_add(n);
 	if (!verdict) {
 		n->fwd = n->hook == HOOK_EGRESS ? LB_FWD_HOST : LB_FWD_FULLNAT;
-		lb_masquerades = 1;
+		masquerades_note();
 		count_verdict(LB_MASQUERADED);
 	}
 	return verdict;

@@ -108,15 +108,18 @@ static __always_inline int masqueraded_request(const struct masqueraded *m, stru
 	return hop_send(p, hook, &hop, m->st->hop);
 }
 
-/* Gives a packet to the host's stack as if it came by the interface `ifindex`. Its frame is for nobody there: that it is for the
- * host is told by the address of our veth (lb_tc_ingress), and on lo by none. What leaves by lo does not simply go on:
+/* Gives a packet to the host's stack as if it came by the interface `ifindex`. Its frame, if it had one, is for nobody there: that it
+ * is for the host is told by the address of our veth (lb_tc_ingress), and on lo by none. What leaves by lo does not simply go on:
  * connection tracking would take it for what it was. */
 static __always_inline int host_deliver(struct __sk_buff *skb, enum lb_hook hook, __u32 ifindex)
 {
-	__u16 *mac = packet_data(skb, HOOK_INGRESS);
+	__u16 *mac;
 
 	if (hook == HOOK_INGRESS && ifindex == skb->ifindex)
 		return act_pass(hook);
+	if (!frame_begin(skb))
+		return act_drop(HOOK_INGRESS, LB_DROP_REWRITE);
+	mac = packet_data(skb, HOOK_INGRESS);
 	if ((void *)(mac + 3) > packet_end(skb, HOOK_INGRESS))
 		return act_drop(HOOK_INGRESS, LB_DROP_REWRITE);
 	mac[0] = ifindex == LOOPBACK_IFINDEX_ ? 0 : bpf_htons(MARKED_MAC_0);
@@ -188,7 +191,7 @@ static __always_inline int masqueraded_own(const struct masqueraded *m, struct p
 		return host_deliver(skb, HOOK_EGRESS, LOOPBACK_IFINDEX_);
 	if (!way_open(&way))
 		return act_drop(HOOK_EGRESS, LB_REFUSE_NO_ROUTE);
-	return bpf_redirect_neigh(way.ifindex, &way.neigh, sizeof(way.neigh), 0);
+	return way_send(skb, &way, true);
 }
 
 /* A packet that leaves for a server: from here, if its connection is masqueraded. */
@@ -229,8 +232,6 @@ static __always_inline int masqueraded_handle(void *ctx, enum lb_hook hook, enum
 	transmit_take(&p, x, ctx, af);
 	if (hook == HOOK_XDP)
 		p.odd = p.shape = 0;
-	if (hook != HOOK_XDP)
-		lb_masquerades = 1; /* also of programs that were loaded since */
 	if (hook == HOOK_EGRESS && !x->conn)
 		return masqueraded_leave(&p, af);
 	if (!masqueraded_find(&m, x))

@@ -17,7 +17,7 @@
 #include "hash.h"
 
 enum {
-	L3_OFF = ETH_HLEN,
+	L3_OFF = LB_BARE ? 0 : ETH_HLEN,
 	IP_FRAGMENT = 0x3fff, /* MF and the offset; not DF */
 	IP_OFFSET = 0x1fff,
 	GSO_BY_FRAGS = 0xffff,
@@ -118,6 +118,8 @@ static __always_inline void mac_swap(void *data)
 {
 	__u16 *m = data;
 
+	if (LB_BARE)
+		return;
 	for (int i = 0; i < 3; i++) {
 		__u16 x = m[i];
 

@@ -4,7 +4,7 @@
  * (kube-proxy's nftables mode: source ranges; the endpoints of an external traffic policy "Local" for all but pods and the node).
  */
 #pragma once
-#include "persist.h"
+#include "affinity.h"
 
 /* Where a connection comes from, beside LB_POLICY_MASQ_*: in a tunnel from another node, which chose this one for it. */
 enum { ORIGIN_TUNNEL = 256 };

@@ -9,6 +9,7 @@
  */
 #pragma once
 #include "forward.h"
+#include "frame.h"
 #include "marked.h"
 #include "sum.h"
 
@@ -156,7 +157,7 @@ __noinline int refuse(struct __sk_buff *skb, __u32 hook, enum lb_af af, __u32 sa
 	count_verdict(says & 0xff);
 	if (hook == HOOK_MARKED)
 		return marked_answer(skb);
-	return bpf_redirect(skb->ifindex, hook == HOOK_EGRESS ? BPF_F_INGRESS : 0);
+	return act_answer(skb, hook);
 failed:
 	count_verdict(LB_DROP_REFUSE_FAILED);
 	return 2; /* TC_ACT_SHOT */
@@ -214,7 +215,7 @@ __noinline int refuse_reset(struct __sk_buff *skb, __u32 l4, enum lb_af af)
 	if (bpf_skb_change_tail(skb, L3_OFF + header + sizeof(old), 0) ||
 	    bpf_skb_pull_data(skb, 0) || !write_reset(skb, &r, af, &old, segment))
 		goto failed;
-	return bpf_redirect(skb->ifindex, 0);
+	return act_answer(skb, HOOK_INGRESS);
 failed:
 	count_verdict(LB_DROP_REFUSE_FAILED);
 	return 2; /* TC_ACT_SHOT */

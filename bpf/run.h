@@ -2,6 +2,7 @@
 /* Programs that user space runs by BPF_PROG_RUN. */
 #pragma once
 #include "end.h"
+#include "handover.h"
 #include "sweep.h"
 #include "sync.h"
 
@@ -17,6 +18,7 @@ int lb_read_clock(struct __sk_buff *skb)
 		c->jiffies = bpf_jiffies64();
 		c->ktime_ns = bpf_ktime_get_ns();
 		c->sources_wanted = bpf_fib_lookup(skb, &f, sizeof(f), FIB_LOOKUP_SRC) == -EINVAL_;
+		c->conntrack_readable = conntrack_readable();
 	}
 	return 0;
 }

@@ -71,9 +71,8 @@ static __always_inline int new_conn_pick(struct new_conn *n, __u32 service)
 {
 	struct lb_service *svc = service_at(service);
 	struct lb_server *srv;
-	struct lb_conn *c;
 	bool persistent;
-	__u32 id;
+	int id = 0;
 
 	if (!svc)
 		return 0;
@@ -81,25 +80,21 @@ static __always_inline int new_conn_pick(struct new_conn *n, __u32 service)
 		return arrival_pick(service, n);
 	persistent = svc->flags & LB_SERVICE_PERSISTENT;
 	if (unlikely(persistent))
-		n->control = template_find(service, n);
+		id = template_server(service, n);
 	else if (unlikely(svc->vport != n->t.dport && !svc->fwmark))
 		return 0; /* "port zero only supported in persistent services": ip_vs_schedule() */
-	if (likely(!n->control)) {
+	if (likely(!id)) {
 		id = service_pick(service, n);
 		srv = id ? server_at(id) : NULL;
 		if (!srv || srv->service != service)
 			return 0;
 		if (likely(!persistent))
 			return id;
-		n->control = template_make(n, srv, id);
+		id = template_begin(service, n, srv, id);
 	}
-	if ((int)n->control < 0) {
-		id = n->control;
+	if (id < 0)
 		n->control = 0;
-		return id;
-	}
-	c = conn_at(n->control - 1);
-	return c ? c->server : 0;
+	return id;
 }
 
 /* Is the packet for a data port of FTP's service? What no server takes of such is the host's: ip_vs_leave(). */

@@ -9,6 +9,7 @@
 #define SCRATCH_SLOTS      128
 #define COUNTS_INTERRUPTED 1
 
+#include "sock_name.h"
 #include "sock_stuck.h"
 
 char _license[] SEC("license")
@@ -180,21 +181,6 @@ int lb_sock_getpeername6(struct bpf_sock_addr *ctx)
 	return sock_getpeername(ctx, LB_AF_INET6);
 }
 
-/* The first segment of a connection is about to go out. (The answer to what else the kernel asks here is others'.) */
-SEC("sockops")
-int lb_sock_ops(struct bpf_sock_ops *ctx)
-{
-	struct bpf_sock *sk = ctx->sk;
-	struct sock_peer *peer;
-
-	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !sk)
-		return SOCK_ALLOW;
-	peer = bpf_sk_storage_get(&lb_sock_connected, sk, NULL, 0);
-	if (peer)
-		sock_rename(ctx, peer);
-	return SOCK_ALLOW;
-}
-
 /* bind() to a port: a node port is the service's, at all addresses but those of others. What is bound to an IPv6 wildcard may take
  * IPv4's calls too. */
 static __always_inline int sock_bound(struct bpf_sock *sk, enum lb_af family, bool any)
@@ -261,6 +247,18 @@ SEC("tc")
 int lb_sock_count_stuck(struct __sk_buff *skb __attribute__((unused)))
 {
 	return sock_stuck_count();
+}
+
+/* Run by who wants to know of whom connections are. */
+SEC("iter/tcp")
+int lb_sock_name_tcp(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *sk = ctx->sk_common;
+	struct sock_peer *peer = sk ? bpf_sk_storage_get(&lb_sock_connected, sk, NULL, 0) : NULL;
+
+	if (peer)
+		sock_name(sk, peer);
+	return 0;
 }
 
 SEC("iter/tcp")

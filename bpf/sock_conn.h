@@ -212,23 +212,6 @@ __noinline int sock_leave(struct sock_peer *peer)
 	return 1;
 }
 
-/* The socket has an address and a port by now: these are the client's in listings. (No packet looks for the entry, so both may
- * change.) */
-static __always_inline void sock_rename(struct bpf_sock_ops *ctx, const struct sock_peer *peer)
-{
-	struct lb_conn *c = peer->conn ? conn_at(peer->conn - 1) : NULL;
-
-	if (!c)
-		return;
-	c->cport = bpf_htons(ctx->local_port);
-	if (peer->af == LB_AF_INET) {
-		c->caddr.w[0] = ctx->local_ip4;
-		return;
-	}
-	for (int i = 0; i < 4; i++)
-		c->caddr.w[i] = READ_ONCE(ctx->local_ip6[i]);
-}
-
 /* As sock_schedule(), with a scratch record of its own. */
 static __always_inline int sock_open(struct bpf_sock_addr *ctx, const struct sock_end *to,
 				     __u32 service, struct sock_peer *peer)

@@ -6,20 +6,10 @@
  * socket that sends datagrams to whom it likes has its record freed, and goes on.
  */
 #pragma once
+#include "sock_iter.h"
 #include "sock_peers.h"
 
-struct seq_file;
-struct sock_common {
-	unsigned short skc_family;
-} __attribute__((preserve_access_index));
 struct udp_sock;
-struct bpf_iter_meta {
-	struct seq_file *seq;
-} __attribute__((preserve_access_index));
-struct bpf_iter__tcp {
-	struct bpf_iter_meta *meta;
-	struct sock_common *sk_common;
-} __attribute__((preserve_access_index));
 struct bpf_iter__udp {
 	struct bpf_iter_meta *meta;
 	struct udp_sock *udp_sk;

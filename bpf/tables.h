@@ -126,6 +126,22 @@ static __always_inline __u32 service_kinds(void)
 	return cfg ? cfg->features : 0;
 }
 
+/* Are or were connections masqueraded? Then what leaves the host has to be looked at. */
+static __always_inline bool masquerades_any(void)
+{
+	struct lb_config *cfg = config_get();
+
+	return cfg && READ_ONCE(cfg->masquerades);
+}
+
+static __always_inline void masquerades_note(void)
+{
+	struct lb_config *cfg = config_get();
+
+	if (cfg && !READ_ONCE(cfg->masquerades))
+		WRITE_ONCE(cfg->masquerades, 1);
+}
+
 /* What a service is looked for by. (A copy of what the packet says: were the packet itself given to a function, the compiler
  * could keep nothing of it in registers.) */
 struct service_query {

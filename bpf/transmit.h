@@ -42,6 +42,18 @@ static __always_inline bool way_open(const struct way *way)
 	return way->fib == BPF_FIB_LKUP_RET_SUCCESS || way->fib == BPF_FIB_LKUP_RET_NO_NEIGH;
 }
 
+/* Sends the packet by it. An interface without Ethernet headers may be a tunnel with many ends, of which the kernel knows the right one
+ * if it looks for the way itself: by the packet's own addresses, if these lead to the server (`addressed`). (Not static: the verifier looks at it once.) */
+__noinline int way_send(struct __sk_buff *skb, struct way *way, __u32 addressed)
+{
+	HIDE(skb); /* where frames have a header already it is not used, and would not be handed over */
+	if (!way || !frame_begin(skb))
+		return act_drop(HOOK_INGRESS, LB_DROP_REWRITE);
+	if (addressed && link_is_bare(way->ifindex))
+		return bpf_redirect_neigh(way->ifindex, NULL, 0, 0);
+	return bpf_redirect_neigh(way->ifindex, &way->neigh, sizeof(way->neigh), 0);
+}
+
 /* A tunnel that has no address to begin at leads nowhere. (Not static: the verifier looks at it once.) */
 __noinline int way_needs_source(const struct transmit *x, struct way *way)
 {
@@ -201,7 +213,7 @@ static __always_inline int transmit_tc(struct __sk_buff *skb, enum lb_hook hook,
 	}
 	if (hop.kick)
 		hop_kicked(st->hop, p.now, hook);
-	return bpf_redirect_neigh(way.ifindex, &way.neigh, sizeof(way.neigh), 0);
+	return way_send(skb, &way, x->t.room);
 }
 
 /* Sends a packet on its way, by XDP: whatever is not plain is left to tcx, untouched. */

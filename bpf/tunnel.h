@@ -275,23 +275,33 @@ static __always_inline bool write_outer6(void *data, void *end, const struct tun
 	return true;
 }
 
+/* Says in the frame, if there is one, of which family the packet is now. */
+static __always_inline bool frame_retype(void *data, void *end, enum lb_af af)
+{
+	__be16 *type = data + offsetof(struct ethhdr, h_proto);
+
+	if (LB_BARE)
+		return true;
+	if ((void *)(type + 1) > end)
+		return false;
+	*type = af == LB_AF_INET6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	return true;
+}
+
 /* Writes the headers into the room made for them; the MAC addresses are hop_send()'s. */
 static __always_inline bool tunnel_write(void *ctx, enum lb_hook hook, const struct tunnel *t)
 {
 	void *data = packet_data(ctx, hook), *end = packet_end(ctx, hook), *next;
-	__be16 *type = data + offsetof(struct ethhdr, h_proto);
 	__u32 outer = sizeof(struct iphdr);
 
-	if ((void *)(type + 1) > end)
+	if (!frame_retype(data, end, t->af))
 		return false;
 	if (t->af == LB_AF_INET6) {
 		outer = sizeof(struct ipv6hdr);
-		*type = bpf_htons(ETH_P_IPV6);
 		if (!write_outer6(data, end, t))
 			return false;
 		next = data + L3_OFF + sizeof(struct ipv6hdr);
 	} else {
-		*type = bpf_htons(ETH_P_IP);
 		if (!write_outer4(data, end, t))
 			return false;
 		next = data + L3_OFF + sizeof(struct iphdr);

@@ -5,7 +5,7 @@
  * kernel, for IPv4 in IPv4 only.
  */
 #pragma once
-#include "refuse.h"
+#include "transmit.h"
 
 enum {
 	ANSWER_OFF = L3_OFF + 20 + ICMP_HDR, /* what the client is told about */
@@ -143,15 +143,16 @@ static __always_inline bool tunneled_write(struct __sk_buff *skb, const struct p
 /* Sends what is addressed to a client, from this host itself. */
 static __always_inline int client_send(struct __sk_buff *skb, __be32 to)
 {
-	struct bpf_redir_neigh neigh = { .nh_family = AF_INET_ };
 	struct bpf_fib_lookup f = { .family = AF_INET_, .tot_len = 1, .ipv4_dst = to };
 	long fib = fib_output(skb, &f, skb->ifindex);
+	struct way way = {};
 
 	if (fib != BPF_FIB_LKUP_RET_SUCCESS && fib != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return act_drop(HOOK_INGRESS, LB_REFUSE_NO_ROUTE);
-	neigh.nh_family = f.family;
-	__builtin_memcpy(neigh.ipv6_nh, f.ipv6_dst, 16);
-	return bpf_redirect_neigh(f.ifindex, &neigh, sizeof(neigh), 0);
+	way.ifindex = f.ifindex;
+	way.neigh.nh_family = f.family;
+	__builtin_memcpy(way.neigh.ipv6_nh, f.ipv6_dst, 16);
+	return way_send(skb, &way, true);
 }
 
 /* An error that quotes no packet of a connection itself. The tcx action, or NOT_OURS. */

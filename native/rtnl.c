@@ -71,6 +71,25 @@ static void read_kind(struct bpvs_interface *out, struct rtattr *info)
 			copy_text(out->kind, sizeof(out->kind), a);
 }
 
+/* Has an interface no link header? As dev_is_mac_header_xmit() of the kernel. */
+static int is_bare(unsigned short type)
+{
+	switch (type) {
+	case ARPHRD_TUNNEL:
+	case ARPHRD_TUNNEL6:
+	case ARPHRD_SIT:
+	case ARPHRD_IPGRE:
+	case ARPHRD_IP6GRE:
+	case ARPHRD_VOID:
+	case ARPHRD_NONE:
+	case ARPHRD_RAWIP:
+	case ARPHRD_PPP:
+		return 1;
+	default:
+		return 0;
+	}
+}
+
 static void read_interface(void *record, const struct nlmsghdr *msg)
 {
 	struct bpvs_interface *out = record;
@@ -79,7 +98,7 @@ static void read_interface(void *record, const struct nlmsghdr *msg)
 
 	*out = (struct bpvs_interface){ .ifindex = info->ifi_index, .flags = info->ifi_flags };
 	if (info->ifi_type != ARPHRD_ETHER && info->ifi_type != ARPHRD_LOOPBACK)
-		out->more |= BPVS_NO_ETHERNET;
+		out->more |= BPVS_NO_ETHERNET | (is_bare(info->ifi_type) ? BPVS_BARE : 0);
 	for (struct rtattr *a = IFLA_RTA(info); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
 		switch (a->rta_type & NLA_TYPE_MASK) {
 		case IFLA_IFNAME:

@@ -116,7 +116,8 @@ int bpvs_mount_bpffs(const char *mount_ns, const char *path);
 
 enum bpvs_interface_flag {
 	BPVS_PEER_ELSEWHERE = 1, /* its link is in another namespace */
-	BPVS_NO_ETHERNET = 2,    /* its packets have no Ethernet header */
+	BPVS_NO_ETHERNET = 2,    /* its packets have no Ethernet header, */
+	BPVS_BARE = 4,           /* nor any other in front of the IP header */
 };
 
 struct bpvs_interface {

@@ -22,6 +22,7 @@ import { Daemon, type DaemonParts, type ServiceSource, type SourceCallbacks } fr
 import { followFile } from './daemon/follow-file.ts'
 import { ProxyHealth } from './daemon/health.ts'
 import { type KernelHost, kernelHost } from './daemon/kernel-host.ts'
+import { choosePorts } from './daemon/masquerade-ports.ts'
 import { realTimers } from './daemon/ports.ts'
 import { ProxyStatus } from './daemon/status.ts'
 import { hooks, verdicts } from './engine/open.ts'
@@ -32,6 +33,7 @@ import { KubernetesSource } from './kube/client/kubernetes-source.ts'
 import { type EventSink, healthCheckEvent, serverEvent } from './kube/events.ts'
 import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
+import { parsePortRange } from './model/masquerade-ports.ts'
 import { endStuckSockets } from './native/stuck-sockets.ts'
 import { removeKubeProxyRules } from './native/kube-proxy-rules.ts'
 import { createLog, type Log } from './observe/log.ts'
@@ -253,7 +255,12 @@ function initialise({ config, kubeProxy }: Serving, log: Log): void {
   if (config.manifests === undefined) setConntrack(kubeProxy, log)
   const policy = { include: config.interfaces, exclude: config.excludeInterfaces, xdp: config.xdp }
   const { maxServices: services, maxServers: servers, maxConnections: connections } = config
-  kernelHost().openTable({ services, servers, connections }, policy).close()
+  const host = kernelHost()
+  const table = host.openTable({ services, servers, connections }, policy)
+  host.attachInterfaces(policy)
+  const wanted = config.masqueradePorts === undefined ? {} : { wanted: parsePortRange(config.masqueradePorts) }
+  choosePorts(table, { host, log, nodePorts: [], ...wanted })
+  table.close()
   log.info({}, 'initialised')
 }
 

@@ -13,6 +13,7 @@ const home = 'opt/bpvs'
 const files = [
   'LICENSE',
   'package.json',
+  'build/bpf/bare.bpf.o',
   'build/bpf/clock.bpf.o',
   'build/bpf/lb.bpf.o',
   'build/bpf/sock.bpf.o',

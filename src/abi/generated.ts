@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '91b840f12ea4'
+export const layoutVersion = '3fda19f5448d'
 
 /** enum lb_af */
 export const LbAf = {
@@ -78,6 +78,7 @@ export const LbFeature = {
   FEATURE_FTP: 8,
   FEATURE_RANGES: 16,
   FEATURE_PEERS: 32,
+  FEATURE_HANDOVER: 64,
 } as const
 export type LbFeature = (typeof LbFeature)[keyof typeof LbFeature]
 
@@ -101,6 +102,20 @@ export const lbFwdNames: readonly string[] = [
   'FWD_FULLNAT',
   'FWD_HOST',
   'FWD_RETURN',
+]
+
+/** enum lb_handover */
+export const LbHandover = {
+  HANDOVER_NONE: 0,
+  HANDOVER_FROM: 1,
+  HANDOVER_TO: 2,
+} as const
+export type LbHandover = (typeof LbHandover)[keyof typeof LbHandover]
+/** Names by value. */
+export const lbHandoverNames: readonly string[] = [
+  'HANDOVER_NONE',
+  'HANDOVER_FROM',
+  'HANDOVER_TO',
 ]
 
 /** enum lb_limit */
@@ -127,6 +142,7 @@ export type LbLimit = (typeof LbLimit)[keyof typeof LbLimit]
 /** enum lb_link_flag */
 export const LbLinkFlag = {
   LINK_PEER: 1,
+  LINK_BARE: 2,
 } as const
 export type LbLinkFlag = (typeof LbLinkFlag)[keyof typeof LbLinkFlag]
 
@@ -764,6 +780,7 @@ export class LbClockArray extends StructArray {
     jiffies: 0,
     ktimeNs: 8,
     sourcesWanted: 16,
+    conntrackReadable: 20,
   } as const
 
   jiffies(i: number): bigint {
@@ -789,49 +806,59 @@ export class LbClockArray extends StructArray {
   setSourcesWanted(i: number, value: number): void {
     this.view.setUint32(i * 24 + 16, value, littleEndian)
   }
+
+  conntrackReadable(i: number): number {
+    return this.view.getUint32(i * 24 + 20, littleEndian)
+  }
+
+  setConntrackReadable(i: number, value: number): void {
+    this.view.setUint32(i * 24 + 20, value, littleEndian)
+  }
 }
 
 /** Array of lb_config. */
 export class LbConfigArray extends StructArray {
   static readonly struct = 'lb_config'
-  static readonly size = 320
+  static readonly size = 328
   /** Byte offsets; of arrays, of their first element. */
   static readonly at = {
     generation: 0,
     features: 8,
-    bypass: 12,
-    timeout: 16,
-    connReuseMode: 120,
-    expireNodestConn: 124,
-    sloppyTcp: 128,
-    sloppySctp: 132,
-    expireQuiescentTemplate: 136,
-    lblcExpiration: 140,
-    lblcrExpiration: 144,
-    dropEntry: 148,
-    dropPacket: 152,
-    secureTcp: 156,
-    amDroprate: 160,
-    amemthresh: 164,
-    runEstimation: 168,
-    markRules: 172,
-    scheduleIcmp: 176,
-    natIcmpSend: 180,
-    masqueradeFirst: 184,
-    masqueradeCount: 188,
-    podsKnown: 192,
-    ranges: 196,
-    peers: 200,
-    rangeNear4: 208,
-    rangeNear4Mask: 212,
-    rangeNear6: 216,
-    rangeNear6Mask: 220,
-    pods4: 224,
-    pods4Mask: 240,
-    pods6: 256,
-    pods6Mask: 272,
-    nodePort4: 288,
-    nodePort6: 304,
+    masquerades: 12,
+    bypass: 16,
+    timeout: 20,
+    connReuseMode: 124,
+    expireNodestConn: 128,
+    sloppyTcp: 132,
+    sloppySctp: 136,
+    expireQuiescentTemplate: 140,
+    lblcExpiration: 144,
+    lblcrExpiration: 148,
+    dropEntry: 152,
+    dropPacket: 156,
+    secureTcp: 160,
+    amDroprate: 164,
+    amemthresh: 168,
+    runEstimation: 172,
+    markRules: 176,
+    scheduleIcmp: 180,
+    natIcmpSend: 184,
+    masqueradeFirst: 188,
+    masqueradeCount: 192,
+    podsKnown: 196,
+    ranges: 200,
+    peers: 204,
+    handover: 208,
+    rangeNear4: 216,
+    rangeNear4Mask: 220,
+    rangeNear6: 224,
+    rangeNear6Mask: 228,
+    pods4: 232,
+    pods4Mask: 248,
+    pods6: 264,
+    pods6Mask: 280,
+    nodePort4: 296,
+    nodePort6: 312,
   } as const
   /** Lengths of arrays. */
   static readonly count = {
@@ -839,283 +866,299 @@ export class LbConfigArray extends StructArray {
   } as const
 
   generation(i: number): bigint {
-    return this.view.getBigUint64(i * 320, littleEndian)
+    return this.view.getBigUint64(i * 328, littleEndian)
   }
 
   setGeneration(i: number, value: bigint): void {
-    this.view.setBigUint64(i * 320, value, littleEndian)
+    this.view.setBigUint64(i * 328, value, littleEndian)
   }
 
   features(i: number): number {
-    return this.view.getUint32(i * 320 + 8, littleEndian)
+    return this.view.getUint32(i * 328 + 8, littleEndian)
   }
 
   setFeatures(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 8, value, littleEndian)
+    this.view.setUint32(i * 328 + 8, value, littleEndian)
+  }
+
+  masquerades(i: number): number {
+    return this.view.getUint32(i * 328 + 12, littleEndian)
+  }
+
+  setMasquerades(i: number, value: number): void {
+    this.view.setUint32(i * 328 + 12, value, littleEndian)
   }
 
   bypass(i: number): number {
-    return this.view.getUint32(i * 320 + 12, littleEndian)
+    return this.view.getUint32(i * 328 + 16, littleEndian)
   }
 
   setBypass(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 12, value, littleEndian)
+    this.view.setUint32(i * 328 + 16, value, littleEndian)
   }
 
   timeout(i: number, n: number): number {
-    return this.view.getUint32(i * 320 + 16 + checkSlot(n, 26) * 4, littleEndian)
+    return this.view.getUint32(i * 328 + 20 + checkSlot(n, 26) * 4, littleEndian)
   }
 
   setTimeout(i: number, n: number, value: number): void {
-    this.view.setUint32(i * 320 + 16 + checkSlot(n, 26) * 4, value, littleEndian)
+    this.view.setUint32(i * 328 + 20 + checkSlot(n, 26) * 4, value, littleEndian)
   }
 
   connReuseMode(i: number): number {
-    return this.view.getUint32(i * 320 + 120, littleEndian)
+    return this.view.getUint32(i * 328 + 124, littleEndian)
   }
 
   setConnReuseMode(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 120, value, littleEndian)
+    this.view.setUint32(i * 328 + 124, value, littleEndian)
   }
 
   expireNodestConn(i: number): number {
-    return this.view.getUint32(i * 320 + 124, littleEndian)
+    return this.view.getUint32(i * 328 + 128, littleEndian)
   }
 
   setExpireNodestConn(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 124, value, littleEndian)
+    this.view.setUint32(i * 328 + 128, value, littleEndian)
   }
 
   sloppyTcp(i: number): number {
-    return this.view.getUint32(i * 320 + 128, littleEndian)
+    return this.view.getUint32(i * 328 + 132, littleEndian)
   }
 
   setSloppyTcp(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 128, value, littleEndian)
+    this.view.setUint32(i * 328 + 132, value, littleEndian)
   }
 
   sloppySctp(i: number): number {
-    return this.view.getUint32(i * 320 + 132, littleEndian)
+    return this.view.getUint32(i * 328 + 136, littleEndian)
   }
 
   setSloppySctp(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 132, value, littleEndian)
+    this.view.setUint32(i * 328 + 136, value, littleEndian)
   }
 
   expireQuiescentTemplate(i: number): number {
-    return this.view.getUint32(i * 320 + 136, littleEndian)
+    return this.view.getUint32(i * 328 + 140, littleEndian)
   }
 
   setExpireQuiescentTemplate(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 136, value, littleEndian)
+    this.view.setUint32(i * 328 + 140, value, littleEndian)
   }
 
   lblcExpiration(i: number): number {
-    return this.view.getUint32(i * 320 + 140, littleEndian)
+    return this.view.getUint32(i * 328 + 144, littleEndian)
   }
 
   setLblcExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 140, value, littleEndian)
+    this.view.setUint32(i * 328 + 144, value, littleEndian)
   }
 
   lblcrExpiration(i: number): number {
-    return this.view.getUint32(i * 320 + 144, littleEndian)
+    return this.view.getUint32(i * 328 + 148, littleEndian)
   }
 
   setLblcrExpiration(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 144, value, littleEndian)
+    this.view.setUint32(i * 328 + 148, value, littleEndian)
   }
 
   dropEntry(i: number): number {
-    return this.view.getUint32(i * 320 + 148, littleEndian)
+    return this.view.getUint32(i * 328 + 152, littleEndian)
   }
 
   setDropEntry(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 148, value, littleEndian)
+    this.view.setUint32(i * 328 + 152, value, littleEndian)
   }
 
   dropPacket(i: number): number {
-    return this.view.getUint32(i * 320 + 152, littleEndian)
+    return this.view.getUint32(i * 328 + 156, littleEndian)
   }
 
   setDropPacket(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 152, value, littleEndian)
+    this.view.setUint32(i * 328 + 156, value, littleEndian)
   }
 
   secureTcp(i: number): number {
-    return this.view.getUint32(i * 320 + 156, littleEndian)
+    return this.view.getUint32(i * 328 + 160, littleEndian)
   }
 
   setSecureTcp(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 156, value, littleEndian)
+    this.view.setUint32(i * 328 + 160, value, littleEndian)
   }
 
   amDroprate(i: number): number {
-    return this.view.getUint32(i * 320 + 160, littleEndian)
+    return this.view.getUint32(i * 328 + 164, littleEndian)
   }
 
   setAmDroprate(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 160, value, littleEndian)
+    this.view.setUint32(i * 328 + 164, value, littleEndian)
   }
 
   amemthresh(i: number): number {
-    return this.view.getUint32(i * 320 + 164, littleEndian)
+    return this.view.getUint32(i * 328 + 168, littleEndian)
   }
 
   setAmemthresh(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 164, value, littleEndian)
+    this.view.setUint32(i * 328 + 168, value, littleEndian)
   }
 
   runEstimation(i: number): number {
-    return this.view.getUint32(i * 320 + 168, littleEndian)
+    return this.view.getUint32(i * 328 + 172, littleEndian)
   }
 
   setRunEstimation(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 168, value, littleEndian)
+    this.view.setUint32(i * 328 + 172, value, littleEndian)
   }
 
   markRules(i: number): number {
-    return this.view.getUint32(i * 320 + 172, littleEndian)
+    return this.view.getUint32(i * 328 + 176, littleEndian)
   }
 
   setMarkRules(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 172, value, littleEndian)
+    this.view.setUint32(i * 328 + 176, value, littleEndian)
   }
 
   scheduleIcmp(i: number): number {
-    return this.view.getUint32(i * 320 + 176, littleEndian)
+    return this.view.getUint32(i * 328 + 180, littleEndian)
   }
 
   setScheduleIcmp(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 176, value, littleEndian)
+    this.view.setUint32(i * 328 + 180, value, littleEndian)
   }
 
   natIcmpSend(i: number): number {
-    return this.view.getUint32(i * 320 + 180, littleEndian)
+    return this.view.getUint32(i * 328 + 184, littleEndian)
   }
 
   setNatIcmpSend(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 180, value, littleEndian)
+    this.view.setUint32(i * 328 + 184, value, littleEndian)
   }
 
   masqueradeFirst(i: number): number {
-    return this.view.getUint32(i * 320 + 184, littleEndian)
+    return this.view.getUint32(i * 328 + 188, littleEndian)
   }
 
   setMasqueradeFirst(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 184, value, littleEndian)
+    this.view.setUint32(i * 328 + 188, value, littleEndian)
   }
 
   masqueradeCount(i: number): number {
-    return this.view.getUint32(i * 320 + 188, littleEndian)
+    return this.view.getUint32(i * 328 + 192, littleEndian)
   }
 
   setMasqueradeCount(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 188, value, littleEndian)
+    this.view.setUint32(i * 328 + 192, value, littleEndian)
   }
 
   podsKnown(i: number): number {
-    return this.view.getUint32(i * 320 + 192, littleEndian)
+    return this.view.getUint32(i * 328 + 196, littleEndian)
   }
 
   setPodsKnown(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 192, value, littleEndian)
+    this.view.setUint32(i * 328 + 196, value, littleEndian)
   }
 
   ranges(i: number): number {
-    return this.view.getUint32(i * 320 + 196, littleEndian)
+    return this.view.getUint32(i * 328 + 200, littleEndian)
   }
 
   setRanges(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 196, value, littleEndian)
+    this.view.setUint32(i * 328 + 200, value, littleEndian)
   }
 
   peers(i: number): number {
-    return this.view.getUint32(i * 320 + 200, littleEndian)
+    return this.view.getUint32(i * 328 + 204, littleEndian)
   }
 
   setPeers(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 200, value, littleEndian)
+    this.view.setUint32(i * 328 + 204, value, littleEndian)
+  }
+
+  handover(i: number): number {
+    return this.view.getUint32(i * 328 + 208, littleEndian)
+  }
+
+  setHandover(i: number, value: number): void {
+    this.view.setUint32(i * 328 + 208, value, littleEndian)
   }
 
   rangeNear4(i: number): number {
-    return this.view.getUint32(i * 320 + 208, false)
+    return this.view.getUint32(i * 328 + 216, false)
   }
 
   setRangeNear4(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 208, value, false)
+    this.view.setUint32(i * 328 + 216, value, false)
   }
 
   rangeNear4Mask(i: number): number {
-    return this.view.getUint32(i * 320 + 212, false)
+    return this.view.getUint32(i * 328 + 220, false)
   }
 
   setRangeNear4Mask(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 212, value, false)
+    this.view.setUint32(i * 328 + 220, value, false)
   }
 
   rangeNear6(i: number): number {
-    return this.view.getUint32(i * 320 + 216, false)
+    return this.view.getUint32(i * 328 + 224, false)
   }
 
   setRangeNear6(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 216, value, false)
+    this.view.setUint32(i * 328 + 224, value, false)
   }
 
   rangeNear6Mask(i: number): number {
-    return this.view.getUint32(i * 320 + 220, false)
+    return this.view.getUint32(i * 328 + 228, false)
   }
 
   setRangeNear6Mask(i: number, value: number): void {
-    this.view.setUint32(i * 320 + 220, value, false)
+    this.view.setUint32(i * 328 + 228, value, false)
   }
 
   pods4(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 224, 16)
+    return this.bytes(i, 232, 16)
   }
 
   setPods4(i: number, value: Uint8Array): void {
-    this.setBytes(i, 224, 16, value)
+    this.setBytes(i, 232, 16, value)
   }
 
   pods4Mask(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 240, 16)
+    return this.bytes(i, 248, 16)
   }
 
   setPods4Mask(i: number, value: Uint8Array): void {
-    this.setBytes(i, 240, 16, value)
+    this.setBytes(i, 248, 16, value)
   }
 
   pods6(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 256, 16)
+    return this.bytes(i, 264, 16)
   }
 
   setPods6(i: number, value: Uint8Array): void {
-    this.setBytes(i, 256, 16, value)
+    this.setBytes(i, 264, 16, value)
   }
 
   pods6Mask(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 272, 16)
+    return this.bytes(i, 280, 16)
   }
 
   setPods6Mask(i: number, value: Uint8Array): void {
-    this.setBytes(i, 272, 16, value)
+    this.setBytes(i, 280, 16, value)
   }
 
   nodePort4(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 288, 16)
+    return this.bytes(i, 296, 16)
   }
 
   setNodePort4(i: number, value: Uint8Array): void {
-    this.setBytes(i, 288, 16, value)
+    this.setBytes(i, 296, 16, value)
   }
 
   nodePort6(i: number): Uint8Array<ArrayBuffer> {
-    return this.bytes(i, 304, 16)
+    return this.bytes(i, 312, 16)
   }
 
   setNodePort6(i: number, value: Uint8Array): void {
-    this.setBytes(i, 304, 16, value)
+    this.setBytes(i, 312, 16, value)
   }
 }
 
@@ -2360,6 +2403,8 @@ export class LbServiceArray extends StructArray {
     next: 44,
     edited: 48,
     pair: 52,
+    affinity: 56,
+    affinityPort: 60,
   } as const
 
   vaddr(i: number): Uint8Array<ArrayBuffer> {
@@ -2464,6 +2509,22 @@ export class LbServiceArray extends StructArray {
 
   setPair(i: number, value: number): void {
     this.view.setUint32(i * 64 + 52, value, littleEndian)
+  }
+
+  affinity(i: number): number {
+    return this.view.getUint32(i * 64 + 56, false)
+  }
+
+  setAffinity(i: number, value: number): void {
+    this.view.setUint32(i * 64 + 56, value, false)
+  }
+
+  affinityPort(i: number): number {
+    return this.view.getUint16(i * 64 + 60, false)
+  }
+
+  setAffinityPort(i: number, value: number): void {
+    this.view.setUint16(i * 64 + 60, value, false)
   }
 }
 
@@ -2805,7 +2866,7 @@ export const maps = {
   lb_book: { struct: 'lb_book', valueSize: 152 },
   lb_cells: { struct: 'lb_cell', valueSize: 32 },
   lb_clock: { struct: 'lb_clock', valueSize: 24 },
-  lb_config: { struct: 'lb_config', valueSize: 320 },
+  lb_config: { struct: 'lb_config', valueSize: 328 },
   lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
   lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
   lb_conns: { struct: 'lb_conn', valueSize: 64 },
@@ -2892,46 +2953,49 @@ export const layout = {
         { name: 'jiffies', offset: 0, type: '__u64' },
         { name: 'ktime_ns', offset: 8, type: '__u64' },
         { name: 'sources_wanted', offset: 16, type: '__u32' },
+        { name: 'conntrack_readable', offset: 20, type: '__u32' },
       ],
     },
     lb_config: {
-      size: 320,
+      size: 328,
       fields: [
         { name: 'generation', offset: 0, type: '__u64' },
         { name: 'features', offset: 8, type: '__u32' },
-        { name: 'bypass', offset: 12, type: '__u32' },
-        { name: 'timeout', offset: 16, type: '__u32[26]' },
-        { name: 'conn_reuse_mode', offset: 120, type: '__u32' },
-        { name: 'expire_nodest_conn', offset: 124, type: '__u32' },
-        { name: 'sloppy_tcp', offset: 128, type: '__u32' },
-        { name: 'sloppy_sctp', offset: 132, type: '__u32' },
-        { name: 'expire_quiescent_template', offset: 136, type: '__u32' },
-        { name: 'lblc_expiration', offset: 140, type: '__u32' },
-        { name: 'lblcr_expiration', offset: 144, type: '__u32' },
-        { name: 'drop_entry', offset: 148, type: '__u32' },
-        { name: 'drop_packet', offset: 152, type: '__u32' },
-        { name: 'secure_tcp', offset: 156, type: '__u32' },
-        { name: 'am_droprate', offset: 160, type: '__u32' },
-        { name: 'amemthresh', offset: 164, type: '__u32' },
-        { name: 'run_estimation', offset: 168, type: '__u32' },
-        { name: 'mark_rules', offset: 172, type: '__u32' },
-        { name: 'schedule_icmp', offset: 176, type: '__u32' },
-        { name: 'nat_icmp_send', offset: 180, type: '__u32' },
-        { name: 'masquerade_first', offset: 184, type: '__u32' },
-        { name: 'masquerade_count', offset: 188, type: '__u32' },
-        { name: 'pods_known', offset: 192, type: '__u32' },
-        { name: 'ranges', offset: 196, type: '__u32' },
-        { name: 'peers', offset: 200, type: '__u32' },
-        { name: 'range_near4', offset: 208, type: '__be32' },
-        { name: 'range_near4_mask', offset: 212, type: '__be32' },
-        { name: 'range_near6', offset: 216, type: '__be32' },
-        { name: 'range_near6_mask', offset: 220, type: '__be32' },
-        { name: 'pods4', offset: 224, type: 'union lb_addr' },
-        { name: 'pods4_mask', offset: 240, type: 'union lb_addr' },
-        { name: 'pods6', offset: 256, type: 'union lb_addr' },
-        { name: 'pods6_mask', offset: 272, type: 'union lb_addr' },
-        { name: 'node_port4', offset: 288, type: 'union lb_addr' },
-        { name: 'node_port6', offset: 304, type: 'union lb_addr' },
+        { name: 'masquerades', offset: 12, type: '__u32' },
+        { name: 'bypass', offset: 16, type: '__u32' },
+        { name: 'timeout', offset: 20, type: '__u32[26]' },
+        { name: 'conn_reuse_mode', offset: 124, type: '__u32' },
+        { name: 'expire_nodest_conn', offset: 128, type: '__u32' },
+        { name: 'sloppy_tcp', offset: 132, type: '__u32' },
+        { name: 'sloppy_sctp', offset: 136, type: '__u32' },
+        { name: 'expire_quiescent_template', offset: 140, type: '__u32' },
+        { name: 'lblc_expiration', offset: 144, type: '__u32' },
+        { name: 'lblcr_expiration', offset: 148, type: '__u32' },
+        { name: 'drop_entry', offset: 152, type: '__u32' },
+        { name: 'drop_packet', offset: 156, type: '__u32' },
+        { name: 'secure_tcp', offset: 160, type: '__u32' },
+        { name: 'am_droprate', offset: 164, type: '__u32' },
+        { name: 'amemthresh', offset: 168, type: '__u32' },
+        { name: 'run_estimation', offset: 172, type: '__u32' },
+        { name: 'mark_rules', offset: 176, type: '__u32' },
+        { name: 'schedule_icmp', offset: 180, type: '__u32' },
+        { name: 'nat_icmp_send', offset: 184, type: '__u32' },
+        { name: 'masquerade_first', offset: 188, type: '__u32' },
+        { name: 'masquerade_count', offset: 192, type: '__u32' },
+        { name: 'pods_known', offset: 196, type: '__u32' },
+        { name: 'ranges', offset: 200, type: '__u32' },
+        { name: 'peers', offset: 204, type: '__u32' },
+        { name: 'handover', offset: 208, type: '__u32' },
+        { name: 'range_near4', offset: 216, type: '__be32' },
+        { name: 'range_near4_mask', offset: 220, type: '__be32' },
+        { name: 'range_near6', offset: 224, type: '__be32' },
+        { name: 'range_near6_mask', offset: 228, type: '__be32' },
+        { name: 'pods4', offset: 232, type: 'union lb_addr' },
+        { name: 'pods4_mask', offset: 248, type: 'union lb_addr' },
+        { name: 'pods6', offset: 264, type: 'union lb_addr' },
+        { name: 'pods6_mask', offset: 280, type: 'union lb_addr' },
+        { name: 'node_port4', offset: 296, type: 'union lb_addr' },
+        { name: 'node_port6', offset: 312, type: 'union lb_addr' },
       ],
     },
     lb_conn: {
@@ -3170,6 +3234,8 @@ export const layout = {
         { name: 'next', offset: 44, type: '__u32' },
         { name: 'edited', offset: 48, type: '__u32' },
         { name: 'pair', offset: 52, type: '__u32' },
+        { name: 'affinity', offset: 56, type: '__be32' },
+        { name: 'affinity_port', offset: 60, type: '__be16' },
       ],
     },
     lb_service_range: {
@@ -3254,6 +3320,7 @@ export const layout = {
       LB_FEATURE_FTP: 8,
       LB_FEATURE_RANGES: 16,
       LB_FEATURE_PEERS: 32,
+      LB_FEATURE_HANDOVER: 64,
     },
     lb_fwd: {
       LB_FWD_MASQ: 0,
@@ -3264,6 +3331,7 @@ export const layout = {
       LB_FWD_HOST: 5,
       LB_FWD_RETURN: 6,
     },
+    lb_handover: { LB_HANDOVER_NONE: 0, LB_HANDOVER_FROM: 1, LB_HANDOVER_TO: 2 },
     lb_limit: {
       LB_LINE_WAYS: 7,
       LB_LINE_SLOTS: 8,
@@ -3282,7 +3350,7 @@ export const layout = {
       LB_SYNC_BATCH: 64,
       LB_SYNC_DATAGRAMS: 3,
     },
-    lb_link_flag: { LB_LINK_PEER: 1 },
+    lb_link_flag: { LB_LINK_PEER: 1, LB_LINK_BARE: 2 },
     lb_peer: { LB_PEER_OTHER: 1, LB_PEER_OWN: 2 },
     lb_pods: { LB_PODS_NET4: 1, LB_PODS_NET6: 2, LB_PODS_LINK: 4 },
     lb_policy: {
@@ -3394,7 +3462,7 @@ export const layout = {
     lb_book: { struct: 'lb_book', valueSize: 152 },
     lb_cells: { struct: 'lb_cell', valueSize: 32 },
     lb_clock: { struct: 'lb_clock', valueSize: 24 },
-    lb_config: { struct: 'lb_config', valueSize: 320 },
+    lb_config: { struct: 'lb_config', valueSize: 328 },
     lb_conn_index: { struct: 'lb_conn_line', valueSize: 64 },
     lb_conn_pools: { struct: 'lb_conn_pool', valueSize: 64 },
     lb_conns: { struct: 'lb_conn', valueSize: 64 },

@@ -1,6 +1,6 @@
 /** A command line, understood: what parse.ts makes and run.ts does. */
 import type { PortRange } from '../model/masquerade-ports.ts'
-import type { BypassMode, TunableRequest } from '../model/settings.ts'
+import type { BypassMode, HandoverMode, TunableRequest } from '../model/settings.ts'
 import type { MarkRule, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts } from '../model/types.ts'
 import type { SyncDaemonRequest, SyncRole } from '../sync/options.ts'
 import type { ListingColumns } from './format-listing.ts'
@@ -44,7 +44,7 @@ export type Command =
   | {
       readonly do: Exclude<
         OwnCommandName,
-        'bpvs-help' | 'mark-rule' | 'sysctl' | 'bypass' | 'masquerade-ports' | 'proc'
+        'bpvs-help' | 'mark-rule' | 'sysctl' | 'bypass' | 'handover' | 'masquerade-ports' | 'proc'
       >
     }
   /** No requests: all are listed. */
@@ -54,6 +54,7 @@ export type Command =
   | { readonly do: 'masquerade-ports'; readonly ports?: PortRange }
   /** No mode: it is shown. */
   | { readonly do: 'bypass'; readonly mode?: BypassMode }
+  | { readonly do: 'handover'; readonly mode?: HandoverMode }
   | MarkRuleCommand
   | ListCommand
   | { readonly do: 'save'; readonly numeric: boolean }

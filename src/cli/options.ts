@@ -165,6 +165,11 @@ export type OptionName = (typeof options)[number]['long']
 export const ownCommands = [
   { name: 'sysctl', takes: '[NAME[=VALUE] ...]', help: 'list or set what are sysctls net.ipv4.vs.* with IPVS' },
   { name: 'bypass', takes: '[auto|never|always]', help: "show or set whether connections bypass the host's stack" },
+  {
+    name: 'handover',
+    takes: '[none|from|to]',
+    help: 'show or set whether connections are taken over from another balancer, or handed over',
+  },
   { name: 'masquerade-ports', takes: '[FIRST-LAST]', help: 'show or set what masqueraded connections are sent from' },
   { name: 'proc', takes: 'FILE', help: 'show what IPVS has in /proc/net/FILE (ip_vs, ip_vs_conn, ip_vs_stats, ...)' },
   { name: 'unload', help: "remove bpvs's programs, tables and pins from this network namespace" },

@@ -1,7 +1,7 @@
 /** Command lines to commands, with ipvsadm's messages and exit statuses for what is wrong. Pure but for the names asked for. */
 import type { LbError } from '../model/errors.ts'
 import { parsePortRange } from '../model/masquerade-ports.ts'
-import { bypassModes, parseTunable } from '../model/settings.ts'
+import { bypassModes, handoverModes, parseTunable } from '../model/settings.ts'
 import type { Family, Protocol, ServerKey, ServerSpec, ServiceKey, Timeouts } from '../model/types.ts'
 import type { SyncDaemonRequest } from '../sync/options.ts'
 import type { Command, ListCommand, ServiceRequest } from './command.ts'
@@ -66,11 +66,18 @@ function parseOwn(name: OwnCommandName, rest: readonly string[]): Command {
   const [word, extra] = rest
   if (name === 'proc') return parseProc(word, extra)
   if (name === 'masquerade-ports') return parseMasqueradePorts(word, extra)
-  const mode = name === 'bypass' ? bypassModes.find((each) => each === word) : undefined
+  if (name === 'bypass') return { do: name, ...parseMode(bypassModes, word, extra) }
+  if (name === 'handover') return { do: name, ...parseMode(handoverModes, word, extra) }
+  if (word !== undefined) throw usageError(`unexpected argument ${word}`)
+  return { do: name }
+}
+
+/** One of the modes, or none: what is in force is shown. */
+function parseMode<T extends string>(modes: readonly T[], word: string | undefined, extra: string | undefined) {
+  const mode = modes.find((each) => each === word)
   const unexpected = mode === undefined ? word : extra
   if (unexpected !== undefined) throw usageError(`unexpected argument ${unexpected}`)
-  if (name === 'bypass') return mode === undefined ? { do: name } : { do: name, mode }
-  return { do: name }
+  return mode === undefined ? {} : { mode }
 }
 
 function parseMasqueradePorts(word: string | undefined, extra: string | undefined): Command {

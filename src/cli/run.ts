@@ -57,7 +57,10 @@ function report(error: unknown, environment: Environment): number {
 }
 
 /** Commands of our own that take no words. */
-type OwnListing = Exclude<OwnCommandName, 'mark-rule' | 'bpvs-help' | 'sysctl' | 'bypass' | 'masquerade-ports' | 'proc'>
+type OwnListing = Exclude<
+  OwnCommandName,
+  'mark-rule' | 'bpvs-help' | 'sysctl' | 'bypass' | 'handover' | 'masquerade-ports' | 'proc'
+>
 type TableCommand = Exclude<Command, { do: 'restore' | 'help' | 'version' | 'bpvs-help' }>
 
 class Runner {
@@ -162,6 +165,10 @@ class Runner {
       case 'bypass':
         if (command.mode === undefined) this.#environment.stdout(`${session.settings().bypass}\n`)
         else session.changeSettings({ bypass: command.mode })
+        return 0
+      case 'handover':
+        if (command.mode === undefined) this.#environment.stdout(`${session.settings().handover}\n`)
+        else session.changeSettings({ handover: command.mode })
         return 0
       case 'masquerade-ports':
         if (command.ports === undefined) this.#environment.stdout(formatPorts(session.settings().masqueradePorts))

@@ -9,21 +9,11 @@ import type { IpAddress } from '../kube/address.ts'
 import { podLinks } from '../kube/local-detection.ts'
 import { SeenRanges } from '../kube/service-ranges.ts'
 import type { KubeVirtualService } from '../kube/virtual-services.ts'
-import {
-  formatPortRange,
-  isReserved,
-  isScarce,
-  largestGap,
-  metBy,
-  type PortRange,
-  portsToReserve,
-  requireFree,
-  type TakenPorts,
-  usualNodePorts,
-} from '../model/masquerade-ports.ts'
+import { metBy, type PortRange, requireFree, usualNodePorts } from '../model/masquerade-ports.ts'
 import type { Prefix } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
+import { choosePorts } from './masquerade-ports.ts'
 import type { Host, ManagedTable } from './ports.ts'
 
 export interface ClusterOptions {
@@ -149,46 +139,10 @@ export class ClusterKeeper {
     this.#try('nodes', (table) => table.setPeers(this.#peers))
   }
 
-  /** What is configured; else what is in force, unless somebody else may come to use one of it. */
   #choosePorts(): void {
     const { masqueradePorts: wanted, host, log } = this.#options
-    this.#try('ports of masqueraded connections', (table) => {
-      const inForce = table.settings().masqueradePorts
-      const nodePorts = Array.from(this.#nodePorts, (port) => ({ what: 'a node port', first: port, last: port }))
-      const taken = [...host.kernelPorts(), usualNodePorts, ...nodePorts]
-      if (wanted !== undefined) {
-        const met = metBy(wanted, nodePorts)
-        if (met !== undefined) log.warn({ port: met.first }, 'a node port is among masqueradePorts')
-      }
-      const isFree =
-        inForce !== undefined &&
-        (isReserved(inForce, taken) || (metBy(inForce, taken) === undefined && !isScarce(inForce)))
-      const ports = wanted ?? (isFree ? inForce : this.#spare(taken))
-      if (ports === undefined) {
-        log.error(
-          { taken: taken.map((each) => `${each.what} ${formatPortRange(each)}`) },
-          'no ports to masquerade with',
-        )
-      } else if (inForce?.first !== ports.first || inForce.last !== ports.last) {
-        table.changeSettings({ masqueradePorts: ports })
-        log.info({ ports: formatPortRange(ports) }, 'ports of masqueraded connections')
-      }
-    })
-  }
-
-  /** Ports that nobody else may come to use. Where there are hardly any, the kernel is asked for some that it gives out. */
-  #spare(taken: readonly TakenPorts[]): PortRange | undefined {
-    const { host, log } = this.#options
-    const gap = largestGap(taken)
-    const wanted = isScarce(gap) ? portsToReserve(taken) : undefined
-    if (wanted === undefined) return gap
-    try {
-      host.reservePorts(wanted)
-      return wanted
-    } catch (err) {
-      log.error({ err, ports: formatPortRange(wanted) }, 'no ports could be reserved to masquerade with')
-      return gap
-    }
+    const choice = { host, log, nodePorts: [...this.#nodePorts], ...(wanted === undefined ? {} : { wanted }) }
+    this.#try('ports of masqueraded connections', (table) => choosePorts(table, choice))
   }
 
   /** What fails is said once. */

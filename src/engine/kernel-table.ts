@@ -41,6 +41,7 @@ import type { ServiceSpot, TableHandles } from '../native/handles.ts'
 import { applyDesired, changesSince, nothingApplied } from './apply.ts'
 import type { Applied } from './apply.ts'
 import { Drain } from './drain.ts'
+import { nameSockets } from './name-sockets.ts'
 import { endByName, type EndOptions } from './end-connection.ts'
 import { recoverTable } from './recover.ts'
 import { announceServers } from './list-edit.ts'
@@ -116,14 +117,17 @@ export class KernelTable implements ReconcilingTable {
 
   connections(): Iterable<ConnectionView> {
     this.#handles.sweep()
+    nameSockets(this.#maps)
     return readConnections(this.#maps)
   }
 
   connection(key: ConnectionKey): ConnectionView | undefined {
+    nameSockets(this.#maps)
     return findConnection(this.#maps, key)?.view
   }
 
   endConnection(key: ConnectionKey, options: EndOptions = {}): void {
+    nameSockets(this.#maps)
     endByName(this.#maps, key, options)
   }
 

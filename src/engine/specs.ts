@@ -166,29 +166,40 @@ function makeServerConfig(spec: ServerSpec): ServerConfig {
   }
 }
 
-function encodePersistence(spec: ServiceSpec): { readonly timeoutS: number; readonly netmask: number } {
-  if (spec.persistence === undefined) return { timeoutS: 0, netmask: 0 }
-  const { timeoutS, mask } = spec.persistence
+function encodePersistence(
+  spec: ServiceSpec,
+): Pick<ServiceConfig, 'timeoutS' | 'netmask' | 'affinity' | 'affinityPort'> {
+  if (spec.persistence === undefined) return { timeoutS: 0, netmask: 0, affinity: 0, affinityPort: 0 }
+  const { timeoutS, mask, group = { id: 0, port: 0 } } = spec.persistence
+  if (spec.persistence.group !== undefined && !(isWhole(group.id, 1, 0xffffffff) && isWhole(group.port, 0, 65535))) {
+    throw invalid('persistence group', `${group.id}, port ${group.port}`)
+  }
+  const affinity = { affinity: group.id, affinityPort: group.port }
   if (!Number.isInteger(timeoutS) || timeoutS < 1 || timeoutS > MAX_TIMEOUT_S) {
     throw invalid('persistence timeout', timeoutS)
   }
   if (spec.key.family === 4) {
     const bytes = new Uint8Array(ADDRESS_BYTES)
     if (typeof mask !== 'string' || !writeAddress(bytes, 0, mask, 4)) throw invalid('persistence mask', mask)
-    return { timeoutS, netmask: new DataView(bytes.buffer).getUint32(0) }
+    return { timeoutS, netmask: new DataView(bytes.buffer).getUint32(0), ...affinity }
   }
   if (typeof mask !== 'number' || !Number.isInteger(mask) || mask < 1 || mask > 128) {
     throw invalid('persistence mask', mask)
   }
-  return { timeoutS, netmask: mask }
+  return { timeoutS, netmask: mask, ...affinity }
+}
+
+function isWhole(value: number, least: number, most: number): boolean {
+  return Number.isInteger(value) && value >= least && value <= most
 }
 
 function decodePersistence(name: ServiceName, config: ServiceConfig): Persistence {
-  const { timeoutS, netmask } = config
-  if (serviceFamily(name) === 6) return { timeoutS, mask: netmask }
+  const { timeoutS, netmask, affinity: id, affinityPort: port } = config
+  const group = id === 0 ? {} : { group: { id, port } }
+  if (serviceFamily(name) === 6) return { timeoutS, mask: netmask, ...group }
   const bytes = new Uint8Array(4)
   new DataView(bytes.buffer).setUint32(0, netmask)
-  return { timeoutS, mask: formatAddress(bytes, 0, 4) }
+  return { timeoutS, mask: formatAddress(bytes, 0, 4), ...group }
 }
 
 function encodePolicy({ key, policy }: ServiceSpec): Pick<ServiceConfig, 'policy' | 'allowed'> {

@@ -23,6 +23,10 @@ export interface Weights {
 /** What carries packets from node to node. */
 export type DsrTunnel = 'ipip' | 'gue'
 
+/** Each address and port of a Service, each port whatever the address, or all of it. */
+const affinityScopes = ['address', 'port', 'service'] as const
+export type AffinityScope = (typeof affinityScopes)[number]
+
 /** How the connections of a Service are scheduled. */
 export interface Scheduling {
   readonly scheduler: Scheduler
@@ -32,6 +36,8 @@ export interface Scheduling {
   readonly dsr?: DsrTunnel
   /** Clients that persistence takes for one: the length of their common prefix. */
   readonly prefixes: Readonly<Record<Family, number>>
+  /** What a client goes on to one endpoint for. */
+  readonly affinityScope: AffinityScope
   readonly weights: Weights
   /** New endpoints get their share over so many seconds; 0: at once. */
   readonly slowStartS: number
@@ -68,6 +74,7 @@ function plainScheduling(scheduler: Scheduler): Scheduling {
     flags: defaultFlags(scheduler),
     method: 'masq',
     prefixes: { 4: 32, 6: 128 },
+    affinityScope: 'address',
     weights: noWeights,
     slowStartS: 0,
   }
@@ -90,6 +97,7 @@ export function schedulingOf(
       4: reader.read('affinity-prefix-ipv4', readNumber('a prefix length', 1, 32)) ?? 32,
       6: reader.read('affinity-prefix-ipv6', readNumber('a prefix length', 1, 128)) ?? 128,
     },
+    affinityScope: reader.read('affinity-scope', readScope) ?? 'address',
     weights: reader.read('weights', readWeights) ?? noWeights,
     slowStartS: reader.read('slow-start-seconds', (text) => readSlowStart(text, chosen)) ?? 0,
   } as const
@@ -158,6 +166,10 @@ function readScheduler(text: string): Scheduler | Bad {
 function readMethod(text: string): Pick<Scheduling, 'method' | 'dsr'> | Bad {
   if (Object.hasOwn(methods, text)) return methods[text as keyof typeof methods]
   return new Bad(`is no forwarding method (${Object.keys(methods).join(', ')})`)
+}
+
+function readScope(text: string): AffinityScope | Bad {
+  return affinityScopes.find((each) => each === text) ?? new Bad(`is no scope (${affinityScopes.join(', ')})`)
 }
 
 /** Does a Service want clients to be sent on from node to node? */

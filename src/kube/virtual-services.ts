@@ -1,5 +1,6 @@
 /** From one Service and its EndpointSlices to the virtual services that serve it. Pure. */
 import type { DesiredService } from '../engine/table.ts'
+import { ADDRESS_BYTES, writeAddress } from '../model/address.ts'
 import type { Family, Prefix, Scheduler, ServerSpec, ServicePolicy, ServiceSpec } from '../model/types.ts'
 import { type IpAddress, isWithin } from './address.ts'
 import { type DsrTunnel, type Scheduling, weightOf } from './annotations.ts'
@@ -103,11 +104,9 @@ class PortServices {
 
   #make(role: Role, { family, address }: IpAddress, port: number): KubeVirtualService | undefined {
     if (family !== this.#clusterIp.family) return undefined
-    const { scheduler, flags, prefixes, slowStartS } = this.#scheduling
+    const { scheduler, flags, slowStartS } = this.#scheduling
     const dsr = this.#dsr(role)
     const { protocol } = this.#port
-    const { affinityS } = this.#service
-    const mask = family === 4 ? netmask(prefixes[4]) : prefixes[6]
     const local = this.#trafficPolicy(role) === 'Local'
     const servers = local ? serversOf(family, this.#chosen.local, this.#scheduling) : this.#cluster
     const sentOn = dsr && this.#sentOn({ family, port, tunnel: dsr.tunnel }, dsr.nodes)
@@ -116,7 +115,7 @@ class PortServices {
         key: { kind: 'address', family, protocol, address, port },
         scheduler: dsr ? weighed(scheduler) : scheduler,
         schedulerFlags: flags,
-        ...(affinityS === undefined ? {} : { persistence: { timeoutS: affinityS, mask } }),
+        ...this.#persistence(),
         onePacket: false,
         policy: this.#policy(role, { family, address }, local),
       },
@@ -125,6 +124,17 @@ class PortServices {
       ...(slowStartS === 0 ? {} : { slowStartS }),
       role,
     }
+  }
+
+  #persistence(): Pick<ServiceSpec, 'persistence'> {
+    const { affinityS: timeoutS } = this.#service
+    if (timeoutS === undefined) return {}
+    const { prefixes, affinityScope } = this.#scheduling
+    const { family } = this.#clusterIp
+    const mask = family === 4 ? netmask(prefixes[4]) : prefixes[6]
+    if (affinityScope === 'address') return { persistence: { timeoutS, mask } }
+    const group = { id: groupId(this.#clusterIp), port: affinityScope === 'port' ? this.#port.port : 0 }
+    return { persistence: { timeoutS, mask, group } }
   }
 
   /** How an address is served by sending on, if it is: not node ports, which each node has at addresses of its own. */
@@ -195,4 +205,14 @@ function serversOf(family: Family, candidates: readonly Candidate[], { method, w
 function netmask(length: number): string {
   const bits = (0xffffffff << (32 - length)) >>> 0
   return [24, 16, 8, 0].map((shift) => (bits >>> shift) & 255).join('.')
+}
+
+/**
+ * The last 32 bits of a cluster IP, which no two Services have in common as service ranges are small enough. If they had, each would still
+ * send its clients to its own endpoints.
+ */
+function groupId({ family, address }: IpAddress): number {
+  const bytes = new Uint8Array(ADDRESS_BYTES)
+  writeAddress(bytes, 0, address, family)
+  return new DataView(bytes.buffer).getUint32(family === 4 ? 0 : ADDRESS_BYTES - 4) || 1
 }

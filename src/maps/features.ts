@@ -1,5 +1,5 @@
 /** lb_config.features: what few tables have, so that packets pay for it only there. */
-import { LbFeature } from '../abi/generated.ts'
+import { LbFeature, LbHandover } from '../abi/generated.ts'
 import { countMarkRules } from './mark-rules.ts'
 import type { TableMaps } from './table-maps.ts'
 
@@ -12,7 +12,8 @@ export function dueFeatures(maps: TableMaps): number {
     (book.ftpServices(0) > 0 ? LbFeature.FEATURE_FTP : 0) |
     (countMarkRules(maps) > 0 ? LbFeature.FEATURE_MARK_RULES : 0) |
     (maps.config.ranges(0) > 0 ? LbFeature.FEATURE_RANGES : 0) |
-    (maps.config.peers(0) > 0 ? LbFeature.FEATURE_PEERS : 0)
+    (maps.config.peers(0) > 0 ? LbFeature.FEATURE_PEERS : 0) |
+    (maps.config.handover(0) === LbHandover.HANDOVER_NONE ? 0 : LbFeature.FEATURE_HANDOVER)
   )
 }
 

@@ -15,6 +15,9 @@ export interface ServiceConfig {
   readonly timeoutS: number
   /** Of persistence: an IPv4 mask as a number in host order, or an IPv6 prefix length; 0 without. */
   readonly netmask: number
+  /** Of persistence: what services that share templates have in common; 0: it shares none. */
+  readonly affinity: number
+  readonly affinityPort: number
   /** enum lb_policy, without LB_POLICY_AUDIENCE */
   readonly policy: number
   /** Who may use it (see intervals.ts); empty: everybody. */
@@ -51,6 +54,8 @@ export function sameServiceConfig(a: ServiceConfig, b: ServiceConfig): boolean {
     a.flags === b.flags &&
     a.timeoutS === b.timeoutS &&
     a.netmask === b.netmask &&
+    a.affinity === b.affinity &&
+    a.affinityPort === b.affinityPort &&
     a.policy === b.policy &&
     a.allowed === b.allowed
   )
@@ -77,6 +82,8 @@ export function readServiceConfig(maps: TableMaps, id: number): ServiceConfig {
     flags: services.flags(id) & ~LbServiceFlag.SERVICE_INSIDERS,
     timeoutS: services.timeout(id),
     netmask: services.af(id) === 6 ? (services.u32[netmaskWord(id)] ?? 0) : services.netmask(id),
+    affinity: services.affinity(id),
+    affinityPort: services.affinityPort(id),
     policy: cells.listPolicy(list) & ~LbPolicy.POLICY_AUDIENCE,
     allowed: readAllowed(cells, list),
   }
@@ -98,6 +105,8 @@ export function writeServiceConfig(maps: TableMaps, id: number, config: ServiceC
   services.setTimeout(id, config.timeoutS)
   if (serviceFamily(maps.serviceName(id)) === 6) services.u32[netmaskWord(id)] = config.netmask
   else services.setNetmask(id, config.netmask)
+  services.setAffinity(id, config.affinity)
+  services.setAffinityPort(id, config.affinityPort)
   services.setFlags(id, config.flags | kept)
 }
 

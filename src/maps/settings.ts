@@ -1,14 +1,17 @@
 /** A table's settings as lb_config holds them: programs read them at each packet that they concern. */
-import { LbBypassMode, LbConfigArray } from '../abi/generated.ts'
+import { LbBypassMode, LbConfigArray, LbHandover } from '../abi/generated.ts'
 import type { PortRange } from '../model/masquerade-ports.ts'
 import {
   type BypassMode,
   bypassModes,
+  type HandoverMode,
+  handoverModes,
   type Settings,
   type SettingsChange,
   type TunableName,
   tunables,
 } from '../model/settings.ts'
+import { updateFeatures } from './features.ts'
 import type { TableMaps } from './table-maps.ts'
 
 const { at } = LbConfigArray
@@ -38,13 +41,21 @@ const bypassNumbers: Readonly<Record<BypassMode, number>> = {
   always: LbBypassMode.BYPASS_ALWAYS,
 }
 
+const handoverNumbers: Readonly<Record<HandoverMode, number>> = {
+  none: LbHandover.HANDOVER_NONE,
+  from: LbHandover.HANDOVER_FROM,
+  to: LbHandover.HANDOVER_TO,
+}
+
 export function readSettings(maps: TableMaps): Settings {
   const bypass = maps.config.bypass(0)
+  const handover = maps.config.handover(0)
   const first = maps.config.masqueradeFirst(0)
   const count = maps.config.masqueradeCount(0)
   return {
     ...(count === 0 ? {} : { masqueradePorts: { first, last: first + count - 1 } }),
     bypass: bypassModes.find((mode) => bypassNumbers[mode] === bypass) ?? 'auto',
+    handover: handoverModes.find((mode) => handoverNumbers[mode] === handover) ?? 'none',
     tunables: Object.fromEntries(tunables.map(({ name }) => [name, readTunable(maps, name)])) as Settings['tunables'],
   }
 }
@@ -55,9 +66,13 @@ function readTunable(maps: TableMaps, name: TunableName): number {
   return maps.defence.low(0) !== 0 ? 2 : 1
 }
 
-/** Each in one store. */
+/** Each in one store. The table's lock is held. */
 export function writeSettings(maps: TableMaps, change: SettingsChange): void {
   if (change.bypass !== undefined) maps.config.setBypass(0, bypassNumbers[change.bypass])
+  if (change.handover !== undefined) {
+    maps.config.setHandover(0, handoverNumbers[change.handover])
+    updateFeatures(maps)
+  }
   if (change.masqueradePorts !== undefined) writeMasqueradePorts(maps.config, change.masqueradePorts)
   for (const { name } of tunables) {
     const value = change.tunables?.[name]

@@ -6,6 +6,13 @@ import type { PortRange } from './masquerade-ports.ts'
 export const bypassModes = ['auto', 'never', 'always'] as const
 export type BypassMode = (typeof bypassModes)[number]
 
+/**
+ * Whether the host has another balancer too, whose connections are translated by connection tracking: none; connections that are
+ * none of ours may be his, and stay his (`from`); new connections are his, ours stay ours (`to`).
+ */
+export const handoverModes = ['none', 'from', 'to'] as const
+export type HandoverMode = (typeof handoverModes)[number]
+
 /** A sysctl that has an effect here. Values are whole numbers from 0 to `most`; `initial` is the kernel's default. */
 export interface Tunable {
   readonly name: string
@@ -114,6 +121,7 @@ export const foreignTunables: Readonly<Record<string, string>> = {
 
 export interface Settings {
   readonly bypass: BypassMode
+  readonly handover: HandoverMode
   /** What masqueraded connections are sent from; absent: none can be made. */
   readonly masqueradePorts?: PortRange
   readonly tunables: Readonly<Record<TunableName, number>>
@@ -122,6 +130,7 @@ export interface Settings {
 /** What is to be set; the rest stays. */
 export interface SettingsChange {
   readonly bypass?: BypassMode
+  readonly handover?: HandoverMode
   readonly masqueradePorts?: PortRange
   readonly tunables?: Readonly<Partial<Record<TunableName, number>>>
 }
@@ -129,6 +138,7 @@ export interface SettingsChange {
 /** Of a table that nobody has set anything for. */
 export const initialSettings: Settings = {
   bypass: 'auto',
+  handover: 'none',
   tunables: Object.fromEntries(tunables.map(({ name, initial }) => [name, initial])) as Settings['tunables'],
 }
 

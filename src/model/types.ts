@@ -45,6 +45,11 @@ export type ServiceKey =
 export interface Persistence {
   readonly timeoutS: number
   readonly mask: string | number
+  /**
+   * Services of one family with the same group lead a client to servers of the same address. `port` 0: whatever their protocols;
+   * else those of the same protocol. Absent: each by itself.
+   */
+  readonly group?: { readonly id: number; readonly port: number }
 }
 
 /** What becomes of a virtual service's connections beyond forwarding, by where they come from. */

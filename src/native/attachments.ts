@@ -2,6 +2,7 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { LbError } from '../model/errors.ts'
+import { openBareProgram } from './bare-programs.ts'
 import { listInterfaces, type NetworkInterface } from './interfaces.ts'
 import { errno } from './library.ts'
 import { openLoopback } from './loopback.ts'
@@ -93,15 +94,24 @@ function xdpSlot(policy: AttachPolicy, { kind, loopback, mac }: NetworkInterface
 
 /**
  * The slots that the policy wants filled; the veth for marked packets has a program of its own, whatever the policy. Of lo it
- * is what leaves by it: what the host sends to its own addresses. Where packets have no Ethernet header (tun, WireGuard,
- * ipip) the programs would misread them.
+ * is what leaves by it: what the host sends to its own addresses. Where packets begin with the IP header (tun, WireGuard,
+ * ipip) the programs are others, and there is no XDP; with any other header nobody could read them.
  */
 function wantedSlots(policy: AttachPolicy, device: NetworkInterface): Slot[] {
   if (device.loopback) return ['egress']
-  if (!device.ethernet) return []
+  if (device.header === 'ip') return ['ingress', 'egress']
+  if (device.header === 'other') return []
   if (isMarkVeth(device)) return device.name === markVeth.name ? ['marked'] : []
   const xdp = xdpSlot(policy, device)
   return xdp === undefined ? ['ingress', 'egress'] : ['ingress', 'egress', xdp]
+}
+
+/**
+ * Whether an interface is left alone as long as it is down: the kernel makes some tunnels by itself (tunl0, sit0), in each namespace,
+ * and few are ever used. What is attached stays.
+ */
+function isIdle({ header, up }: NetworkInterface): boolean {
+  return header === 'ip' && !up
 }
 
 /** Where in the kernel a slot is. */
@@ -129,6 +139,7 @@ export class Attachments {
   /** Attaches what the policy wants on one interface; what is attached already stays. NATIVE, PERMISSION. */
   attach(device: NetworkInterface, policy: AttachPolicy = defaultPolicy): Attachment[] {
     this.#notes.note(device)
+    if (isIdle(device)) return []
     return wantedSlots(policy, device).flatMap((slot) => {
       try {
         return this.#attachSlot(device, slot) ?? []
@@ -209,18 +220,20 @@ export class Attachments {
 
   /** Puts the pinned programs in the place of those that are attached, link by link, each atomically. */
   replacePrograms(): void {
-    for (const { file, slot } of this.#links()) {
-      this.#withProgram(slot, (program) => {
+    const present = listInterfaces()
+    for (const { file, ifindex, slot } of this.#links()) {
+      const device = present.find((each) => each.ifindex === ifindex)
+      this.#withProgram(slot, device, (program) => {
         usingFd(openPin(join(this.#dir, file)), (link) => {
           if (linkInfo(link).ifindex !== 0) updateLink(link, program)
         })
       })
     }
-    for (const device of listInterfaces()) {
+    for (const device of present) {
       const { ifindex } = device
       for (const hook of ['ingress', 'egress'] as const) {
         if (queryClsact(ifindex, hook) === 0) continue
-        this.#withProgram(isMarkVeth(device) ? 'marked' : hook, (program) => {
+        this.#withProgram(isMarkVeth(device) ? 'marked' : hook, device, (program) => {
           attachClsact(program, ifindex, hook)
         })
       }
@@ -240,8 +253,11 @@ export class Attachments {
     rmSync(join(this.#dir, file), { force: true })
   }
 
-  #withProgram<T>(slot: Slot, fn: (program: Fd) => T): T {
-    return usingFd(openPin(join(this.#dir, `prog-${PROGRAM_OF[slot]}`)), fn)
+  /** The program for a slot of an interface; one that is gone is taken for one with Ethernet headers. */
+  #withProgram<T>(slot: Slot, device: NetworkInterface | undefined, fn: (program: Fd) => T): T {
+    const name = PROGRAM_OF[slot]
+    const bare = device?.header === 'ip' && (name === 'lb_tc_ingress' || name === 'lb_tc_egress')
+    return usingFd(bare ? openBareProgram(this.#dir, name) : openPin(join(this.#dir, `prog-${name}`)), fn)
   }
 
   #liveOn(file: string, ifindex: number): boolean {
@@ -265,7 +281,7 @@ export class Attachments {
         slot,
       }) /* of an interface that is gone; its number has been given to another */
     }
-    return this.#withProgram(slot, (program) => {
+    return this.#withProgram(slot, device, (program) => {
       const hook = hookOf(slot)
       try {
         const flags = isXdp(slot) ? XDP_FLAGS[slot] : 0

@@ -43,6 +43,11 @@ export interface TableHandles {
   monotonicNs(): bigint
   /** Ends every connection that has expired by now, so that the counts of servers are exact. */
   sweep(): void
+  /**
+   * Notes in connections of sockets what these are bound to; `elsewhere`: those of all other namespaces that can be entered, else of
+   * the table's. False: no sockets are balanced.
+   */
+  nameSockets(elsewhere: boolean): boolean
   /** Enters the connections of lb_sync_conns, which says of each what became of it. */
   enterSynced(): void
   /** Runs lb_end on a wish: index of an entry, what to do (enum lb_end_how), the entry as it was read. enum lb_ended. NATIVE. */

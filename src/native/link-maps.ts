@@ -35,7 +35,7 @@ export class XdpPorts {
   }
 }
 
-/** The interfaces of note: veths whose other end is in another namespace. */
+/** The interfaces of note: veths whose other end is in another namespace, and those whose packets have no Ethernet header. */
 export class Links {
   readonly #map: PinnedHash
 
@@ -44,13 +44,15 @@ export class Links {
   }
 
   /** Notes what an interface is; one of no note is taken out. NATIVE: E2BIG if there are too many. */
-  note({ ifindex, kind, peerElsewhere, mac }: NetworkInterface): void {
-    if (kind !== 'veth' || !peerElsewhere) {
+  note({ ifindex, kind, peerElsewhere, mac, header }: NetworkInterface): void {
+    const flags =
+      (kind === 'veth' && peerElsewhere ? LbLinkFlag.LINK_PEER : 0) | (header === 'ip' ? LbLinkFlag.LINK_BARE : 0)
+    if (flags === 0) {
       this.forget(ifindex)
       return
     }
     const link = new LbLinkArray(new ArrayBuffer(LbLinkArray.size))
-    link.setFlags(0, LbLinkFlag.LINK_PEER)
+    link.setFlags(0, flags)
     link.setMac(0, mac)
     this.#map.set(keyOf(ifindex), link.u8, `interface ${ifindex}`)
   }

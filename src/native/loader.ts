@@ -10,6 +10,7 @@ import { LbConfigArray, LbState, maps, opaqueMaps } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
 import { largestGap, usualNodePorts } from '../model/masquerade-ports.ts'
 import { type AttachPolicy, Attachments, defaultPolicy, type SyncResult } from './attachments.ts'
+import { barePath, renewBarePrograms } from './bare-programs.ts'
 import { ensureTablesDir, findTablesDir, tableName } from './bpffs.ts'
 import type { TableHandles } from './handles.ts'
 import { buildPath, errno } from './library.ts'
@@ -74,9 +75,9 @@ function objectPath(): string {
   return buildPath('bpf/lb.bpf.o')
 }
 
-/** Identifies the programs' object file. */
+/** Identifies the object files of programs for packets. */
 function buildOf(path: string): string {
-  return createHash('sha256').update(readFileSync(path)).digest('hex').slice(0, 16)
+  return createHash('sha256').update(readFileSync(path)).update(readFileSync(barePath())).digest('hex').slice(0, 16)
 }
 
 /** Opens this namespace's table if there is one. LAYOUT, PERMISSION. */
@@ -220,6 +221,7 @@ export function upgradePrograms(): boolean {
         for (const name of keptMaps) if (!pinned.has(name)) pin(mapOf(object, name), join(dir, mapPin(name)))
         pinPrograms(object, dir)
         startSweeper(object)
+        renewBarePrograms(dir)
         new Attachments(dir).replacePrograms()
         markBuild(dir, build)
       } finally {

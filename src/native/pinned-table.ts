@@ -12,6 +12,8 @@ import { routeType } from './route-types.ts'
 import type { ProgramName } from './programs.ts'
 import { runProgram } from './run.ts'
 import { withNamespace } from './setns.ts'
+import { SocketHooks } from './socket-hooks.ts'
+import { inAllNamespaces } from './stale.ts'
 import {
   closeFd,
   type Fd,
@@ -123,6 +125,13 @@ export class PinnedTable implements TableHandles {
 
   enterSynced(): void {
     this.#run('lb_sync')
+  }
+
+  nameSockets(elsewhere: boolean): boolean {
+    const hooks = new SocketHooks(this.dir)
+    if (!elsewhere) return withNamespace(`/proc/self/fd/${this.#namespace}`, () => hooks.name())
+    inAllNamespaces(() => hooks.name())
+    return true
   }
 
   endConnection(wish: Uint8Array): number {

@@ -3,7 +3,7 @@
  * table's: sock-link-<hook>, sock-iter-<protocol>, sock-map-<name>, sock-prog-<name>; the mark sock-on-<what> says which build it is, and how it was set.
  */
 import { createHash } from 'node:crypto'
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { LbError } from '../model/errors.ts'
 import { groupId, groupRoot } from './cgroup.ts'
@@ -22,7 +22,7 @@ import {
   updateLink,
   usingFd,
 } from './shim.ts'
-import { loadSockets } from './socket-object.ts'
+import { loadShare } from './table-share.ts'
 
 /** Whose sockets are balanced. */
 export interface SocketPolicy {
@@ -41,7 +41,6 @@ export const defaultSocketPolicy: SocketPolicy = { scope: 'off', protocols: 'all
 const HOOKS = {
   connect4: ['lb_sock_connect4', 10],
   connect6: ['lb_sock_connect6', 11],
-  sock_ops: ['lb_sock_ops', 3],
   sendmsg4: ['lb_sock_sendmsg4', 14],
   sendmsg6: ['lb_sock_sendmsg6', 15],
   recvmsg4: ['lb_sock_recvmsg4', 19],
@@ -62,7 +61,10 @@ const MARK = 'sock-on-'
 const ABANDON = 'lb_sock_abandon'
 const COUNT_STUCK = 'lb_sock_count_stuck'
 /** Iterators over the sockets of the namespace of whoever reads them, which end those that are stuck: program by pin. */
-const ITERATORS = { 'sock-iter-tcp': 'lb_sock_end_tcp', 'sock-iter-udp': 'lb_sock_end_udp' } as const
+const ENDING = { 'sock-iter-tcp': 'lb_sock_end_tcp', 'sock-iter-udp': 'lb_sock_end_udp' } as const
+/** One that notes in connections of TCP what their sockets are bound to. */
+const NAMES = 'sock-iter-names'
+const NAMING = { [NAMES]: 'lb_sock_name_tcp' } as const
 const BPF_TRACE_ITER = 28
 
 /** The programs for sockets of one table, from whichever process; all state is in the pins. The caller holds a lock. */
@@ -90,12 +92,13 @@ export class SocketHooks {
     const path = buildPath('bpf/sock.bpf.o')
     const mark = this.#markOf(path, policy, group)
     if (this.#names(MARK).includes(mark) && this.list().length === hookNames.length) return false
-    const object = loadSockets(path, this.#dir, constantsOf(policy), this.#keptMaps())
+    const object = loadShare(path, this.#dir, constantsOf(policy), this.#keptMaps())
     try {
       for (const name of this.#names(MARK)) rmdirSync(join(this.#dir, name))
+      for (const name of this.#strays()) rmSync(join(this.#dir, name), { force: true })
       this.#pinMaps(object)
       for (const name of [ABANDON, COUNT_STUCK]) this.#pinAs(`sock-prog-${name}`, programOf(object, name))
-      for (const [name, program] of Object.entries(ITERATORS)) {
+      for (const [name, program] of Object.entries({ ...ENDING, ...NAMING })) {
         usingFd(createLinkOn(programOf(object, program), 0 as Fd, BPF_TRACE_ITER), (link) => this.#pinAs(name, link))
       }
       usingFd(openDirectory(group), (fd) => {
@@ -140,8 +143,15 @@ export class SocketHooks {
    * forget such a server; returns how many were ended. Before Linux 6.5 none is.
    */
   endStuck(): number {
-    const files = Object.keys(ITERATORS).map((name) => readFileSync(join(this.#dir, name)))
+    const files = Object.keys(ENDING).map((name) => readFileSync(join(this.#dir, name)))
     return files.reduce((sum, { length }) => sum + length, 0)
+  }
+
+  /** Notes in the connections of this thread's namespace's sockets what these are bound to; false: no sockets are balanced. */
+  name(): boolean {
+    if (!existsSync(join(this.#dir, NAMES))) return false
+    readFileSync(join(this.#dir, NAMES))
+    return true
   }
 
   /** Runs a pinned program that needs no packet. */
@@ -159,6 +169,12 @@ export class SocketHooks {
     if (id === undefined) throw new LbError('NATIVE', `${group}: no such control group`, { group })
     const text = [buildOf(path), scope, protocols, id].join(' ')
     return `${MARK}${createHash('sha256').update(text).digest('hex').slice(0, 16)}`
+  }
+
+  /** Links at hooks that another build has, and this one has not. */
+  #strays(): string[] {
+    const ours = new Set(hookNames.map(linkPin))
+    return this.#names('sock-link-').filter((name) => !ours.has(name))
   }
 
   /** Of a group that is gone, or another one: 0 or another number. */

@@ -1,4 +1,5 @@
 /** Tables of network namespaces that are gone. */
+import { withNamespace } from './setns.ts'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { Attachments } from './attachments.ts'
@@ -53,6 +54,22 @@ function mountedNamespaces(): string[] {
 /** Paths of all namespaces that somebody holds and we can see; of one there may be several. */
 export function namespacePaths(): string[] {
   return [...namespacesOfThreads().values(), ...mountedNamespaces()]
+}
+
+/** Does `work`, which must be synchronous, in every namespace that somebody is in or that is mounted. NATIVE, and what `work` throws. */
+export function inAllNamespaces(work: () => void): void {
+  for (const path of namespacePaths()) {
+    try {
+      withNamespace(path, work)
+    } catch (error) {
+      if (!isGone(error)) throw error
+    }
+  }
+}
+
+/** The namespace's last process has ended meanwhile. */
+function isGone(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')
 }
 
 /** Cookies of all namespaces that somebody holds and we can see. */

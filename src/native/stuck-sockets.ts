@@ -2,9 +2,8 @@
 import { join } from 'node:path'
 import { findTablesDir, tableName } from './bpffs.ts'
 import { inspect } from './pins.ts'
-import { withNamespace } from './setns.ts'
 import { SocketHooks } from './socket-hooks.ts'
-import { namespacePaths } from './stale.ts'
+import { inAllNamespaces } from './stale.ts'
 
 export interface StuckSockets {
   readonly ended: number
@@ -24,24 +23,6 @@ export function endStuckSockets(everywhere: boolean, known: number): StuckSocket
   const found = hooks.stuck()
   if (found === 0 || found === known) return { ended: 0, left: found }
   let ended = hooks.endStuck()
-  if (everywhere && hooks.stuck() > 0) ended += endElsewhere(hooks)
+  if (everywhere && hooks.stuck() > 0) inAllNamespaces(() => (ended += hooks.endStuck()))
   return { ended, left: hooks.stuck() }
-}
-
-/** The same in every namespace that somebody is in or that is mounted. */
-function endElsewhere(hooks: SocketHooks): number {
-  let ended = 0
-  for (const path of namespacePaths()) {
-    try {
-      ended += withNamespace(path, () => hooks.endStuck())
-    } catch (error) {
-      if (!isGone(error)) throw error
-    }
-  }
-  return ended
-}
-
-/** The namespace's last process has ended meanwhile, and its sockets with it. */
-function isGone(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')
 }

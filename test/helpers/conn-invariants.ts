@@ -197,7 +197,7 @@ function checkControls(datapath: Datapath, entries: readonly number[], problems:
     controlled.set(template, (controlled.get(template) ?? 0) + 1)
     if (conns.af(template) === 0 || !isTemplate(datapath, template)) {
       problems.push(`connection ${i} has entry ${template} for its template`)
-    } else if (conns.server(template) !== conns.server(i)) {
+    } else if (addressOf(datapath, template) !== addressOf(datapath, i)) {
       problems.push(`connection ${i} is not at the server of its template ${template}`)
     }
   }
@@ -239,4 +239,12 @@ export function tableShape(datapath: Datapath): TableShape {
   const templates = entries.filter((i) => isTemplate(datapath, i)).length
   const connections = entries.length - templates
   return { problems, connections, templates, spilled: spilled.length, masqueraded, inSecond }
+}
+
+/** Of an entry's server. A template of one service leads to that server itself; one that services share, to its address. */
+function addressOf(datapath: Datapath, i: number): string {
+  const { conns, servers, services } = datapath.maps
+  const server = conns.server(i)
+  const shares = services.affinity(servers.service(server)) !== 0
+  return shares ? servers.addr(server).join() : String(server)
 }

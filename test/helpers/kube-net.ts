@@ -3,7 +3,8 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { Host } from '../../src/lab/host.ts'
 import { sweepRuns } from '../../src/lab/namespaces.ts'
 import { Topology } from '../../src/lab/topology.ts'
-import { kubeTopology, overlayAddresses, recordedWiring, type Wiring } from './kube-wiring.ts'
+import { kubeTopology, kubeTunnels, overlayAddresses, recordedWiring, type Wiring } from './kube-wiring.ts'
+import { Tunnel } from './tunnel.ts'
 
 /** Who calls, by the namespace that it lives in; the other node does not in the recording. */
 export const callers = {
@@ -58,6 +59,7 @@ interface Options {
 export class KubeNet {
   readonly topology: Topology
   readonly #hosts = new Map<string, Host>()
+  readonly #tunnels: Tunnel[] = []
 
   private constructor(topology: Topology) {
     this.topology = topology
@@ -65,14 +67,27 @@ export class KubeNet {
 
   /** Builds the network, with endpoints that serve, and takes it down with the test, however that ends. */
   static async make(t: Teardown, { wiring = recordedWiring, checksumOffload = true }: Options = {}): Promise<KubeNet> {
-    const topology = new Topology({ ...kubeTopology(wiring), checksumOffload })
+    const spec = kubeTopology(wiring)
+    const topology = new Topology({
+      ...spec,
+      namespaces: spec.namespaces.map(({ lines: _, ...namespace }) => namespace),
+      checksumOffload,
+    })
     const net = new KubeNet(topology)
     t.teardown(async () => {
       await Promise.all([...net.#hosts.values()].map((host) => host.close()))
+      await Promise.all(net.#tunnels.map((tunnel) => tunnel.close()))
       await topology.close()
     })
     await sweepRuns()
     await topology.create()
+    for (const ends of kubeTunnels(wiring)) {
+      const [a, b] = ends.map(([role, name]) => ({ path: topology.pathOf(role), name }))
+      if (a !== undefined && b !== undefined) net.#tunnels.push(await Tunnel.make(a, b))
+    }
+    for (const { name, lines = [] } of spec.namespaces) {
+      await topology.must(name, 'ip', ['-batch', '-'], { input: `${lines.join('\n')}\n` })
+    }
     await Promise.all(topology.spec.namespaces.map(({ name }) => net.#start(name)))
     const serving = mirrors.flatMap(({ role, name, addresses }) =>
       addresses.map((address) => net.host(role).call('serveMirror', { name, address, port: endpointPort })),

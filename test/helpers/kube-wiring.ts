@@ -14,11 +14,13 @@ import type { LinkEnd, NamespaceSpec, TopologySpec } from '../../src/lab/topolog
 
 /**
  * How the node reaches pods. Its own: by routes to a veth each, as Calico and AWS do it and as was recorded, or by a
- * bridge, as Flannel does it. The other node's: by the network between, as was recorded, or by a vxlan through that.
+ * bridge, as Flannel does it. The other node's: by the network between, as was recorded, by a vxlan through that, or by a tunnel without
+ * Ethernet headers, as Calico's IP in IP and WireGuard are. And how the client outside reaches it: by an Ethernet, or such a tunnel.
  */
 export interface Wiring {
   readonly pods: 'routed' | 'bridge'
-  readonly other: 'routed' | 'overlay'
+  readonly other: 'routed' | 'overlay' | 'tunnel'
+  readonly outside?: 'tunnel'
   readonly sysctls?: NamespaceSpec['sysctls']
 }
 
@@ -36,12 +38,9 @@ const sysctls: Readonly<Record<string, string | number>> = {
 
 const nowhere = '02:00:00:00:00:fe'
 
-const defaultRoute = [
-  `neigh add 192.0.2.254 lladdr ${nowhere} dev eth0`,
-  `neigh add fd00:192::fe lladdr ${nowhere} dev eth0`,
-  'route add default via 192.0.2.254',
-  'route add default via fd00:192::fe',
-]
+const nobody = [`neigh add 192.0.2.254 lladdr ${nowhere} dev eth0`, `neigh add fd00:192::fe lladdr ${nowhere} dev eth0`]
+
+const defaultRoute = ['route add default via 192.0.2.254', 'route add default via fd00:192::fe']
 
 /** The node's side of its pods. */
 const nodeToPods: Readonly<Record<Wiring['pods'], readonly string[]>> = {
@@ -105,9 +104,34 @@ function vxlan(number: 1 | 2): string[] {
   ]
 }
 
+/** One end of a tunnel. */
+function tunnelEnd(name: string, ...addresses: readonly string[]): string[] {
+  return [
+    `link set dev ${name} mtu 1450 txqueuelen 10000 up`,
+    ...addresses.map((address) => `addr add ${address} dev ${name}${address.includes(':') ? ' nodad' : ''}`),
+  ]
+}
+
+/** One end of that to the other node's pods. */
+function tunnel(number: 1 | 2): string[] {
+  const [own, far] = [`12${7 + number}`, `12${10 - number}`]
+  return [
+    ...tunnelEnd('tun0', `10.${own}.255.1/32`, `fd00:${own}:0:ff::1/128`),
+    `route add 10.${far}.0.0/16 dev tun0`,
+    `route add fd00:${far}::/32 dev tun0`,
+  ]
+}
+
 const toOther: Readonly<Record<Wiring['other'], readonly string[]>> = {
   routed: ['route add 10.129.0.0/16 via 198.51.100.2', 'route add fd00:129::/64 via fd00:198::2'],
   overlay: vxlan(1),
+  tunnel: tunnel(1),
+}
+
+const fromOther: Readonly<Record<Wiring['other'], readonly string[]>> = {
+  routed: [],
+  overlay: vxlan(2),
+  tunnel: tunnel(2),
 }
 
 const otherLines = [
@@ -117,17 +141,35 @@ const otherLines = [
   'route add local fd00:129::/64 dev lo',
 ]
 
-function namespacesOf({ pods, other, sysctls: more }: Wiring): NamespaceSpec[] {
+const outsideAddresses = {
+  client: ['192.0.2.2/24', 'fd00:192::2/64'],
+  director: ['192.0.2.1/24', 'fd00:192::1/64'],
+} as const
+
+function namespacesOf({ pods, other, outside, sysctls: more }: Wiring): NamespaceSpec[] {
+  const [toClient, toNode] = (['director', 'client'] as const).map((role) =>
+    outside === 'tunnel' ? tunnelEnd('eth0', ...outsideAddresses[role]) : [],
+  )
   return [
     {
       name: 'director',
       forwarding: true,
       bridges: pods === 'bridge' ? ['cni0'] : [],
       sysctls: { ...sysctls, ...more },
-      lines: [...defaultRoute, ...nodeToPods[pods], ...toOther[other]],
+      lines: [
+        ...(toClient ?? []),
+        ...(outside === 'tunnel' ? [] : nobody),
+        ...defaultRoute,
+        ...nodeToPods[pods],
+        ...toOther[other],
+      ],
     },
-    { name: 'client', sysctls, lines: ['route add default via 192.0.2.1', 'route add default via fd00:192::1'] },
-    { name: 'other', sysctls, lines: [...otherLines, ...(other === 'overlay' ? vxlan(2) : [])] },
+    {
+      name: 'client',
+      sysctls,
+      lines: [...(toNode ?? []), 'route add default via 192.0.2.1', 'route add default via fd00:192::1'],
+    },
+    { name: 'other', sysctls, lines: [...otherLines, ...fromOther[other]] },
     { name: 'pod', sysctls, lines: podLines(pods, 10) },
     { name: 'endpoint', sysctls, lines: [...podLines(pods, 11), ...moreAddresses[pods]] },
   ]
@@ -146,21 +188,30 @@ function end(namespace: string, name: string, ...addresses: readonly string[]): 
   return { namespace, interface: name, addresses }
 }
 
-function linksOf({ pods }: Wiring): [LinkEnd, LinkEnd][] {
+function linksOf({ pods, outside: way }: Wiring): [LinkEnd, LinkEnd][] {
   const port = (name: string): LinkEnd => ({ ...end('director', name), ...(pods === 'bridge' && { bridge: 'cni0' }) })
   const [outside, between] = [
-    end('client', 'eth0', '192.0.2.2/24', 'fd00:192::2/64'),
+    end('client', 'eth0', ...outsideAddresses.client),
     end('other', 'eth0', '198.51.100.2/24', 'fd00:198::2/64'),
   ]
   return [
-    link(0, outside, end('director', 'eth0', '192.0.2.1/24', 'fd00:192::1/64')),
+    ...(way === 'tunnel' ? [] : [link(0, outside, end('director', 'eth0', ...outsideAddresses.director))]),
     link(1, between, end('director', 'eth1', '198.51.100.1/24', 'fd00:198::1/64')),
     link(2, end('pod', 'eth0'), port('vetha')),
     link(3, end('endpoint', 'eth0'), port('vethb')),
   ]
 }
 
-/** The whole of it. */
+/** Tunnels to be made, by namespace and name of their ends, before the lines of namespaces are carried out. */
+export function kubeTunnels({ other, outside }: Wiring): (readonly [string, string])[][] {
+  const between = (peer: string, name: string) => ['director', peer].map((role) => [role, name] as const)
+  return [
+    ...(other === 'tunnel' ? [between('other', 'tun0')] : []),
+    ...(outside === 'tunnel' ? [between('client', 'eth0')] : []),
+  ]
+}
+
+/** The whole of it, but for tunnels. */
 export function kubeTopology(wiring: Wiring): TopologySpec {
   return { namespaces: namespacesOf(wiring), links: linksOf(wiring) }
 }

@@ -116,6 +116,10 @@ export class MemoryHandles implements TableHandles {
   /** There is no program. */
   enterSynced(): void {}
 
+  nameSockets(): boolean {
+    return false
+  }
+
   endConnection(): never {
     throw new Error('there is no program')
   }

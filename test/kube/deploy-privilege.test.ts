@@ -10,9 +10,9 @@ import { needsRoot } from '../helpers/topology.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** The capabilities that a container of the kubeadm overlay has; undefined: it is privileged. */
-function capabilitiesOf(list: 'containers' | 'initContainers'): readonly string[] | undefined {
-  const daemonSet = build(join(root, 'deploy/overlays/kubeadm')).find(({ kind }) => kind === 'DaemonSet')
+/** The capabilities that a container of an overlay has; undefined: it is privileged. */
+function capabilitiesOf(list: 'containers' | 'initContainers', overlay = 'kubeadm'): readonly string[] | undefined {
+  const daemonSet = build(join(root, 'deploy/overlays', overlay)).find(({ kind }) => kind === 'DaemonSet')
   const { template } = (daemonSet?.spec ?? {}) as { template: { spec: Record<string, readonly unknown[]> } }
   const [container] = template.spec[list] as readonly [
     { securityContext: { privileged: boolean; capabilities?: { add: readonly string[]; drop: readonly string[] } } },
@@ -97,4 +97,48 @@ cat ${timeout}`
   const { status, stdout, stderr } = inContainer(script, capabilitiesOf('containers') ?? [])
   t.equal(status, 0, stderr)
   t.equal(stdout, '1\n0\n1234\n')
+})
+
+/** What bpvsd wants of a host that gives out nearly all ports, and whose lo has its kernel's defaults. */
+const settings = ['ipv4/conf/lo/forwarding', 'ipv6/conf/lo/forwarding', 'ipv4/conf/lo/accept_local']
+const shown = settings.map((name) => `/proc/sys/net/${name}`).join(' ')
+const reserved = '/proc/sys/net/ipv4/ip_local_reserved_ports'
+const unset = `mount -o remount,bind,rw /proc/sys
+for file in ${shown}; do echo 0 >$file; done
+echo 1024 65535 >/proc/sys/net/ipv4/ip_local_port_range`
+/** bpvsd as the pod runs it, until it is ready: how often it complains. */
+const confinedRun = `mount -o remount,bind,ro /proc/sys
+$P bpvsd --manifests ${join(root, 'examples')} --admin-socket= >log 2>&1 & pid=$!
+timeout 150 sh -c 'until grep -q "msg.:.ready" log; do sleep 0.05; done' || { cat log; exit 1; }
+grep -cE 'no ports|cannot set' log || true
+$P bpvsadm --masquerade-ports
+cat ${shown} ${reserved}
+kill $pid; wait $pid`
+
+for (const overlay of ['kubeadm', 'eks', 'plain']) {
+  t.test(
+    `${overlay}: after the init container nothing is left to set below /proc/sys`,
+    { skip: needsRoot },
+    async (t) => {
+      t.equal(capabilitiesOf('initContainers', overlay), undefined, 'it is privileged')
+      const script = `${unset}; bpvsd --init-only >/dev/null; ${confinedRun}`
+      const { status, stdout, stderr } = inContainer(script, capabilitiesOf('containers', overlay) ?? [])
+      t.equal(status, 0, stderr)
+      t.equal(stdout, '0\n57344-65535\n1\n1\n1\n57344-65535\n')
+    },
+  )
+}
+
+t.test('without the init container bpvsd goes on, and says what it lacks', { skip: needsRoot }, async (t) => {
+  const { status, stdout } = inContainer(`${unset}; ${confinedRun}`, capabilitiesOf('containers') ?? [])
+  t.equal(status, 0)
+  t.match(stdout, /^[1-9]\d*\n.*\n0\n0\n0\n\n$/s)
+})
+
+t.test('the init container sets it too where the table is there already', { skip: needsRoot }, async (t) => {
+  const script = `mount -o remount,bind,rw /proc/sys; bpvsd --init-only >/dev/null; echo >${reserved}
+${unset}; bpvsd --init-only >/dev/null; ${confinedRun}`
+  const { status, stdout, stderr } = inContainer(script, capabilitiesOf('containers') ?? [])
+  t.equal(status, 0, stderr)
+  t.equal(stdout, '0\n57344-65535\n1\n1\n1\n57344-65535\n')
 })

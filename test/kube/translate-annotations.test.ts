@@ -85,6 +85,7 @@ const bad: readonly (readonly [annotations: string, problem: string])[] = [
   ],
   ['bpvs.io/affinity-prefix-ipv4: "33"', 'affinity-prefix-ipv4: "33" is not a prefix length (1-32)'],
   ['bpvs.io/affinity-prefix-ipv6: x', 'affinity-prefix-ipv6: "x" is not a prefix length (1-128)'],
+  ['bpvs.io/affinity-scope: node', 'affinity-scope: "node" is no scope (address, port, service)'],
   [
     'bpvs.io/weights: "10.0.0.1=1001"',
     'weights: "10.0.0.1=1001" has "10.0.0.1=1001", whose weight is not a weight (0-1000)',
@@ -100,7 +101,7 @@ const bad: readonly (readonly [annotations: string, problem: string])[] = [
   ],
   [
     'bpvs.io/schedular: wlc',
-    'schedular: is not known (scheduler, scheduler-flags, forwarding-method, affinity-prefix-ipv4, affinity-prefix-ipv6, weights, slow-start-seconds)',
+    'schedular: is not known (scheduler, scheduler-flags, forwarding-method, affinity-prefix-ipv4, affinity-prefix-ipv6, affinity-scope, weights, slow-start-seconds)',
   ],
 ]
 
@@ -133,3 +134,30 @@ t.test(
     t.match(notices, [{ object: 'EndpointSlice default/web-1', tell: { namespace: 'default', name: 'web' } }])
   },
 )
+
+t.test('affinity is of each address and port, of a port whatever the address, or of all of a Service', async (t) => {
+  const ports = '[{name: a, port: 80, nodePort: 30080}, {name: b, port: 443}]'
+  const more = `type: LoadBalancer, sessionAffinity: ClientIP, ports: ${ports}, externalIPs: [203.0.113.7]`
+  const groups = (scope: string, only?: string) => {
+    const annotations = scope === '' ? '{}' : `{bpvs.io/affinity-scope: ${scope}}`
+    const of = (name: string, ips: string) => service({ name, annotations, spec: `{clusterIPs: ${ips}, ${more}}` })
+    const { desired } = translate(objectsOf(of('web', only ?? '[10.96.0.80, "fd00:96::a60:50"]')), here)
+    return desired.map(({ service: { key, persistence } }) => {
+      const at = key.kind === 'address' ? `${key.address} ${key.port}` : ''
+      return `${at}: ${persistence?.group?.id ?? '-'} ${persistence?.group?.port ?? '-'}`
+    })
+  }
+  const id = 0x0a600050
+  const node = here.nodePortAddresses.filter(({ family }) => family === 4).map(({ address }) => address)
+  t.ok(node.length > 0)
+  t.ok(groups('').every((text) => text.endsWith(': - -')))
+  t.ok(groups('address').every((text) => text.endsWith(': - -')))
+  const first = [`10.96.0.80 80: ${id} 80`, `203.0.113.7 80: ${id} 80`, ...node.map((ip) => `${ip} 30080: ${id} 80`)]
+  const second = [`10.96.0.80 443: ${id} 443`, `203.0.113.7 443: ${id} 443`]
+  t.same(groups('port', '[10.96.0.80]'), [...first, ...second], 'node ports too go by the port of the Service')
+  t.ok(
+    groups('service').every((text) => text.endsWith(`: ${id} 0`)),
+    'of IPv6 the same bits count',
+  )
+  t.not(groups('service', '[10.96.0.81]')[0], groups('service', '[10.96.0.80]')[0], 'Services are apart')
+})

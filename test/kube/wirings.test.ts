@@ -42,18 +42,34 @@ t.test('pods of the other node through a vxlan device that computes checksums it
   compareMatrix(t, await play(net, throughOverlay(rows)))
 })
 
+const tunnels: readonly (readonly [string, Wiring])[] = [
+  ['pods of the other node', { pods: 'routed', other: 'tunnel' }],
+  ['clients outside', { pods: 'routed', other: 'routed', outside: 'tunnel' }],
+  ['both', { pods: 'bridge', other: 'tunnel', outside: 'tunnel' }],
+]
+for (const [who, wiring] of tunnels) {
+  t.test(`${who} through a tunnel whose packets have no Ethernet header`, root, async (t) => {
+    const net = await KubeNet.make(t, { wiring })
+    t.match(await net.topology.must('director', 'ip', ['link']), /link\/none/)
+    await guard(net)
+    await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
+    compareMatrix(t, await play(net, wiring.other === 'tunnel' ? throughOverlay(rows) : rows))
+  })
+}
+
 /** More than any segment of any device, and than windows begin with. */
 const bulk = 300_000
 
 const wirings: readonly (readonly [string, Wiring])[] = [
   ['routes', recordedWiring],
   ['a bridge and a vxlan device', { pods: 'bridge', other: 'overlay' }],
+  ['tunnels without Ethernet headers', { pods: 'routed', other: 'tunnel', outside: 'tunnel' }],
 ]
 for (const [name, wiring] of wirings) {
   t.test(`much data passes both ways, in segments of whatever size devices have them: ${name}`, root, async (t) => {
     const net = await KubeNet.make(t, { wiring })
     await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
     const plain = rows.filter((row) => row.proto === 'tcp' && row.policy === 'plain' && row.reached !== undefined)
-    compareMatrix(t, await play(net, wiring.other === 'overlay' ? throughOverlay(plain) : plain, bulk))
+    compareMatrix(t, await play(net, wiring.other === 'routed' ? plain : throughOverlay(plain), bulk))
   })
 }

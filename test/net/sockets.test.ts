@@ -125,6 +125,19 @@ t.test(
   },
 )
 
+t.test('sockets go on to the same address for services that share templates', root, async (t) => {
+  const scene = await SocketScene.start(t)
+  const persistence = { timeoutS: 300, mask: '255.255.255.255', group: { id: 7, port: 0 } }
+  const other = virtual(vips.ipv4, 443)
+  for (const key of [service.ipv4, other]) scene.serve(key, scene.servers('ipv4'), 'rr', { persistence })
+  const names = new Set<string>()
+  for (const port of [80, 443, 80, 443]) names.add((await scene.called(vips.ipv4, port)).name)
+  t.equal(names.size, 1)
+  t.same(scene.loads(service.ipv4, 'ipv4').sort(), ['0 0', '0 0', '2 0'])
+  t.same(scene.loads(other, 'ipv4').sort(), ['0 0', '0 0', '2 0'])
+  t.same(scene.director.check(), [])
+})
+
 t.test('connections end with the process', root, async (t) => {
   const scene = await SocketScene.start(t)
   scene.serve(service.ipv4, scene.servers('ipv4'))
@@ -201,7 +214,6 @@ t.test('what is changed or taken away leaves open sockets as they are', root, as
   const hooks = [
     'connect4',
     'connect6',
-    'sock_ops',
     'sendmsg4',
     'sendmsg6',
     'recvmsg4',

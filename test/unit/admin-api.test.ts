@@ -51,8 +51,9 @@ t.test('everything that a service can have goes in and comes out: IPv6, persiste
   const marked = await scene.ask('POST', '/v1/services', mark)
   t.equal(marked.headers.location, '/v1/services/fwmark6-7')
   t.match(marked.json, { mark: 7, family: 6, schedulerFlags: [1, 2], persistence: { timeoutS: 9, mask: 128 } })
-  const v4 = await scene.ask('POST', '/v1/services', { mark: 7, persistence: { timeoutS: 9 } })
-  t.match(v4.json, { name: 'fwmark4-7', persistence: { mask: '255.255.255.255' } })
+  const group = { id: 3, port: 0 }
+  const v4 = await scene.ask('POST', '/v1/services', { mark: 7, persistence: { timeoutS: 9, group } })
+  t.match(v4.json, { name: 'fwmark4-7', persistence: { mask: '255.255.255.255', group } })
   for (const name of ['udp-fd00::1-53', 'udp-fd00:0:0::1-53', 'fwmark6-7', 'fwmark4-7']) {
     t.equal((await scene.ask('GET', `/v1/services/${name}`)).status, 200, name)
   }

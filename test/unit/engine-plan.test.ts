@@ -3,7 +3,16 @@ import { plan, planServers } from '../../src/engine/plan.ts'
 import type { ActualServer, ActualService, DesiredRecord } from '../../src/engine/plan.ts'
 import type { ServerWant, ServiceConfig } from '../../src/maps/records.ts'
 
-const config: ServiceConfig = { scheduler: 1, flags: 0, timeoutS: 0, netmask: 0, policy: 0, allowed: '' }
+const config: ServiceConfig = {
+  scheduler: 1,
+  flags: 0,
+  timeoutS: 0,
+  netmask: 0,
+  affinity: 0,
+  affinityPort: 0,
+  policy: 0,
+  allowed: '',
+}
 
 function want(name: string, weight = 1): ServerWant {
   return { name, config: { method: 0, weight, upper: 0, lower: 0, tunnelType: 0, tunnelFlags: 0, tunnelPort: 0 } }

@@ -15,7 +15,7 @@ import type {
 } from '../../model/types.ts'
 import { readAddress } from './names.ts'
 
-type Wished<T> = { readonly timeoutS: number; readonly mask?: T }
+type Wished<T> = Pick<Persistence, 'timeoutS' | 'group'> & { readonly mask?: T }
 
 /** Body of a new service, of the schema NewService. */
 export type NewService = Pick<ServiceSpec, 'scheduler' | 'schedulerFlags' | 'onePacket'> & {
@@ -104,6 +104,6 @@ function addressOf(text: string): Pick<ServerKey, 'family' | 'address'> {
   return read
 }
 
-function wholePersistence({ family }: ServiceKey, { timeoutS, mask }: Wished<Persistence['mask']>): Persistence {
-  return { timeoutS, mask: mask ?? (family === 4 ? '255.255.255.255' : 128) }
+function wholePersistence({ family }: ServiceKey, { mask, ...rest }: Wished<Persistence['mask']>): Persistence {
+  return { ...rest, mask: mask ?? (family === 4 ? '255.255.255.255' : 128) }
 }

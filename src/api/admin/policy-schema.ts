@@ -1,6 +1,8 @@
 /** The JSON schema of a virtual service's policy, and what it shares with others. */
 
 export const address = { type: 'string', minLength: 2, maxLength: 45, description: 'An IPv4 or IPv6 address.' } as const
+export const port = { type: 'integer', minimum: 0, maximum: 65535 } as const
+export const protocol = { type: 'string', enum: ['tcp', 'udp', 'sctp'] } as const
 export const family = { enum: [4, 6], type: 'integer' } as const
 
 const boolean = { type: 'boolean' } as const

@@ -2,9 +2,10 @@
  * JSON schemas of the admin API: requests are checked and answers written by them, and the OpenAPI document is made of
  * them. What has a name in `components` is referred to by it there.
  */
-import { bypassModes, tunables } from '../../model/settings.ts'
+import { bypassModes, handoverModes, tunables } from '../../model/settings.ts'
 import { schedulers } from '../../model/types.ts'
-import { address, family, policy } from './policy-schema.ts'
+import { connection, connectionList } from './connection-schema.ts'
+import { address, family, policy, port, protocol } from './policy-schema.ts'
 
 /** A JSON schema, as far as it is looked into here. */
 export type Schema = Readonly<Record<string, unknown>>
@@ -12,8 +13,6 @@ export type Schema = Readonly<Record<string, unknown>>
 const greatestWeight = 0x7fffffff
 const month = 31 * 24 * 60 * 60
 
-const port = { type: 'integer', minimum: 0, maximum: 65535 } as const
-const protocol = { type: 'string', enum: ['tcp', 'udp', 'sctp'] } as const
 const mark = { type: 'integer', minimum: 1, maximum: 0xffffffff, description: 'Firewall mark.' } as const
 const threshold = {
   type: 'integer',
@@ -45,6 +44,14 @@ const persistence = {
     mask: {
       type: ['string', 'integer'],
       description: "Of clients' addresses: dotted for IPv4, a prefix length for IPv6. Left out: all bits.",
+    },
+    group: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['id', 'port'],
+      properties: { id: { type: 'integer', minimum: 1, maximum: 0xffffffff }, port },
+      description:
+        'Services of a family with the same group lead a client to servers of the same address; with a port other than 0, those of the same protocol. Left out: each by itself.',
     },
   },
 } as const
@@ -225,33 +232,6 @@ const serviceStats = {
   },
 } as const
 
-const end = { type: 'object', required: ['address', 'port'], properties: { address, port } } as const
-const connection = {
-  type: 'object',
-  required: ['name', 'family', 'protocol', 'state', 'expiresS', 'client', 'virtual', 'server'],
-  properties: {
-    name: { type: 'string', description: 'In URLs.' },
-    family,
-    protocol: { type: 'string', enum: [...protocol.enum, 'ip'], description: 'ip: a template of a firewall mark.' },
-    state: { type: 'string', description: 'As `bpvsadm -L -c` names it.' },
-    expiresS: { type: 'integer', description: 'Seconds.' },
-    client: end,
-    virtual: end,
-    server: end,
-    template: { type: 'boolean', description: 'A persistence template: where a client goes, not a connection.' },
-    synced: { type: 'boolean', description: 'Another director told of it.' },
-  },
-} as const
-
-const connectionList = {
-  type: 'object',
-  required: ['connections'],
-  properties: {
-    connections: { type: 'array', items: connection, description: 'Templates of persistence among them.' },
-    next: { type: 'integer', description: '`after` of the next page; left out: this is the last.' },
-  },
-} as const
-
 const seconds = { type: 'integer', minimum: 1, maximum: month } as const
 const timeouts = {
   type: 'object',
@@ -268,6 +248,12 @@ const timeoutsChange = {
 
 const settingsProperties = {
   bypass: { type: 'string', enum: bypassModes, description: "Whether connections bypass the host's stack." },
+  handover: {
+    type: 'string',
+    enum: handoverModes,
+    description:
+      'Another balancer of this host: none; what is none of our connections may be its (from); new connections are its (to).',
+  },
   tunables: {
     type: 'object',
     description: "IPVS's sysctls net.ipv4.vs.*, as far as they apply.",
@@ -287,7 +273,7 @@ const masqueradePorts = {
 } as const
 const settings = {
   type: 'object',
-  required: ['bypass', 'tunables'],
+  required: ['bypass', 'handover', 'tunables'],
   properties: { ...settingsProperties, masqueradePorts },
 } as const
 const settingsChange = { type: 'object', additionalProperties: false, properties: settingsProperties } as const
@@ -378,22 +364,6 @@ export const pageQuery = {
   additionalProperties: false,
   properties: {
     limit: { type: 'integer', minimum: 1, maximum: 10000, default: 1000, description: 'Most services of a page.' },
-    after: { type: 'integer', minimum: 0, default: 0, description: '`next` of the page before.' },
-  },
-} as const
-
-/** Query of connections: a filter, and a page. */
-export const connectionQuery = {
-  type: 'object',
-  additionalProperties: false,
-  properties: {
-    protocol: { type: 'string', enum: ['tcp', 'udp', 'sctp', 'ip'] },
-    state: { type: 'string', minLength: 1, maxLength: 16 },
-    client: { ...address, description: "The client's address." },
-    virtual: { ...address, description: 'The virtual address.' },
-    server: { ...address, description: "The server's address." },
-    port: { type: 'integer', minimum: 0, maximum: 65535, description: 'The virtual port.' },
-    limit: { type: 'integer', minimum: 1, maximum: 10000, default: 1000, description: 'Most connections of a page.' },
     after: { type: 'integer', minimum: 0, default: 0, description: '`next` of the page before.' },
   },
 } as const

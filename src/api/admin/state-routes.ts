@@ -51,13 +51,13 @@ export const stateRoutes: readonly Route[] = [
     [components.TimeoutsChange, components.Timeouts],
     changeTimeouts,
   ),
-  reading('/v1/settings', 'getSettings', 'Bypass and tunables', components.Settings, (target) => {
+  reading('/v1/settings', 'getSettings', 'Bypass, handover and tunables', components.Settings, (target) => {
     return tagged(tableOf(target).settings())
   }),
   changing(
     '/v1/settings',
     'changeSettings',
-    'Changes bypass and tunables, all at once; what is left out stays',
+    'Changes bypass, handover and tunables, all at once; what is left out stays',
     [components.SettingsChange, components.Settings],
     changeSettings,
   ),

@@ -1,4 +1,4 @@
-/** Loading the object of programs for sockets onto a table. */
+/** Loading an object of more programs onto a table: those for sockets, and for interfaces without Ethernet headers. */
 import { layout } from '../abi/generated.ts'
 import { LbError } from '../model/errors.ts'
 import type { ObjectLayout } from './layout.ts'
@@ -7,12 +7,8 @@ import { mapPin } from './pins.ts'
 import { checkShare, load, type LoadedObject, reusePins, section } from './programs.ts'
 import { OpenMaps } from './shim.ts'
 
-/** Constants of its own, by their names in C. */
-export interface SocketConstants {
-  readonly lb_sock_home: bigint
-  readonly lb_sock_everywhere: bigint
-  readonly lb_sock_tcp_only: bigint
-}
+/** Constants of the object's own, by their names in C. */
+export type OwnConstants = Readonly<Record<string, bigint>>
 
 const WIDTHS: Readonly<Record<string, number>> = { __u32: 4, __u64: 8 }
 
@@ -25,7 +21,7 @@ function sizeOf(type: string): number {
 }
 
 /** Gives the object the table's constants, and its own. */
-function setConstants(rodata: Uint8Array, table: Uint8Array, own: SocketConstants, described: ObjectLayout): void {
+function setConstants(rodata: Uint8Array, table: Uint8Array, own: OwnConstants, described: ObjectLayout): void {
   const known = new Map(layout.structs.lb_rodata.fields.map((field) => [field.name as string, field]))
   for (const { name, offset, type } of described.structs.lb_rodata?.fields ?? []) {
     const source = known.get(name)
@@ -34,20 +30,20 @@ function setConstants(rodata: Uint8Array, table: Uint8Array, own: SocketConstant
       rodata.set(table.subarray(source.offset, source.offset + size), offset)
       continue
     }
-    const value = Object.entries(own).find(([key]) => key === name)?.[1]
-    if (value === undefined) throw new LbError('LAYOUT', `the programs for sockets have a constant ${name}`)
+    const value = own[name]
+    if (value === undefined) throw new LbError('LAYOUT', `more programs than the table's have a constant ${name}`)
     rodata.set(new Uint8Array(BigUint64Array.of(value).buffer).subarray(0, size), offset)
   }
 }
 
 /**
- * Loads the programs onto the table in `dir`. `kept`: pins of maps of the object's own that an earlier load has left, by name.
- * LAYOUT, VERIFIER, UNSUPPORTED, PERMISSION, NATIVE.
+ * Loads the object onto the table in `dir`. `kept`: pins of more maps to use, by name: opaque ones of the table's, and the object's
+ * own that an earlier load has left. LAYOUT, VERIFIER, UNSUPPORTED, PERMISSION, NATIVE.
  */
-export function loadSockets(
+export function loadShare(
   path: string,
   dir: string,
-  constants: SocketConstants,
+  constants: OwnConstants,
   kept: ReadonlyMap<string, string>,
 ): LoadedObject {
   const table = new OpenMaps(dir, ['lb_rodata'])
