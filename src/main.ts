@@ -17,6 +17,7 @@ import { featuresOf, gatherMs, type KubeProxySettings, nodeName } from './config
 import { loadConfig } from './config/load.ts'
 import type { Config } from './config/schema.ts'
 import { version } from './config/version.ts'
+import { cleanUp, cleanUpKubeProxy } from './daemon/clean-up.ts'
 import { conntrackValues, setKernelValues } from './daemon/conntrack.ts'
 import { Daemon, type DaemonParts, type ServiceSource, type SourceCallbacks } from './daemon/daemon.ts'
 import { followFile } from './daemon/follow-file.ts'
@@ -35,7 +36,6 @@ import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
 import { parsePortRange } from './model/masquerade-ports.ts'
 import { endStuckSockets } from './native/stuck-sockets.ts'
-import { removeKubeProxyRules } from './native/kube-proxy-rules.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { ProxyMetrics } from './observe/proxy-metrics.ts'
 import { syncDaemons } from './sync/control.ts'
@@ -245,11 +245,6 @@ function setConntrack({ configuration }: KubeProxySettings, log: Log): void {
   setKernelValues(conntrackValues(configuration, availableParallelism()), kernelFiles, log)
 }
 
-function cleanUp(log: Log): void {
-  const found = kernelHost().unload()
-  log.info({ found }, found ? 'unloaded' : 'nothing to unload')
-}
-
 /** Makes the table and attaches, and sets what only privilege may, for a bpvsd with less of it to find. */
 function initialise({ config, kubeProxy }: Serving, log: Log): void {
   if (config.manifests === undefined) setConntrack(kubeProxy, log)
@@ -274,8 +269,9 @@ async function main(): Promise<void> {
     else if (invocation.run === 'write-config') writeFileSync(invocation.path, invocation.text)
     else {
       log = createLog('bpvsd', invocation.config.logLevel)
-      if (invocation.run === 'cleanup') cleanUp(log)
-      else if (invocation.run === 'cleanup-kube-proxy') log.info(removeKubeProxyRules(), "kube-proxy's is removed")
+      const options = { config: invocation.config, log, timers: realTimers }
+      if (invocation.run === 'cleanup') await cleanUp(options, kernelHost())
+      else if (invocation.run === 'cleanup-kube-proxy') await cleanUpKubeProxy(options)
       else if (invocation.run === 'init') initialise(invocation, log)
       else await serve(invocation, log)
     }

@@ -29,6 +29,7 @@ import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from './port
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts'
 import { SocketKeeper, socketPolicy } from './sockets.ts'
 import type { ProxyStatus } from './status.ts'
+import { TakeoverKeeper } from './takeover.ts'
 
 /** Where desired state comes from, as far as the daemon handles it. */
 export interface ServiceSource {
@@ -86,6 +87,7 @@ export class Daemon {
   readonly #interfaces: InterfaceKeeper
   readonly #cluster: ClusterKeeper
   readonly #sockets: SocketKeeper
+  readonly #takeover: TakeoverKeeper
   readonly #sourceName: Source
   readonly #source: ServiceSource
   readonly #timers: Timers
@@ -125,6 +127,9 @@ export class Daemon {
     const onPass = (): void => this.#cluster.look()
     this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers, onPass })
     this.#sockets = new SocketKeeper(host, socketPolicy(config), log)
+    const { takeover: mode, takeoverLimitS: limitS } = config
+    const onChange = (on: boolean): void => parts.status.takingOver(on)
+    this.#takeover = new TakeoverKeeper({ host, log, timers, mode, limitS, onChange })
     this.#sourceName = config.manifests === undefined ? 'kubernetes' : 'manifest'
     const { configuration } = kubeProxy
     const pods = localDetection(configuration)
@@ -212,6 +217,7 @@ export class Daemon {
     this.#cluster.setNetworks(this.#context.podNetworks)
     this.#cluster.setNodePortAddresses(this.#context.options.nodePortAddresses)
     this.#cluster.setTable(table)
+    this.#takeover.setTable(table)
     return table
   }
 
@@ -343,6 +349,7 @@ export class Daemon {
       if (!this.#host.tableIsCurrent()) this.#remakeTable()
       if (this.#readAddresses() && this.#ready) this.#submit(this.#complete)
       this.#sockets.look()
+      this.#takeover.look()
       this.#reconciler?.check()
       this.#table?.refreshSources()
       this.#trouble.update([])

@@ -144,6 +144,10 @@ export class KernelTable implements ReconcilingTable {
     return readSettings(this.#maps)
   }
 
+  knowsOthers(): boolean {
+    return this.#handles.clock().conntrackReadable
+  }
+
   exclusively<T>(work: () => T): T {
     return this.#handles.withLock(work)
   }

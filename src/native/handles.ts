@@ -38,7 +38,7 @@ export interface TableHandles {
   /** Runs `fn` with the namespace's lock held (flock), waiting for it. Re-entrant in one process. */
   withLock<T>(fn: () => T): T
   /** The kernel's coarse clock and CLOCK_MONOTONIC, now. */
-  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint }
+  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint; readonly conntrackReadable: boolean }
   /** CLOCK_MONOTONIC of the kernel, nanoseconds, without asking it each time. */
   monotonicNs(): bigint
   /** Ends every connection that has expired by now, so that the counts of servers are exact. */

@@ -100,9 +100,10 @@ export class PinnedTable implements TableHandles {
     }
   }
 
-  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint } {
+  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint; readonly conntrackReadable: boolean } {
     this.#run('lb_read_clock')
-    return { jiffies: this.#clock.jiffies(0), ktimeNs: this.#clock.ktimeNs(0) }
+    const conntrackReadable = this.#clock.conntrackReadable(0) !== 0
+    return { jiffies: this.#clock.jiffies(0), ktimeNs: this.#clock.ktimeNs(0), conntrackReadable }
   }
 
   monotonicNs(): bigint {

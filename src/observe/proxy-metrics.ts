@@ -117,6 +117,9 @@ export class ProxyMetrics {
       requestBounds,
     ),
   )
+  readonly #takeover = this.registry.register(
+    new Gauge('bpvs_takeover', "1 as long as connections of another proxy's are left alone"),
+  )
   #pending = { services: 0, endpoints: 0 }
 
   /** `startMs`: when the process began, since 1970. `features`: which of kube-proxy's that are beta are on. */
@@ -124,6 +127,7 @@ export class ProxyMetrics {
     addProcessMetrics(this.registry, startMs)
     for (const name of betaFeatures) this.#features.set(features[name] ? 1 : 0, { name, stage: 'BETA' })
     this.#count(0, 0)
+    this.takingOver(false)
   }
 
   /** Changes that wait to be applied. */
@@ -153,6 +157,10 @@ export class ProxyMetrics {
   noLocalEndpoints(family: FamilyLabel, { internal, external }: NoLocalEndpoints): void {
     this.#noLocal.set(internal, policyLabels[family].internal)
     this.#noLocal.set(external, policyLabels[family].external)
+  }
+
+  takingOver(on: boolean): void {
+    this.#takeover.set(on ? 1 : 0)
   }
 
   asked(what: 'healthz' | 'livez', status: number): void {

@@ -100,8 +100,8 @@ export class MemoryHandles implements TableHandles {
     return fn()
   }
 
-  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint } {
-    return { jiffies: this.jiffies, ktimeNs: BigInt(this.nowS) * 1_000_000_000n }
+  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint; readonly conntrackReadable: boolean } {
+    return { jiffies: this.jiffies, ktimeNs: BigInt(this.nowS) * 1_000_000_000n, conntrackReadable: false }
   }
 
   monotonicNs(): bigint {
