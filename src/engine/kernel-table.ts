@@ -310,7 +310,7 @@ export class KernelTable implements ReconcilingTable {
 
   /** Monotonic seconds. */
   #nowS(): number {
-    return Number(this.#handles.clock().ktimeNs / 1_000_000_000n)
+    return Number(this.#handles.monotonicNs() / 1_000_000_000n)
   }
 
   /**

@@ -104,6 +104,12 @@ export class MemoryHandles implements TableHandles {
     return { jiffies: this.jiffies, ktimeNs: BigInt(this.nowS) * 1_000_000_000n, conntrackReadable: false }
   }
 
+  monotonicNs(): bigint {
+    return this.clock().ktimeNs
+  }
+
+  readonly wantsSources = true
+
   /** Nothing expires by itself. */
   sweep(): void {}
 
