@@ -85,7 +85,7 @@ static __always_inline int odd_transport(struct packet *p, struct new_conn *n, e
  * what becomes of it. */
 static __always_inline int odd_read(struct __sk_buff *skb, enum lb_hook hook, enum lb_af af)
 {
-	struct packet p = { .ctx = skb, .odd = 1, .kinds = service_kinds() };
+	struct packet p = { .ctx = skb, .odd = 1, .kinds = packet_kinds(skb, hook) };
 	struct new_conn *n = new_conn_get(NEW_CONN);
 	struct headers h = {};
 	void *data, *end;
@@ -132,7 +132,7 @@ static __always_inline int balance_odd(struct __sk_buff *skb, enum lb_hook hook,
 	p.l4 = n->l4;
 	p.shape = n->shape;
 	p.tcp_flags = p.t.proto == IPPROTO_SCTP ? SCTP_NOTHING : 0;
-	p.kinds = service_kinds();
+	p.kinds = packet_kinds(skb, hook);
 	ends_hash(&p, af);
 	act = balance_read(&p, hook, af, data, data + transport_offset(&p, hook, af), end, opening);
 	return act == OPEN_NEXT ? ODD_OPEN_NEXT : act;

@@ -95,8 +95,8 @@ export class FakeTable implements ManagedTable {
 
   changeSettings(change: SettingsChange): void {
     this.changes.push(change)
-    const { masqueradePorts = this.current.masqueradePorts } = change
-    if (masqueradePorts !== undefined) this.current = { ...this.current, masqueradePorts }
+    const { masqueradePorts = this.current.masqueradePorts, handover = this.current.handover } = change
+    this.current = { ...this.current, handover, ...(masqueradePorts === undefined ? {} : { masqueradePorts }) }
   }
 
   /** What is in force of settings. */
@@ -104,6 +104,10 @@ export class FakeTable implements ManagedTable {
 
   settings(): Settings {
     return this.current
+  }
+
+  knowsOthers(): boolean {
+    return true
   }
 
   /** Of every call, in order. */
@@ -259,6 +263,23 @@ export class FakeHost implements Host {
   reservePorts(range: PortRange): void {
     if (this.unreservable !== undefined) throw this.unreservable
     this.ports = [...this.ports, { what: reservedPorts, ...range }]
+  }
+
+  /** What there is of another proxy; connections that it has left. */
+  proxy: readonly string[] = []
+  translated = 0
+  forgotten = 0
+
+  findProxy(): readonly string[] {
+    return this.proxy
+  }
+
+  settleTranslated(): number {
+    return this.translated
+  }
+
+  forgetTranslated(): void {
+    this.forgotten++
   }
 
   localAddresses(): readonly IpAddress[] {
