@@ -7,7 +7,7 @@ import type { ReconcilingTable } from '../engine/table.ts'
 import { type IpAddress, parseIp } from '../kube/address.ts'
 import { LbError } from '../model/errors.ts'
 import { findTablesDir, tableName } from '../native/bpffs.ts'
-import { translatedConnections } from '../native/conntrack.ts'
+import { settleTranslated } from '../native/conntrack.ts'
 import { listInterfaces, watchInterfaces } from '../native/interfaces.ts'
 import { findKubeProxy, forgetNat } from '../native/kube-proxy.ts'
 import { kernelPorts, reservePorts } from '../native/local-ports.ts'
@@ -57,7 +57,7 @@ export function kernelHost(): KernelHost {
     kernelPorts,
     reservePorts,
     findProxy: findKubeProxy,
-    translatedConnections,
+    settleTranslated,
     forgetTranslated: forgetNat,
     onLinkChange: watchInterfaces,
     unload: unloadTable,

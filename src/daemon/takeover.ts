@@ -3,7 +3,7 @@
  * connections to our services that connection tracking translates, what is of none of our connections may be of one of its.
  */
 import type { Config } from '../config/schema.ts'
-import type { ServiceKey } from '../model/types.ts'
+import type { ServerView, ServiceKey } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
 import type { Host, ManagedTable, Timers } from './ports.ts'
@@ -80,8 +80,11 @@ export class TakeoverKeeper {
   #leave(table: ManagedTable): void {
     const { mode, host, log, timers, limitS, onChange } = this.#options
     this.#goneAt ??= timers.now()
-    const isOurs = (key: ServiceKey): boolean => table.service(key) !== undefined
-    const connections = mode === 'auto' ? host.translatedConnections(isOurs) : 0
+    const serversOf = (key: ServiceKey): readonly ServerView[] | undefined => {
+      const { servers, insiders = [] } = table.service(key) ?? {}
+      return servers && [...servers, ...insiders]
+    }
+    const connections = mode === 'auto' ? host.settleTranslated(serversOf) : 0
     const isOver = connections === 0 || timers.now() - this.#goneAt >= limitS * 1000
     if (!isOver && table.settings().handover === 'from') return
     table.changeSettings({ handover: isOver ? 'none' : 'from' })

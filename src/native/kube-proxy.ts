@@ -1,6 +1,6 @@
 /** What kube-proxy has in the kernel, in the calling thread's network namespace, in any of its modes: found, and removed. */
 import { existsSync, readFileSync } from 'node:fs'
-import { translatedDestinations } from './conntrack.ts'
+import { countTranslated } from './conntrack.ts'
 import { deleteLink, listInterfaces } from './interfaces.ts'
 import { removeSets } from './ipsets.ts'
 import {
@@ -50,7 +50,7 @@ export interface Removed extends RemovedRules {
 
 /** Removes all of it. NATIVE, PERMISSION. */
 export function removeKubeProxy(): Removed {
-  const left = translatedDestinations().length
+  const left = countTranslated()
   const ended = ipvsConnections()
   if (left > 0) keepNat()
   else forgetNat()

@@ -274,7 +274,7 @@ export class FakeHost implements Host {
     return this.proxy
   }
 
-  translatedConnections(): number {
+  settleTranslated(): number {
     return this.translated
   }
 

@@ -24,7 +24,7 @@ interface Scene {
   readonly client: TestHost
 }
 
-/** The old proxy knows server0 only, bpvsd server1: whoever answers tells who sent the client there. */
+/** The old proxy knows server0 only, which has weight 0 with bpvsd: whoever answers tells who sent the client there. */
 const serverOf = ({ net }: Scene, number: number, address: string): string => {
   return net.servers[number]?.[address.includes(':') ? 'ipv6' : 'ipv4'] ?? ''
 }
@@ -35,11 +35,12 @@ function oldServices(scene: Scene): OldService[] {
   })
 }
 
-function writeServices(scene: Scene, manifests: Manifests): void {
+function writeServices(scene: Scene, manifests: Manifests, numbers: readonly number[]): void {
   for (const [i, { address, port, protocol, targetPort }] of places.entries()) {
-    const servers = [serverOf(scene, 1, address)]
+    const servers = numbers.map((number) => serverOf(scene, number, address))
+    const weights = `${serverOf(scene, 0, address)}=0,*=1`
     const kind = protocol === 'tcp' ? 'TCP' : 'UDP'
-    manifests.write({ name: `place${i}`, address, port, targetPort, protocol: kind, servers })
+    manifests.write({ name: `place${i}`, address, port, targetPort, protocol: kind, servers, weights })
   }
 }
 
@@ -78,7 +79,7 @@ t.test('a node goes over to bpvsd and back without draining', { skip: needsRoot 
     }
   }
   const manifests = new Manifests(t)
-  writeServices(scene, manifests)
+  writeServices(scene, manifests, [0, 1])
   await startOldProxy(net.topology, oldServices(scene))
   const old = await connect(scene)
   t.same(await datagrams(scene, 5000), ['server0', 'server0'])
@@ -95,8 +96,15 @@ t.test('a node goes over to bpvsd and back without draining', { skip: needsRoot 
   t.match(await bpvsd('--cleanup-kube-proxy'), { tables: 2, left: 4 })
   await live([...old, ...ours], 'when its rules are gone')
   t.same(await datagrams(scene, 5000), ['server0', 'server0'])
+  writeServices(scene, manifests, [1])
+  await waitFor('flows to a server that is gone to be ours', async () => {
+    return (await datagrams(scene, 5000)).every((server) => server === 'server1')
+  })
+  await live(old, 'when their server is none any more')
   for (const { id } of old) await client.host.call('disconnect', id, true)
-  t.equal(await director.must('--handover'), 'from\n', 'datagrams may come')
+  t.match(await daemon.logged('taken over'), { connections: 0 })
+  t.equal(await director.must('--handover'), 'none\n')
+  t.notMatch(await net.topology.must('director', 'nft', ['list', 'ruleset']), 'bpvs-handover')
 
   await startOldProxy(net.topology, oldServices(scene))
   t.equal(await daemon.end('SIGTERM'), 0)
@@ -108,7 +116,9 @@ t.test('a node goes over to bpvsd and back without draining', { skip: needsRoot 
   await live([...ours, ...back], 'handed over')
   for (const { id } of ours) await client.host.call('disconnect', id, true)
   await director.must('--set 0 0 1')
-  t.same(await datagrams(scene, 5100), ['server1', 'server1'], 'which is over a second later')
+  for (const port of [5000, 5100]) {
+    t.same(await datagrams(scene, port), ['server1', 'server1'], 'which is over a second later')
+  }
   t.match(await unloaded, { found: true, connections: 0 }, 'when the last of ours has ended')
   await live(back, 'without bpvs')
   t.same(await datagrams(scene, 5200), ['server0', 'server0'])
