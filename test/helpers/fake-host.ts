@@ -327,12 +327,17 @@ export class FakeTimers implements Timers {
     for (;;) {
       const next = this.#waiting.filter(({ atMs }) => atMs <= end).sort((a, b) => a.atMs - b.atMs)[0]
       if (next === undefined) break
-      this.#now = next.atMs
+      this.#now = Math.max(this.#now, next.atMs)
       if (next.everyMs > 0) next.atMs += next.everyMs
       else this.#remove(next)
       next.run()
     }
-    this.#now = end
+    this.#now = Math.max(this.#now, end)
+  }
+
+  /** Time passes, but nothing that is due runs meanwhile. */
+  skip(ms: number): void {
+    this.#now += ms
   }
 
   #add(timer: { atMs: number; everyMs: number; run: () => void }): { cancel(): void } {
