@@ -55,18 +55,20 @@ async function measureRunning(rig: Rig, quick: boolean) {
 }
 
 async function measureSize(size: ClusterSize, starts: number, run: BenchRun): Promise<ControlResult> {
-  const seconds: number[] = []
+  const begun: { readonly seconds: number; readonly cpuSeconds: number }[] = []
   for (let n = 1; ; n++) {
     run.say(`${sizeName(size)} services and endpoints: start ${n} of ${starts}`)
     const own = new Cleanup()
     run.cleanup.add(() => own.run())
     const rig = await Rig.make(size, own)
     const small = n === starts ? await times(LISTINGS, () => rig.listSmall()) : []
-    seconds.push(await rig.start())
+    begun.push(await rig.start())
     if (n === starts) {
       const rest = await measureRunning(rig, run.options.quick)
       await own.run()
-      return { size, startS: median(seconds), smallListMs: median(small.map(({ wholeMs }) => wholeMs)), ...rest }
+      const startS = median(begun.map(({ seconds }) => seconds))
+      const startCpuS = median(begun.map(({ cpuSeconds }) => cpuSeconds))
+      return { size, startS, startCpuS, smallListMs: median(small.map(({ wholeMs }) => wholeMs)), ...rest }
     }
     await own.run()
   }

@@ -323,12 +323,13 @@ struct lb_config {
 	__u32 mark_rules; /* the list in force: its first record in lb_mark_rules << 16 | how many */
 	__u32 schedule_icmp; /* an ICMP error about no connection begins one */
 	__u32 nat_icmp_send; /* a server's packet of no connection is answered */
+	__u32 handover;      /* enum lb_handover */
 	__u32 masquerade_first,
-		masquerade_count; /* ports that masqueraded connections are sent from, host order */
-	__u32 pods_known;         /* enum lb_pods */
-	__u32 ranges;             /* records of lb_service_ranges in force */
-	__u32 peers;              /* addresses in lb_peers */
-	__u32 handover, pad;      /* enum lb_handover */
+		masquerade_count; /* in one aligned word: ports that masqueraded connections are sent from, host order */
+	__u32 pods_known; /* enum lb_pods */
+	__u32 ranges;     /* records of lb_service_ranges in force */
+	__u32 peers;      /* addresses in lb_peers */
+	__u32 pad;
 	__be32 range_near4, range_near4_mask, range_near6,
 		range_near6_mask; /* what the ranges of a family have in common in their first 32 bits */
 	union lb_addr pods4, pods4_mask, pods6, pods6_mask; /* LB_PODS_NET4, LB_PODS_NET6 */

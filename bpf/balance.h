@@ -196,6 +196,6 @@ static __always_inline int balance(void *ctx, enum lb_hook hook, enum lb_af af, 
 			       : act_pass(hook);
 	}
 	transport_read(&p, af, l4);
-	p.kinds = service_kinds();
+	p.kinds = packet_kinds(ctx, hook);
 	return balance_read(&p, hook, af, data, l4, end, opening);
 }

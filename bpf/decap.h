@@ -69,38 +69,63 @@ static __always_inline bool envelope_read(struct __sk_buff *skb, struct envelope
 	return true;
 }
 
-/* Do other nodes send what is for this endpoint here? */
-static __always_inline bool endpoint_is_tunnelled(struct service_query *q, __u8 proto,
-						  const __be16 *ports)
+/* Is the address another node's? */
+static __always_inline bool addr_is_peers(const union lb_addr *addr, __u32 af)
+{
+	union lb_addr key = *addr;
+
+	if (af == LB_AF_INET)
+		key = (union lb_addr){ .w = { 0, 0, bpf_htonl(0xffff), addr->w[0] } };
+	return peer_find(&key) == LB_PEER_OTHER;
+}
+
+/* Do other nodes send what is for this endpoint here? Node ports are at the address of the node that sends. */
+static __always_inline bool endpoint_is_tunnelled(struct service_query *q, __u8 proto, __be16 port)
 {
 	union lb_cell *head;
 	__u32 service, list;
 
-	q->port = ports[1];
+	q->port = port;
 	q->proto = proto;
-	q->hash = hash_endpoint(lb_hash_key, &q->addr, ports[1], proto, q->af);
+	q->hash = hash_endpoint(lb_hash_key, &q->addr, port, proto, q->af);
 	service = filter_has(FILTER_SERVICE, q->hash) ? service_lookup(q) : 0;
+	if (!service && addr_is_peers(&q->addr, q->af))
+		service = node_port_service(port, proto, q->af);
 	head = service ? list_in_force(service, &list) : NULL;
 	return head && head->list.policy & LB_POLICY_TUNNELLED;
 }
 
+/* Is an ICMP message about what a service sent that other nodes send here? */
+static __always_inline bool error_is_ours(struct __sk_buff *skb, struct service_query *q,
+					  __u32 quoted)
+{
+	struct headers h = {};
+	__be16 port;
+
+	return headers_read(skb, quoted, q->af, &h) && is_transport(h.proto) &&
+	       !bpf_skb_load_bytes(skb, h.l4, &port, sizeof(port)) &&
+	       endpoint_is_tunnelled(q, h.proto, port);
+}
+
 /* Is the packet inside for a service that other nodes send here? A later fragment does not say which it is for, and an ICMP
- * message is about one: they are for the address. */
+ * message is about one: those for its address are. */
 static __always_inline bool inner_is_ours(struct __sk_buff *skb, __u32 at, enum lb_af af)
 {
 	__u32 daddr = at + (af == LB_AF_INET ? offsetof(struct iphdr, daddr)
 					     : offsetof(struct ipv6hdr, daddr));
 	struct service_query q = { .af = af };
 	struct headers h = {};
-	__be16 ports[2];
+	__be16 port;
 
 	if (!headers_read(skb, at, af, &h) ||
 	    bpf_skb_load_bytes(skb, daddr, &q.addr, af == LB_AF_INET ? 4 : 16))
 		return false;
-	if (h.shape & SHAPE_LATER || h.proto == icmp_protocol(af))
-		return addr_is_virtual(&q.addr, af);
-	return is_transport(h.proto) && !bpf_skb_load_bytes(skb, h.l4, ports, sizeof(ports)) &&
-	       endpoint_is_tunnelled(&q, h.proto, ports);
+	if (h.shape & SHAPE_LATER)
+		return addr_is_virtual(&q.addr, af) || addr_is_peers(&q.addr, af);
+	if (h.proto == icmp_protocol(af))
+		return addr_is_virtual(&q.addr, af) || error_is_ours(skb, &q, h.l4 + ICMP_HDR);
+	return is_transport(h.proto) && !bpf_skb_load_bytes(skb, h.l4 + 2, &port, sizeof(port)) &&
+	       endpoint_is_tunnelled(&q, h.proto, port);
 }
 
 /* PACKET_NEXT: the packet was taken out. NOT_OURS: it is the stack's, as it came. OPEN_NEXT: so it is, if the part that opens does

@@ -204,7 +204,9 @@ static __noinline int icmp_masqueraded(struct __sk_buff *skb, struct icmp_parts 
 static __noinline int icmp_error(struct __sk_buff *skb, struct icmp_parts *m, bool egress,
 				 enum lb_af af)
 {
-	struct packet q = { .ctx = skb, .now = clock_tick(), .kinds = service_kinds() };
+	struct packet q = { .ctx = skb,
+			    .now = clock_tick(),
+			    .kinds = packet_kinds(skb, egress ? HOOK_EGRESS : HOOK_INGRESS) };
 	struct icmp_rewrite w = {};
 	struct lb_server *srv;
 	struct conn_ref ref;

@@ -10,6 +10,11 @@
 #include "policy.h"
 #include "source.h"
 
+_Static_assert(offsetof(struct lb_config, masquerade_first) % 8 == 0 &&
+		       offsetof(struct lb_config, masquerade_count) ==
+			       offsetof(struct lb_config, masquerade_first) + 4,
+	       "user space changes both by one store");
+
 enum { MASQUERADE_TRIES = 64 };
 
 /* Has the client's end other connections? */

@@ -43,13 +43,22 @@ static __always_inline int fragment_recall(struct new_conn *n, enum lb_hook hook
 	return 0;
 }
 
+/* May a fragment be for a service, or leave for a server that sees an address of this host? */
+static __always_inline bool fragment_to_ours(const struct packet *p, const struct new_conn *n,
+					     enum lb_hook hook, enum lb_af af)
+{
+	if (hook != HOOK_EGRESS)
+		return filter_to_service(p) || fragment_to_virtual(n, af);
+	return is_own(p) ? filter_to_service(p)
+			 : masquerades_any() && filter_has(FILTER_SERVER, p->dst);
+}
+
 /* Remembers a first fragment if its later ones may be ours. */
 static __always_inline void fragment_remember(const struct packet *p, struct new_conn *n,
 					      enum lb_hook hook, enum lb_af af,
 					      const struct headers *h)
 {
-	if (filter_from_server(p) ||
-	    (hook != HOOK_EGRESS && (filter_to_service(p) || fragment_to_virtual(n, af))))
+	if (filter_from_server(p) || fragment_to_ours(p, n, hook, af))
 		fragment_note(n, p->ip_len + L3_OFF - h->start, af);
 }
 
@@ -76,7 +85,7 @@ static __always_inline int odd_transport(struct packet *p, struct new_conn *n, e
  * what becomes of it. */
 static __always_inline int odd_read(struct __sk_buff *skb, enum lb_hook hook, enum lb_af af)
 {
-	struct packet p = { .ctx = skb, .odd = 1, .kinds = service_kinds() };
+	struct packet p = { .ctx = skb, .odd = 1, .kinds = packet_kinds(skb, hook) };
 	struct new_conn *n = new_conn_get(NEW_CONN);
 	struct headers h = {};
 	void *data, *end;
@@ -123,7 +132,7 @@ static __always_inline int balance_odd(struct __sk_buff *skb, enum lb_hook hook,
 	p.l4 = n->l4;
 	p.shape = n->shape;
 	p.tcp_flags = p.t.proto == IPPROTO_SCTP ? SCTP_NOTHING : 0;
-	p.kinds = service_kinds();
+	p.kinds = packet_kinds(skb, hook);
 	ends_hash(&p, af);
 	act = balance_read(&p, hook, af, data, data + transport_offset(&p, hook, af), end, opening);
 	return act == OPEN_NEXT ? ODD_OPEN_NEXT : act;

@@ -43,6 +43,9 @@ enum packet_shape {
 	SHAPE_LATER = 2, /* a later one: no transport header */
 };
 
+/* Of a packet, beside what services there are: it came in a tunnel from another node, so it is for a service (decap.h). */
+enum { KIND_ARRIVED = 128 };
+
 struct packet {
 	void *ctx;
 	struct tuple t;
@@ -56,8 +59,8 @@ struct packet {
 		__u8 sctp_event; /* enum sctp_event */
 	};
 	__u8 ttl;
-	__u8 gso;   /* one skb for many segments: IP lengths are not to be trusted */
-	__u8 kinds; /* enum lb_feature: what services there are, but for those of a whole endpoint */
+	__u8 gso; /* one skb for many segments: IP lengths are not to be trusted */
+	__u8 kinds; /* enum lb_feature: what services there are, but for those of a whole endpoint; KIND_ARRIVED */
 	__u32 mark; /* the firewall mark it is looked up by */
 	__u8 odd;   /* not plain; a constant wherever it is used, as is this of a plain one: */
 	__u8 shape; /* enum packet_shape */

@@ -115,27 +115,6 @@ static __always_inline bool addr_is_loopback(const union lb_addr *addr, __u8 af)
 	return !addr->d[0] && addr->d[1] == bpf_cpu_to_be64(1);
 }
 
-/* The service of a node port, whatever the address that it is asked for at; 0: none. (Global: verified once.) */
-__noinline __u32 node_port_service(__u32 port, __u32 proto, __u32 af)
-{
-	struct lb_config *cfg = config_get();
-	struct service_query q = { .port = port, .proto = proto, .af = af };
-	struct lb_service *svc;
-	union lb_cell *list;
-	__u32 id;
-
-	if (!cfg)
-		return 0;
-	addr_copy(&q.addr, af == LB_AF_INET ? &cfg->node_port4 : &cfg->node_port6, LB_AF_INET6);
-	q.hash = hash_endpoint(lb_hash_key, &q.addr, q.port, q.proto, q.af);
-	if (!filter_has(FILTER_SERVICE, q.hash))
-		return 0;
-	id = service_lookup(&q);
-	svc = id ? service_at(id) : NULL;
-	list = svc ? cell_at(READ_ONCE(svc->list)) : NULL;
-	return list && list->list.policy & LB_POLICY_NODE_PORT ? id : 0;
-}
-
 /* The service that a call is for, 0: none that a socket may have: a datagram at a time is scheduled from packets only. Node ports
  * of the host are served at its loopback addresses too, to itself alone. */
 static __always_inline __u32 sock_service(struct bpf_sock_addr *ctx, const struct sock_end *e)

@@ -104,10 +104,11 @@ static __always_inline bool filter_has_service(const struct packet *p)
 		filter_has(FILTER_SERVICE, hash_any_port(lb_hash_key, p->dst, p->t.dport)));
 }
 
-/* May the packet be for a service, or of one of its connections? Those of services by mark may be to anywhere. */
+/* May the packet be for a service, or of one of its connections? Those of services by mark may be to anywhere, what another
+ * node sent here is to a node port of that one's. */
 static __always_inline bool filter_to_service(const struct packet *p)
 {
-	return filter_has_service(p) || unlikely(p->kinds & LB_FEATURE_FWMARK);
+	return filter_has_service(p) || unlikely(p->kinds & (LB_FEATURE_FWMARK | KIND_ARRIVED));
 }
 
 /* May the packet be a server's? Those of services by mark, of port 0 and of FTP answer from any port. */
@@ -140,6 +141,16 @@ static __always_inline void masquerades_note(void)
 
 	if (cfg && !READ_ONCE(cfg->masquerades))
 		WRITE_ONCE(cfg->masquerades, 1);
+}
+
+/* packet.kinds of a packet at a hook. */
+static __always_inline __u8 packet_kinds(void *ctx, enum lb_hook hook)
+{
+	__u32 kinds = service_kinds();
+
+	if (hook == HOOK_INGRESS && unlikely(kinds & LB_FEATURE_PEERS) && came_in_tunnel(ctx))
+		kinds |= KIND_ARRIVED;
+	return kinds;
 }
 
 /* What a service is looked for by. (A copy of what the packet says: were the packet itself given to a function, the compiler
@@ -226,7 +237,33 @@ __noinline __u32 service_lookup(const struct service_query *q)
 	return id;
 }
 
-/* The service that a packet is for; 0: none. */
+/* Makes it a query for the same port where node ports are served, whatever the address was. 0: there is none. (Not static: the
+ * verifier looks at it once.) */
+__noinline int node_port_query(struct service_query *q)
+{
+	struct lb_config *cfg = config_get();
+
+	if (!cfg || !q)
+		return 0;
+	addr_copy(&q->addr, q->af == LB_AF_INET ? &cfg->node_port4 : &cfg->node_port6, LB_AF_INET6);
+	q->hash = hash_endpoint(lb_hash_key, &q->addr, q->port, q->proto, q->af);
+	return filter_has(FILTER_SERVICE, q->hash);
+}
+
+/* The service of a node port; 0: none. (Not static: as above.) */
+__noinline __u32 node_port_service(__u32 port, __u32 proto, __u32 af)
+{
+	struct service_query q = { .port = port, .proto = proto, .af = af };
+	__u32 id = node_port_query(&q) ? service_lookup(&q) : 0;
+	struct lb_service *svc = id ? service_at(id) : NULL;
+	union lb_cell *list;
+
+	list = svc ? cell_at(READ_ONCE(svc->list)) : NULL;
+	return list && list->list.policy & LB_POLICY_NODE_PORT ? id : 0;
+}
+
+/* The service that a packet is for; 0: none. One that another node sent here may be for a node port there: the service is that
+ * of the same port here. */
 static __always_inline __u32 service_find(const struct packet *p, enum lb_af af)
 {
 	struct service_query q = {
@@ -237,7 +274,11 @@ static __always_inline __u32 service_find(const struct packet *p, enum lb_af af)
 		.af = af,
 		.kinds = p->kinds,
 	};
+	__u32 id;
 
 	addr_copy(&q.addr, &p->t.daddr, af);
-	return service_lookup(&q);
+	id = service_lookup(&q);
+	if (unlikely(!id && p->kinds & KIND_ARRIVED && node_port_query(&q)))
+		id = service_lookup(&q);
+	return id;
 }

@@ -118,6 +118,8 @@ enum bpvs_interface_flag {
 	BPVS_PEER_ELSEWHERE = 1, /* its link is in another namespace */
 	BPVS_NO_ETHERNET = 2,    /* its packets have no Ethernet header, */
 	BPVS_BARE = 4,           /* nor any other in front of the IP header */
+	BPVS_AGGREGATED =
+		8, /* it is one of a bond's or team's: its packets come in by that once more */
 };
 
 struct bpvs_interface {
@@ -178,6 +180,13 @@ int bpvs_route_default(uint32_t family, uint32_t table, int ifindex);
 
 /* Sends messages to a netlink family (NETLINK_*) and fills `out` with the answers; returns their bytes. EMSGSIZE: there are more. */
 int bpvs_netlink(int protocol, const void *request, uint32_t length, void *out, uint32_t room);
+
+/* ---- xtables.c ---- */
+
+/* Gets or sets an option of iptables (IPT_SO_*, IP6T_SO_*) of `family` (4 or 6). A table that is replaced leaves its counters in
+ * `counters`; NULL for other options. */
+int bpvs_xtables_get(uint32_t family, int option, void *value, uint32_t length);
+int bpvs_xtables_set(uint32_t family, int option, void *value, uint32_t length, void *counters);
 
 /* ---- sync.c: what the sync daemon needs ---- */
 

@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism, hostname } from 'node:os'
 import { basename } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { HealthCheckPorts } from './api/health-check-ports.ts'
 import { type AccessFiles, makeAccess } from './api/admin/access.ts'
 import type { AdminTarget } from './api/admin/route.ts'
@@ -16,6 +17,7 @@ import { featuresOf, gatherMs, type KubeProxySettings, nodeName } from './config
 import { loadConfig } from './config/load.ts'
 import type { Config } from './config/schema.ts'
 import { version } from './config/version.ts'
+import { cleanUp, cleanUpKubeProxy } from './daemon/clean-up.ts'
 import { conntrackValues, setKernelValues } from './daemon/conntrack.ts'
 import { Daemon, type DaemonParts, type ServiceSource, type SourceCallbacks } from './daemon/daemon.ts'
 import { followFile } from './daemon/follow-file.ts'
@@ -34,13 +36,16 @@ import { ManifestDirectory } from './manifests/directory.ts'
 import { errorCodes, LbError } from './model/errors.ts'
 import { parsePortRange } from './model/masquerade-ports.ts'
 import { endStuckSockets } from './native/stuck-sockets.ts'
-import { removeKubeProxyRules } from './native/kube-proxy-rules.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { ProxyMetrics } from './observe/proxy-metrics.ts'
 import { syncDaemons } from './sync/control.ts'
 
 /** So long after everything was read for the first time its remains are cleared away: memory would keep that size. */
 const tidyMs = 500
+/** An API server that cannot be reached in this time is not waited for. */
+const longestHeadStartMs = 100
+/** Other kinds of objects are asked for right after the first. */
+const shortestHeadStartMs = 5
 const program = basename(process.env.BPVS_ARGV0 ?? 'bpvsd')
 
 function exitStatus(error: unknown): number {
@@ -49,6 +54,8 @@ function exitStatus(error: unknown): number {
 
 /** Where services come from, and where their owners are told something. */
 interface Origin {
+  /** Fulfilled when the source has asked for the first time; absent: it does not wait for answers. */
+  readonly asked?: Promise<void>
   readonly makeSource: (callbacks: SourceCallbacks) => ServiceSource
   readonly events?: EventRecorder
 }
@@ -71,6 +78,7 @@ function makeOrigin({ config, kubeProxy }: Serving, metrics: ProxyMetrics, log: 
     else log.warn({ err }, 'events cannot be written')
   }
   return {
+    asked: api.sent,
     makeSource: (callbacks) => new KubernetesSource({ api, clock, ...gathering, ...callbacks }),
     events: new EventRecorder({ api, clock, wallMs: Date.now, host: hostname(), onTrouble }),
   }
@@ -139,10 +147,10 @@ function startStatus(serving: Serving, metrics: ProxyMetrics, log: Log, events?:
 }
 
 /** Runs until a signal. After an unexpected error it ends, for a supervisor to start it anew; the kernel goes on. */
-function serve(serving: Serving, log: Log): void {
+async function serve(serving: Serving, log: Log): Promise<void> {
   const { config, kubeProxy } = serving
   const metrics = new ProxyMetrics(performance.timeOrigin, featuresOf(kubeProxy.configuration))
-  const { makeSource, events } = makeOrigin(serving, metrics, log)
+  const { makeSource, events, asked } = makeOrigin(serving, metrics, log)
   const { status, onHealthChecks, start } = startStatus(serving, metrics, log, events)
   const host = kernelHost()
   const daemon = new Daemon({
@@ -180,10 +188,18 @@ function serve(serving: Serving, log: Log): void {
     log.fatal({ file: kubeProxy.file?.path }, 'the configuration has changed: ending, to be started anew')
     end(1)
   })
+  if (asked !== undefined) await headStart(daemon, asked)
   start()
   admin = startAdmin(serving, { host, daemon, status }, log)
   if (config.manifests === undefined) prepareHost(kubeProxy, log)
   daemon.start()
+}
+
+/** Has the API server asked first: it answers while we get ready. */
+async function headStart(daemon: Daemon, asked: Promise<void>): Promise<void> {
+  daemon.ask()
+  await Promise.race([asked, delay(longestHeadStartMs)])
+  await delay(shortestHeadStartMs)
 }
 
 /** The admin API, where it is wanted. CONFIG: its certificates. */
@@ -229,11 +245,6 @@ function setConntrack({ configuration }: KubeProxySettings, log: Log): void {
   setKernelValues(conntrackValues(configuration, availableParallelism()), kernelFiles, log)
 }
 
-function cleanUp(log: Log): void {
-  const found = kernelHost().unload()
-  log.info({ found }, found ? 'unloaded' : 'nothing to unload')
-}
-
 /** Makes the table and attaches, and sets what only privilege may, for a bpvsd with less of it to find. */
 function initialise({ config, kubeProxy }: Serving, log: Log): void {
   if (config.manifests === undefined) setConntrack(kubeProxy, log)
@@ -248,7 +259,7 @@ function initialise({ config, kubeProxy }: Serving, log: Log): void {
   log.info({}, 'initialised')
 }
 
-function main(): void {
+async function main(): Promise<void> {
   let log: Log | undefined
   try {
     const surroundings = { env: process.env, readFile: (path: string) => readFileSync(path, 'utf8'), program }
@@ -258,10 +269,11 @@ function main(): void {
     else if (invocation.run === 'write-config') writeFileSync(invocation.path, invocation.text)
     else {
       log = createLog('bpvsd', invocation.config.logLevel)
-      if (invocation.run === 'cleanup') cleanUp(log)
-      else if (invocation.run === 'cleanup-kube-proxy') log.info(removeKubeProxyRules(), "kube-proxy's is removed")
+      const options = { config: invocation.config, log, timers: realTimers }
+      if (invocation.run === 'cleanup') await cleanUp(options, kernelHost())
+      else if (invocation.run === 'cleanup-kube-proxy') await cleanUpKubeProxy(options)
       else if (invocation.run === 'init') initialise(invocation, log)
-      else serve(invocation, log)
+      else await serve(invocation, log)
     }
   } catch (error) {
     if (log === undefined) process.stderr.write(`${program}: ${error instanceof Error ? error.message : error}\n`)
@@ -270,4 +282,4 @@ function main(): void {
   }
 }
 
-main()
+await main()

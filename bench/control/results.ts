@@ -6,6 +6,8 @@ export interface ControlResult {
   readonly size: ClusterSize
   /** From the start of the process to everything in the table. */
   readonly startS: number
+  /** What bpvsd itself takes of CPUs meanwhile, all its threads together. */
+  readonly startCpuS: number
   /** From a change at the API server to the table. */
   readonly eventP50Ms: number
   readonly eventP99Ms: number
@@ -59,6 +61,7 @@ export function controlLine({ size, ...values }: ControlResult): Line {
 export const controlHead = [
   'services/endpoints',
   'start s',
+  'CPU s',
   'event p50 ms',
   'p99',
   'packet p50 ms',
@@ -76,6 +79,7 @@ export function controlRow(result: ControlResult): string[] {
   return [
     sizeName(result.size),
     result.startS.toFixed(2),
+    result.startCpuS.toFixed(2),
     result.eventP50Ms.toFixed(2),
     result.eventP99Ms.toFixed(2),
     result.packetP50Ms.toFixed(2),

@@ -6,7 +6,7 @@
 import { checkSlot, littleEndian, StructArray } from './codec.ts'
 
 /** Short hash of all layouts below; part of every pin's path. */
-export const layoutVersion = '3fda19f5448d'
+export const layoutVersion = '9ac02c2b6c2f'
 
 /** enum lb_af */
 export const LbAf = {
@@ -843,12 +843,12 @@ export class LbConfigArray extends StructArray {
     markRules: 176,
     scheduleIcmp: 180,
     natIcmpSend: 184,
-    masqueradeFirst: 188,
-    masqueradeCount: 192,
-    podsKnown: 196,
-    ranges: 200,
-    peers: 204,
-    handover: 208,
+    handover: 188,
+    masqueradeFirst: 192,
+    masqueradeCount: 196,
+    podsKnown: 200,
+    ranges: 204,
+    peers: 208,
     rangeNear4: 216,
     rangeNear4Mask: 220,
     rangeNear6: 224,
@@ -1033,51 +1033,51 @@ export class LbConfigArray extends StructArray {
     this.view.setUint32(i * 328 + 184, value, littleEndian)
   }
 
-  masqueradeFirst(i: number): number {
+  handover(i: number): number {
     return this.view.getUint32(i * 328 + 188, littleEndian)
   }
 
-  setMasqueradeFirst(i: number, value: number): void {
+  setHandover(i: number, value: number): void {
     this.view.setUint32(i * 328 + 188, value, littleEndian)
   }
 
-  masqueradeCount(i: number): number {
+  masqueradeFirst(i: number): number {
     return this.view.getUint32(i * 328 + 192, littleEndian)
   }
 
-  setMasqueradeCount(i: number, value: number): void {
+  setMasqueradeFirst(i: number, value: number): void {
     this.view.setUint32(i * 328 + 192, value, littleEndian)
   }
 
-  podsKnown(i: number): number {
+  masqueradeCount(i: number): number {
     return this.view.getUint32(i * 328 + 196, littleEndian)
   }
 
-  setPodsKnown(i: number, value: number): void {
+  setMasqueradeCount(i: number, value: number): void {
     this.view.setUint32(i * 328 + 196, value, littleEndian)
   }
 
-  ranges(i: number): number {
+  podsKnown(i: number): number {
     return this.view.getUint32(i * 328 + 200, littleEndian)
   }
 
-  setRanges(i: number, value: number): void {
+  setPodsKnown(i: number, value: number): void {
     this.view.setUint32(i * 328 + 200, value, littleEndian)
   }
 
-  peers(i: number): number {
+  ranges(i: number): number {
     return this.view.getUint32(i * 328 + 204, littleEndian)
   }
 
-  setPeers(i: number, value: number): void {
+  setRanges(i: number, value: number): void {
     this.view.setUint32(i * 328 + 204, value, littleEndian)
   }
 
-  handover(i: number): number {
+  peers(i: number): number {
     return this.view.getUint32(i * 328 + 208, littleEndian)
   }
 
-  setHandover(i: number, value: number): void {
+  setPeers(i: number, value: number): void {
     this.view.setUint32(i * 328 + 208, value, littleEndian)
   }
 
@@ -2980,12 +2980,12 @@ export const layout = {
         { name: 'mark_rules', offset: 176, type: '__u32' },
         { name: 'schedule_icmp', offset: 180, type: '__u32' },
         { name: 'nat_icmp_send', offset: 184, type: '__u32' },
-        { name: 'masquerade_first', offset: 188, type: '__u32' },
-        { name: 'masquerade_count', offset: 192, type: '__u32' },
-        { name: 'pods_known', offset: 196, type: '__u32' },
-        { name: 'ranges', offset: 200, type: '__u32' },
-        { name: 'peers', offset: 204, type: '__u32' },
-        { name: 'handover', offset: 208, type: '__u32' },
+        { name: 'handover', offset: 188, type: '__u32' },
+        { name: 'masquerade_first', offset: 192, type: '__u32' },
+        { name: 'masquerade_count', offset: 196, type: '__u32' },
+        { name: 'pods_known', offset: 200, type: '__u32' },
+        { name: 'ranges', offset: 204, type: '__u32' },
+        { name: 'peers', offset: 208, type: '__u32' },
         { name: 'range_near4', offset: 216, type: '__be32' },
         { name: 'range_near4_mask', offset: 220, type: '__be32' },
         { name: 'range_near6', offset: 224, type: '__be32' },

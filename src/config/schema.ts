@@ -89,6 +89,31 @@ export const configSchema = {
       default: [],
       description: 'Control groups whose sockets, and those of groups in them, are left alone.',
     },
+    takeover: {
+      type: 'string',
+      enum: ['auto', 'on', 'off'],
+      flag: 'MODE',
+      default: 'auto',
+      description:
+        "Whether packets of none of bpvs's connections may be of another proxy's: as long as something of kube-proxy is there, and connections that it left; always; never.",
+    },
+    takeoverLimitS: {
+      type: 'integer',
+      minimum: 0,
+      maximum: 2147483647,
+      flag: 'SECONDS',
+      default: 86400,
+      description: 'How long connections of a kube-proxy whose rules are gone are left alone.',
+    },
+    cleanupWaitS: {
+      type: 'integer',
+      minimum: 0,
+      maximum: 2147483647,
+      flag: 'SECONDS',
+      default: 0,
+      description:
+        "How long --cleanup lets bpvs's connections, and --cleanup-kube-proxy those of the kernel's IPVS, go on before it ends them.",
+    },
     masqueradePorts: {
       type: 'string',
       minLength: 1,

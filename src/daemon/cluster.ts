@@ -90,6 +90,7 @@ export class ClusterKeeper {
     if (node === this.#node && nodes === this.#nodes) return
     this.#node = node
     this.#nodes = nodes
+    this.#tellNodeAddresses()
     const others = Object.entries(nodes ?? {}).flatMap(([name, addresses]) => (name === node?.name ? [] : addresses))
     const peers = others.length === 0 ? { own: [], others } : { own: node?.addresses ?? [], others }
     if (JSON.stringify(peers) === JSON.stringify(this.#peers)) return
@@ -121,8 +122,13 @@ export class ClusterKeeper {
     })
   }
 
+  /** One of each family, which other nodes know if there is such: it stands for theirs too. */
   #tellNodeAddresses(): void {
-    const first = (family: 4 | 6) => this.#nodeAddresses.find((ip) => ip.family === family)?.address
+    const known = new Set(this.#node?.addresses.map(({ address }) => address))
+    const first = (family: 4 | 6) => {
+      const all = this.#nodeAddresses.filter((ip) => ip.family === family)
+      return (all.find(({ address }) => known.has(address)) ?? all[0])?.address
+    }
     this.#try('addresses of node ports', (table) => {
       table.setNodePortAddresses({ ipv4: first(4), ipv6: first(6) })
     })

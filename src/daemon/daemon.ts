@@ -29,6 +29,7 @@ import type { AttachPolicy, Host, ManagedTable, TableRoom, Timers } from './port
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts'
 import { SocketKeeper, socketPolicy } from './sockets.ts'
 import type { ProxyStatus } from './status.ts'
+import { TakeoverKeeper } from './takeover.ts'
 
 /** Where desired state comes from, as far as the daemon handles it. */
 export interface ServiceSource {
@@ -64,6 +65,9 @@ export interface DaemonParts {
   readonly events?: EventSink
 }
 
+/** Changes that come in a row are logged in sums, but with the level debug. */
+const usualLogPauseMs = 250
+
 /** As kube-proxy sets them: who has a server that drains or is gone begins anew. */
 const kubeProxyTunables = [
   ['expire_nodest_conn', 1],
@@ -83,6 +87,7 @@ export class Daemon {
   readonly #interfaces: InterfaceKeeper
   readonly #cluster: ClusterKeeper
   readonly #sockets: SocketKeeper
+  readonly #takeover: TakeoverKeeper
   readonly #sourceName: Source
   readonly #source: ServiceSource
   readonly #timers: Timers
@@ -105,6 +110,9 @@ export class Daemon {
   /** Kinds of objects that cannot be asked for, and why. */
   readonly #away = new Map<string, string>()
   #ready = false
+  #asks = false
+  /** What the source told before there was a table. */
+  #early: (() => void)[] = []
 
   constructor(parts: DaemonParts) {
     const { config, kubeProxy, host, log, timers, makeSource } = parts
@@ -119,6 +127,9 @@ export class Daemon {
     const onPass = (): void => this.#cluster.look()
     this.#interfaces = new InterfaceKeeper({ host, policy: this.#policy, log, timers, onPass })
     this.#sockets = new SocketKeeper(host, socketPolicy(config), log)
+    const { takeover: mode, takeoverLimitS: limitS } = config
+    const onChange = (on: boolean): void => parts.status.takingOver(on)
+    this.#takeover = new TakeoverKeeper({ host, log, timers, mode, limitS, onChange })
     this.#sourceName = config.manifests === undefined ? 'kubernetes' : 'manifest'
     const { configuration } = kubeProxy
     const pods = localDetection(configuration)
@@ -135,15 +146,22 @@ export class Daemon {
     })
     this.#translator = new Translator(this.#context.options)
     this.#source = makeSource({
-      onState: (state) => this.#onState(state),
+      onState: (state) => this.#whenStarted(() => this.#onState(state)),
       onProblems: (changes) => this.#onProblems(changes),
-      onChanges: (changes) => this.#onChanges(changes),
+      onChanges: (changes) => this.#whenStarted(() => this.#onChanges(changes)),
       onBad: (object, reasons) => log.error({ object, reasons }, 'bad object'),
       onTrouble: (kind, error) => this.#onTrouble(kind, error),
     })
   }
 
-  /** Opens or makes the table, attaches, starts the source, and follows from then on. Throws if there is no table. */
+  /** Starts the source, whose answers take a while: what it tells waits for start(). */
+  ask(): void {
+    if (this.#asks) return
+    this.#asks = true
+    this.#source.start()
+  }
+
+  /** Opens or makes the table, attaches, asks the source, and follows from then on. Throws if there is no table. */
   start(): void {
     this.#parts.events?.record(startingEvent(nodeName(this.#kubeProxy.configuration)))
     for (const warning of this.#kubeProxy.warnings) this.#log.warn({ warning }, 'configuration')
@@ -151,13 +169,15 @@ export class Daemon {
     this.#table = this.#openTable()
     const source = this.#sourceName
     const onApplied: ReconcilerOptions['onApplied'] = (ms, size) => this.#parts.status.applied(ms, size)
-    const { drainLimitS } = this.#config
-    const parts = { source, table: this.#table, log: this.#log, timers: this.#timers, drainLimitS, onApplied }
-    this.#reconciler = new Reconciler(parts)
+    const { drainLimitS, logLevel } = this.#config
+    const logPauseMs = logLevel === 'debug' || logLevel === 'trace' ? 0 : usualLogPauseMs
+    const parts = { source, table: this.#table, log: this.#log, timers: this.#timers }
+    this.#reconciler = new Reconciler({ ...parts, drainLimitS, logPauseMs, onApplied })
     this.#interfaces.start()
     this.#sockets.start()
     this.#readAddresses()
-    this.#source.start()
+    for (const tell of this.#early.splice(0)) tell()
+    this.ask()
     this.#check = this.#timers.every(this.#config.repairIntervalMs, () => this.#lookAround())
   }
 
@@ -197,7 +217,13 @@ export class Daemon {
     this.#cluster.setNetworks(this.#context.podNetworks)
     this.#cluster.setNodePortAddresses(this.#context.options.nodePortAddresses)
     this.#cluster.setTable(table)
+    this.#takeover.setTable(table)
     return table
+  }
+
+  #whenStarted(tell: () => void): void {
+    if (this.#reconciler === undefined) this.#early.push(tell)
+    else tell()
   }
 
   #onState({ objects, complete, files }: ManifestState): void {
@@ -323,6 +349,7 @@ export class Daemon {
       if (!this.#host.tableIsCurrent()) this.#remakeTable()
       if (this.#readAddresses() && this.#ready) this.#submit(this.#complete)
       this.#sockets.look()
+      this.#takeover.look()
       this.#reconciler?.check()
       this.#table?.refreshSources()
       this.#trouble.update([])

@@ -7,7 +7,9 @@ import type { ReconcilingTable } from '../engine/table.ts'
 import { type IpAddress, parseIp } from '../kube/address.ts'
 import { LbError } from '../model/errors.ts'
 import { findTablesDir, tableName } from '../native/bpffs.ts'
+import { settleTranslated } from '../native/conntrack.ts'
 import { listInterfaces, watchInterfaces } from '../native/interfaces.ts'
+import { findKubeProxy, forgetNat } from '../native/kube-proxy.ts'
 import { kernelPorts, reservePorts } from '../native/local-ports.ts'
 import { markVeth } from '../native/mark-veth.ts'
 import { syncSockets, tableAttachments, unloadTable, upgradePrograms } from '../native/loader.ts'
@@ -54,6 +56,9 @@ export function kernelHost(): KernelHost {
     listInterfaces: () => listInterfaces().filter(({ name }) => name !== markVeth.name && name !== markVeth.peer),
     kernelPorts,
     reservePorts,
+    findProxy: findKubeProxy,
+    settleTranslated,
+    forgetTranslated: forgetNat,
     onLinkChange: watchInterfaces,
     unload: unloadTable,
   }

@@ -3,6 +3,7 @@ import type { ReconcilingTable } from '../engine/table.ts'
 import type { IpAddress } from '../kube/address.ts'
 import type { HostInterface } from '../kube/local-detection.ts'
 import type { PortRange, TakenPorts } from '../model/masquerade-ports.ts'
+import type { ServerView, ServiceKey } from '../model/types.ts'
 
 /** Which interfaces get the programs: names, with * for any characters; exclusion wins. */
 export interface AttachPolicy {
@@ -43,6 +44,7 @@ export type ManagedTable = Pick<
   | 'service'
   | 'services'
   | 'settings'
+  | 'knowsOthers'
   | 'changeSettings'
   | 'setTimeouts'
   | 'setNodePortAddresses'
@@ -73,6 +75,15 @@ export interface Host {
   kernelPorts(): readonly TakenPorts[]
   /** Has the kernel give out these ports to nobody. NATIVE. */
   reservePorts(range: PortRange): void
+  /** What there is of another proxy that takes connections. NATIVE, PERMISSION. */
+  findProxy(): readonly string[]
+  /**
+   * Connections that connection tracking translates and that were sent to a service of ours; `serversOf`: its servers, undefined: it is
+   * none. Flows of datagrams to what is no server any more are forgotten. NATIVE, PERMISSION.
+   */
+  settleTranslated(serversOf: (key: ServiceKey) => readonly Pick<ServerView, 'address' | 'port'>[] | undefined): number
+  /** Lets the kernel translate no more for our sake. NATIVE, PERMISSION. */
+  forgetTranslated(): void
   /** Calls back soon after interfaces came, went or changed; many changes may make one call. */
   onLinkChange(onChange: () => void, onError: (error: Error) => void): { close(): void }
   /** Removes programs, table and pins of this namespace; false if there was nothing. */

@@ -8,6 +8,7 @@ import type { Source } from '../model/types.ts'
 import type { Log } from '../observe/log.ts'
 import { News } from '../observe/news.ts'
 import type { TableSize } from '../observe/proxy-metrics.ts'
+import { AppliedLog, roundMs } from './applied-log.ts'
 import type { ManagedTable, Timers } from './ports.ts'
 
 export interface ReconcilerOptions {
@@ -17,6 +18,8 @@ export interface ReconcilerOptions {
   readonly timers: Timers
   /** How long a server that is no longer wanted may keep its TCP connections, seconds. */
   readonly drainLimitS: number
+  /** What was applied is logged no more often than this; 0: every time. */
+  readonly logPauseMs: number
   /** The table is as wanted, but for what failed; after so many milliseconds. */
   readonly onApplied?: (tookMs: number, size: TableSize) => void
 }
@@ -36,6 +39,7 @@ export class Reconciler {
   readonly #drainLimitS: number
   readonly #onApplied: ReconcilerOptions['onApplied']
   readonly #failures = new News<Failure>()
+  readonly #applied: AppliedLog
   #table: ManagedTable
   #desired: readonly DesiredService[] | undefined
   /** How many servers that is. */
@@ -50,6 +54,7 @@ export class Reconciler {
     this.#table = options.table
     this.#log = options.log
     this.#timers = options.timers
+    this.#applied = new AppliedLog(options.log, options.timers, options.logPauseMs)
     this.#drainLimitS = options.drainLimitS
     this.#onApplied = options.onApplied
   }
@@ -82,6 +87,7 @@ export class Reconciler {
   }
 
   close(): void {
+    this.#applied.flush()
     this.#retry?.cancel()
   }
 
@@ -123,9 +129,9 @@ export class Reconciler {
     const edits = added + changed + removed
     if (what !== 'applied' && edits === 0) return
     const { services, servers, failed } = size
-    const fields = { services, servers, added, changed, removed, failed, ms: Math.round(tookMs * 10) / 10 }
-    if (what === 'repaired') this.#log.warn(fields, 'repaired what others changed')
-    else this.#log.info(fields, 'applied')
+    const line = { services, servers, added, changed, removed, failed, ms: tookMs }
+    if (what === 'repaired') this.#log.warn({ ...line, ms: roundMs(tookMs) }, 'repaired what others changed')
+    else this.#applied.say(line)
   }
 
   #reportFailures(failures: readonly Failure[]): void {

@@ -56,6 +56,11 @@ export class ProxyStatus {
     }
   }
 
+  /** Connections of another proxy's are left alone, or no more. */
+  takingOver(on: boolean): void {
+    this.#metrics.takingOver(on)
+  }
+
   #programmed({ triggerMs = 0, family }: KubeEndpointSlice): void {
     if (family !== undefined) this.#metrics.programmed(this.#now() - triggerMs, family === 4 ? 'IPv4' : 'IPv6')
   }

@@ -144,6 +144,10 @@ export class KernelTable implements ReconcilingTable {
     return readSettings(this.#maps)
   }
 
+  knowsOthers(): boolean {
+    return this.#handles.clock().conntrackReadable
+  }
+
   exclusively<T>(work: () => T): T {
     return this.#handles.withLock(work)
   }
@@ -306,7 +310,7 @@ export class KernelTable implements ReconcilingTable {
 
   /** Monotonic seconds. */
   #nowS(): number {
-    return Number(this.#handles.clock().ktimeNs / 1_000_000_000n)
+    return Number(this.#handles.monotonicNs() / 1_000_000_000n)
   }
 
   /**

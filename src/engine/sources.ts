@@ -12,12 +12,14 @@ interface Wanted {
 
 /** Tells of servers that packets do not find yet. NATIVE. */
 export function tellSources(maps: TableMaps, servers: Iterable<Wanted>): void {
-  const ends = [...servers].filter(({ config }) => config.method === LbFwd.FWD_TUNNEL).map(({ name }) => endOf(name))
+  const ends: TunnelEnd[] = []
+  for (const { name, config } of servers) if (config.method === LbFwd.FWD_TUNNEL) ends.push(endOf(name))
   if (ends.length > 0) maps.handles.tellSources(ends, false)
 }
 
 /** Tells of all servers in tunnels anew, as addresses and routes are now; removed ones too, that may have connections. NATIVE. */
 export function refreshSources(maps: TableMaps): void {
+  if (!maps.handles.wantsSources) return
   const ends = new Map<string, TunnelEnd>()
   for (let id = 1; id < maps.book.serverHigh(0); id++) {
     if (maps.servers.af(id) === 0 || maps.servers.fwd(id) !== LbFwd.FWD_TUNNEL) continue

@@ -114,6 +114,8 @@ export interface ApplyResult {
 
 /** A table that takes a whole desired state of a source. */
 export interface ReconcilingTable extends Table {
+  /** Whether connection tracking can be asked whose a packet is, while another balancer's connections are left alone. */
+  knowsOthers(): boolean
   /** Sees to it that tunnels begin at the addresses that the host has now, where the kernel leaves that to user space. NATIVE. */
   refreshSources(): void
   /** At which addresses node ports are served, of each family one: sockets of the host mind them. INVALID. */

@@ -21,7 +21,7 @@ export interface Notice {
 }
 
 export interface Translation {
-  /** No two of one address, port and protocol. */
+  /** No two of one address, port and protocol. The translator's own list: it changes with the next translation. */
   readonly desired: readonly KubeVirtualService[]
   /** Since the last translation. */
   readonly changes: { readonly added: readonly KubeVirtualService[]; readonly dropped: readonly KubeVirtualService[] }
@@ -54,7 +54,9 @@ export class Translator {
   readonly #dirty = new Set<Entry>()
   /** Who wants an address and port, by serviceText; more than one where Services are at odds. */
   readonly #claims = new Map<string, Claim[]>()
-  readonly #desired = new Map<string, KubeVirtualService>()
+  readonly #desired: KubeVirtualService[] = []
+  /** By serviceText: where in the list it is. */
+  readonly #places = new Map<string, number>()
   /** By objectId, of objects that have some; those about claims by serviceText. */
   readonly #notices = new Map<string, readonly Notice[]>()
 
@@ -115,15 +117,16 @@ export class Translator {
     const added: KubeVirtualService[] = []
     const dropped: KubeVirtualService[] = []
     for (const text of touched) {
-      const before = this.#desired.get(text)
+      const before = this.#desired[this.#places.get(text) ?? -1]
       const after = this.#award(text)
       if (before === after) continue
+      this.#put(text, after)
       if (before !== undefined) dropped.push(before)
       if (after !== undefined) added.push(after)
     }
     return {
       changes: { added, dropped },
-      desired: [...this.#desired.values()],
+      desired: this.#desired,
       notices: [...this.#notices.values()].flat(),
       healthChecks: [...this.#healthChecks.values()].flat(),
       noLocal: this.#noLocal,
@@ -204,14 +207,27 @@ export class Translator {
   /** Of several Services that want one address and port, the first by name has it. */
   #award(text: string): KubeVirtualService | undefined {
     const [winner, ...others] = [...(this.#claims.get(text) ?? [])].sort((a, b) => compare(a.entry, b.entry))
-    if (winner === undefined) this.#desired.delete(text)
-    else this.#desired.set(text, winner.want)
     const reason = `${text} is ${winner === undefined ? 'nobody' : idOf(winner.entry)}'s already: not served`
     this.#note(
       text,
       others.map(({ entry }) => ({ object: idOf(entry), reason })),
     )
     return winner?.want
+  }
+
+  /** What is wanted under an address and port; undefined: nothing. The last of the list takes the place of one that goes. */
+  #put(text: string, want: KubeVirtualService | undefined): void {
+    const place = this.#places.get(text) ?? this.#desired.length
+    if (want !== undefined) {
+      this.#desired[place] = want
+      this.#places.set(text, place)
+      return
+    }
+    const last = this.#desired.pop()
+    this.#places.delete(text)
+    if (last === undefined || place === this.#desired.length) return
+    this.#desired[place] = last
+    this.#places.set(serviceText(last.service.key), place)
   }
 
   /** The namespace and name of the Service that a virtual service is of. */

@@ -105,7 +105,7 @@ class PortServices {
   #make(role: Role, { family, address }: IpAddress, port: number): KubeVirtualService | undefined {
     if (family !== this.#clusterIp.family) return undefined
     const { scheduler, flags, slowStartS } = this.#scheduling
-    const dsr = this.#dsr(role)
+    const dsr = this.#dsr(role, address)
     const { protocol } = this.#port
     const local = this.#trafficPolicy(role) === 'Local'
     const servers = local ? serversOf(family, this.#chosen.local, this.#scheduling) : this.#cluster
@@ -137,12 +137,12 @@ class PortServices {
     return { persistence: { timeoutS, mask, group } }
   }
 
-  /** How an address is served by sending on, if it is: not node ports, which each node has at addresses of its own. */
-  #dsr(role: Role): { readonly tunnel: DsrTunnel; readonly nodes: NodeAddresses } | undefined {
+  /** How an address is served by sending on, if it is. Node ports are at those of this Node's addresses that other nodes know. */
+  #dsr(role: Role, address: string): { readonly tunnel: DsrTunnel; readonly nodes: NodeAddresses } | undefined {
     const { dsr: tunnel } = this.#scheduling
-    const { nodes } = this.#options
-    const external = role === 'externalIP' || role === 'loadBalancerIP'
-    if (!external || tunnel === undefined || nodes === undefined) return undefined
+    const { nodes, place } = this.#options
+    if (role === 'clusterIP' || tunnel === undefined || nodes === undefined) return undefined
+    if (role === 'nodePort' && nodes[place.node]?.some((ip) => ip.address === address) !== true) return undefined
     return this.#trafficPolicy(role) === 'Local' ? undefined : { tunnel, nodes }
   }
 
@@ -160,7 +160,7 @@ class PortServices {
 
   #policy(role: Role, ip: IpAddress, local: boolean): ServicePolicy {
     const { hostAddresses } = this.#options
-    const dsr = this.#dsr(role) !== undefined
+    const dsr = this.#dsr(role, ip.address) !== undefined
     return {
       masquerade: dsr ? insiders : this.#masquerade(role, local),
       ...(dsr ? { tunnelled: true } : {}),

@@ -18,8 +18,8 @@ export interface Step {
 const requestsPerServer = 20
 /** Requests per second of one client to one service in the background. */
 const backgroundRate = 20
-/** A change of a manifest has to show in the traffic within this time. */
-const changeDeadlineMs = 3_000
+/** A change of a manifest has to show in the traffic within this time, however busy the machine is. */
+const changeDeadlineMs = 30_000
 
 function fail(message: string, detail: Record<string, unknown> = {}): never {
   throw new LbError('INVALID', message, detail)

@@ -38,7 +38,9 @@ export interface TableHandles {
   /** Runs `fn` with the namespace's lock held (flock), waiting for it. Re-entrant in one process. */
   withLock<T>(fn: () => T): T
   /** The kernel's coarse clock and CLOCK_MONOTONIC, now. */
-  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint }
+  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint; readonly conntrackReadable: boolean }
+  /** CLOCK_MONOTONIC of the kernel, nanoseconds, without asking it each time. */
+  monotonicNs(): bigint
   /** Ends every connection that has expired by now, so that the counts of servers are exact. */
   sweep(): void
   /**
@@ -60,12 +62,14 @@ export interface TableHandles {
   hashServers(endpoints: Uint8Array): Uint32Array
   /** When it returns, every program that ran when it was called has ended. */
   gracePeriod(): void
+  /** Whether the programs have to be told what this namespace sends from to servers in tunnels. */
+  readonly wantsSources: boolean
   /** How a packet to an address (4 or 16 bytes, by family) would be routed now. NATIVE. */
   routeType(family: 4 | 6, address: Uint8Array): RouteType
   /** Has exactly the packets that netfilter gives these marks come to the programs. NATIVE, PERMISSION. */
   steer(marks: readonly Mark[]): void
   /**
-   * Tells the programs what this namespace sends from to servers in tunnels, as its routes are now, if the kernel does not;
+   * Tells the programs what this namespace sends from to servers in tunnels, as its routes are now, if they want to be told;
    * `only`: and of no others. NATIVE.
    */
   tellSources(ends: readonly TunnelEnd[], only: boolean): void

@@ -204,12 +204,16 @@ export function upgradePrograms(): boolean {
   const tablesDir = findTablesDir()
   if (tablesDir === undefined) return false
   const dir = join(tablesDir, tableName())
-  if (inspect(dir).kind === 'absent') return false
-  return withDirectoryLock(tablesDir, () => {
-    const path = objectPath()
-    const build = buildOf(path)
+  const path = objectPath()
+  const build = buildOf(path)
+  const isDue = (): boolean => {
     const state = inspect(dir)
-    if (state.kind === 'absent' || state.build === build) return false
+    return state.kind === 'ready' && state.build !== build
+  }
+  // Whoever loads programs, for whichever namespace, holds the lock for seconds: it is not waited for in vain.
+  if (!isDue()) return false
+  return withDirectoryLock(tablesDir, () => {
+    if (!isDue()) return false /* by another process while we waited */
     const pinned = openMapPins(dir)
     try {
       const object = loadOnto(path, pinned)
@@ -292,7 +296,9 @@ export function syncSockets(policy: SocketPolicy): boolean {
   if (tablesDir === undefined) return false
   const dir = join(tablesDir, tableName())
   if (inspect(dir).kind === 'absent') return false
-  return withDirectoryLock(tablesDir, () => inspect(dir).kind === 'ready' && new SocketHooks(dir).sync(policy))
+  const hooks = new SocketHooks(dir)
+  if (policy.scope === 'off' && !hooks.exist()) return false /* nobody else's lock is waited for */
+  return withDirectoryLock(tablesDir, () => inspect(dir).kind === 'ready' && hooks.sync(policy))
 }
 
 /** The hooks of control groups that the programs for sockets are attached to; empty without a table. */

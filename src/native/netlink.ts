@@ -8,10 +8,17 @@ export const families = { netfilter: 12, generic: 16 } as const
 const REQUEST = 1
 const ACK = 4
 const DUMP = 0x300
-const flagsOf = { request: REQUEST, acknowledged: REQUEST | ACK, dump: REQUEST | DUMP } as const
+const CREATE = 0x400
+const flagsOf = {
+  request: REQUEST,
+  acknowledged: REQUEST | ACK,
+  dump: REQUEST | DUMP,
+  creation: REQUEST | CREATE,
+} as const
 const HEADER = 16
 const ERROR = 2
 const DONE = 3
+const NESTED = 0x8000
 const TYPE_MASK = 0x3fff /* without NLA_F_NESTED and NLA_F_NET_BYTEORDER */
 
 export interface Message {
@@ -35,7 +42,7 @@ function view(bytes: Buffer): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 }
 
-/** A message. `request`: errors alone are answered; `acknowledged`: success too; `dump`: all that there are. */
+/** A message. `request`: errors alone are answered; `acknowledged`: success too; `dump`: all that there are; `creation`: as `request`. */
 export function writeMessage(type: number, how: keyof typeof flagsOf, ...parts: readonly Buffer[]): Buffer {
   const body = Buffer.concat(parts)
   const message = Buffer.alloc(HEADER + padded(body.length))
@@ -55,6 +62,18 @@ export function writeAttribute(type: number, value: string | Buffer): Buffer {
   view(bytes).setUint16(2, type, littleEndian)
   data.copy(bytes, 4)
   return bytes
+}
+
+/** An attribute of attributes. */
+export function writeNested(type: number, ...attributes: readonly Buffer[]): Buffer {
+  return writeAttribute(type | NESTED, Buffer.concat(attributes))
+}
+
+/** A number of 32 bits in network order, as netfilter's families have them. */
+export function writeNumber(type: number, value: number): Buffer {
+  const bytes = Buffer.alloc(4)
+  bytes.writeUInt32BE(value)
+  return writeAttribute(type, bytes)
 }
 
 /** The messages that answers hold. NATIVE, PERMISSION: one of them is an error; `call` names what was asked. */

@@ -60,6 +60,8 @@ export class PinnedTable implements TableHandles {
   /** Of the thread that opened the table: whoever uses it later may be elsewhere. */
   readonly #namespace: number
   readonly #clock: LbClockArray
+  #clockAheadNs: bigint | undefined
+  #wantsSources: boolean | undefined
   #locks = 0
   readonly #programs = new Map<ProgramName, Fd>()
   #closed = false
@@ -98,9 +100,24 @@ export class PinnedTable implements TableHandles {
     }
   }
 
-  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint } {
+  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint; readonly conntrackReadable: boolean } {
     this.#run('lb_read_clock')
-    return { jiffies: this.#clock.jiffies(0), ktimeNs: this.#clock.ktimeNs(0) }
+    const conntrackReadable = this.#clock.conntrackReadable(0) !== 0
+    return { jiffies: this.#clock.jiffies(0), ktimeNs: this.#clock.ktimeNs(0), conntrackReadable }
+  }
+
+  monotonicNs(): bigint {
+    // In a time namespace this process has another clock; how far it is off never changes.
+    this.#clockAheadNs ??= this.clock().ktimeNs - process.hrtime.bigint()
+    return process.hrtime.bigint() + this.#clockAheadNs
+  }
+
+  get wantsSources(): boolean {
+    if (this.#wantsSources === undefined) {
+      this.#run('lb_read_clock')
+      this.#wantsSources = this.#clock.sourcesWanted(0) !== 0
+    }
+    return this.#wantsSources
   }
 
   sweep(): void {
@@ -161,8 +178,7 @@ export class PinnedTable implements TableHandles {
   }
 
   tellSources(ends: readonly TunnelEnd[], only: boolean): void {
-    this.#run('lb_read_clock')
-    if (this.#clock.sourcesWanted(0) === 0) return
+    if (!this.wantsSources) return
     withNamespace(`/proc/self/fd/${this.#namespace}`, () => {
       const sources = new Sources(this.dir)
       if (only) sources.tellOnly(ends)

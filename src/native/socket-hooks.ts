@@ -111,6 +111,11 @@ export class SocketHooks {
     return true
   }
 
+  /** Whether there is anything of sockets in the table. */
+  exist(): boolean {
+    return this.#names('sock-').length > 0
+  }
+
   /** The hooks in force. */
   list(): SocketHook[] {
     const links = this.#names('sock-link-')

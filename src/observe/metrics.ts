@@ -2,6 +2,8 @@
 
 export type Labels = Readonly<Record<string, string>>
 
+const noLabels: Labels = {}
+
 interface Metric {
   readonly name: string
   readonly help: string
@@ -32,7 +34,7 @@ export class Counter extends Values {
     super('counter', name, help)
   }
 
-  add(more: number, labels: Labels = {}): void {
+  add(more: number, labels: Labels = noLabels): void {
     const key = labelText(labels)
     this.values.set(key, (this.values.get(key) ?? 0) + more)
   }
@@ -48,7 +50,7 @@ export class Gauge extends Values {
     super('gauge', name, help)
   }
 
-  set(value: number, labels: Labels = {}): void {
+  set(value: number, labels: Labels = noLabels): void {
     this.values.set(labelText(labels), value)
   }
 }
@@ -74,7 +76,7 @@ export class Histogram implements Metric {
     this.#bounds = bounds
   }
 
-  observe(value: number, labels: Labels = {}): void {
+  observe(value: number, labels: Labels = noLabels): void {
     const key = labelText(labels)
     let seen = this.#observed.get(key)
     if (seen === undefined) {
@@ -129,8 +131,20 @@ export class Registry {
   }
 }
 
+/** Of labels that were said before as the same object. */
+const labelTexts = new WeakMap<Labels, string>()
+
 /** `{a="1",b="2"}`, by name, but a bucket's bound last; '' without any. */
 function labelText(labels: Labels): string {
+  let text = labelTexts.get(labels)
+  if (text === undefined) {
+    text = makeLabelText(labels)
+    labelTexts.set(labels, text)
+  }
+  return text
+}
+
+function makeLabelText(labels: Labels): string {
   const pairs = Object.entries(labels)
     .sort(([a], [b]) => (b === 'le' || (a !== 'le' && a < b) ? -1 : 1))
     .map(([name, value]) => `${name}="${value.replace(/[\\"\n]/g, escaped)}"`)

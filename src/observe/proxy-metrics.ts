@@ -5,6 +5,19 @@ import { addProcessMetrics } from './process-metrics.ts'
 const families = ['IPv4', 'IPv6'] as const
 export type FamilyLabel = (typeof families)[number]
 
+/** Labels of what is told with every change, each one object: their text is made once. */
+const familyLabels = { IPv4: { ip_family: 'IPv4' }, IPv6: { ip_family: 'IPv6' } } as const
+const policyLabels = {
+  IPv4: {
+    internal: { ...familyLabels.IPv4, traffic_policy: 'internal' },
+    external: { ...familyLabels.IPv4, traffic_policy: 'external' },
+  },
+  IPv6: {
+    internal: { ...familyLabels.IPv6, traffic_policy: 'internal' },
+    external: { ...familyLabels.IPv6, traffic_policy: 'external' },
+  },
+} as const
+
 const steps = (from: number, to: number, by: number): number[] => {
   return Array.from({ length: (to - from) / by + 1 }, (_, i) => from + i * by)
 }
@@ -104,6 +117,9 @@ export class ProxyMetrics {
       requestBounds,
     ),
   )
+  readonly #takeover = this.registry.register(
+    new Gauge('bpvs_takeover', "1 as long as connections of another proxy's are left alone"),
+  )
   #pending = { services: 0, endpoints: 0 }
 
   /** `startMs`: when the process began, since 1970. `features`: which of kube-proxy's that are beta are on. */
@@ -111,12 +127,13 @@ export class ProxyMetrics {
     addProcessMetrics(this.registry, startMs)
     for (const name of betaFeatures) this.#features.set(features[name] ? 1 : 0, { name, stage: 'BETA' })
     this.#count(0, 0)
+    this.takingOver(false)
   }
 
   /** Changes that wait to be applied. */
   queued(services: number, endpoints: number, nowMs: number): void {
     this.#count(services, endpoints)
-    for (const family of families) this.#queued.set(nowMs / 1000, { ip_family: family })
+    for (const family of families) this.#queued.set(nowMs / 1000, familyLabels[family])
   }
 
   /** All that waited is applied. */
@@ -127,19 +144,23 @@ export class ProxyMetrics {
     this.#servers.set(servers)
     this.#failed.set(failed)
     for (const family of families) {
-      this.#sync.observe(tookMs / 1000, { ip_family: family })
-      this.#synced.set(nowMs / 1000, { ip_family: family })
+      this.#sync.observe(tookMs / 1000, familyLabels[family])
+      this.#synced.set(nowMs / 1000, familyLabels[family])
     }
   }
 
   /** From the change of a pod to that of the table. */
   programmed(tookMs: number, family: FamilyLabel): void {
-    this.#programming.observe(tookMs / 1000, { ip_family: family })
+    this.#programming.observe(tookMs / 1000, familyLabels[family])
   }
 
   noLocalEndpoints(family: FamilyLabel, { internal, external }: NoLocalEndpoints): void {
-    this.#noLocal.set(internal, { ip_family: family, traffic_policy: 'internal' })
-    this.#noLocal.set(external, { ip_family: family, traffic_policy: 'external' })
+    this.#noLocal.set(internal, policyLabels[family].internal)
+    this.#noLocal.set(external, policyLabels[family].external)
+  }
+
+  takingOver(on: boolean): void {
+    this.#takeover.set(on ? 1 : 0)
   }
 
   asked(what: 'healthz' | 'livez', status: number): void {

@@ -23,13 +23,15 @@ export interface ManifestService {
   readonly targetPort: number
   readonly protocol?: 'TCP' | 'UDP'
   readonly servers: readonly string[]
+  /** As the annotation has them. */
+  readonly weights?: string
 }
 
-function manifestOf({ name, address, port, targetPort, protocol = 'TCP', servers }: ManifestService): string {
+function manifestOf({ name, address, port, targetPort, protocol = 'TCP', servers, weights }: ManifestService): string {
   const service = {
     apiVersion: 'v1',
     kind: 'Service',
-    metadata: { name, namespace: 'default' },
+    metadata: { name, namespace: 'default', annotations: weights === undefined ? {} : { 'bpvs.io/weights': weights } },
     spec: { clusterIP: address, ports: [{ name: 'p', port, targetPort, protocol }] },
   }
   const slice = {

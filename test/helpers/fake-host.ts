@@ -95,8 +95,8 @@ export class FakeTable implements ManagedTable {
 
   changeSettings(change: SettingsChange): void {
     this.changes.push(change)
-    const { masqueradePorts = this.current.masqueradePorts } = change
-    if (masqueradePorts !== undefined) this.current = { ...this.current, masqueradePorts }
+    const { masqueradePorts = this.current.masqueradePorts, handover = this.current.handover } = change
+    this.current = { ...this.current, handover, ...(masqueradePorts === undefined ? {} : { masqueradePorts }) }
   }
 
   /** What is in force of settings. */
@@ -104,6 +104,10 @@ export class FakeTable implements ManagedTable {
 
   settings(): Settings {
     return this.current
+  }
+
+  knowsOthers(): boolean {
+    return true
   }
 
   /** Of every call, in order. */
@@ -261,6 +265,23 @@ export class FakeHost implements Host {
     this.ports = [...this.ports, { what: reservedPorts, ...range }]
   }
 
+  /** What there is of another proxy; connections that it has left. */
+  proxy: readonly string[] = []
+  translated = 0
+  forgotten = 0
+
+  findProxy(): readonly string[] {
+    return this.proxy
+  }
+
+  settleTranslated(): number {
+    return this.translated
+  }
+
+  forgetTranslated(): void {
+    this.forgotten++
+  }
+
   localAddresses(): readonly IpAddress[] {
     return this.addresses
   }
@@ -306,12 +327,17 @@ export class FakeTimers implements Timers {
     for (;;) {
       const next = this.#waiting.filter(({ atMs }) => atMs <= end).sort((a, b) => a.atMs - b.atMs)[0]
       if (next === undefined) break
-      this.#now = next.atMs
+      this.#now = Math.max(this.#now, next.atMs)
       if (next.everyMs > 0) next.atMs += next.everyMs
       else this.#remove(next)
       next.run()
     }
-    this.#now = end
+    this.#now = Math.max(this.#now, end)
+  }
+
+  /** Time passes, but nothing that is due runs meanwhile. */
+  skip(ms: number): void {
+    this.#now += ms
   }
 
   #add(timer: { atMs: number; everyMs: number; run: () => void }): { cancel(): void } {

@@ -157,7 +157,16 @@ export class TimelineScene {
     writeFileSync(kubeconfig, JSON.stringify({ clusters, contexts, users, 'current-context': 'here' }))
     writeFileSync(file, JSON.stringify({ ...this.#config, ipvs: { scheduler }, clientConnection: { kubeconfig } }))
     const room = ['--max-servers', '1024', '--max-services', '1024']
-    this.#daemon = new Daemon(this.#topology, ['--config', file], '--repair-interval-ms', '100', ...room, ...args)
+    this.#daemon = new Daemon(
+      this.#topology,
+      ['--config', file],
+      '--log-level',
+      'debug',
+      '--repair-interval-ms',
+      '100',
+      ...room,
+      ...args,
+    )
     await this.#daemon.logged('ready')
   }
 

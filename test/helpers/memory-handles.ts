@@ -100,9 +100,15 @@ export class MemoryHandles implements TableHandles {
     return fn()
   }
 
-  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint } {
-    return { jiffies: this.jiffies, ktimeNs: BigInt(this.nowS) * 1_000_000_000n }
+  clock(): { readonly jiffies: bigint; readonly ktimeNs: bigint; readonly conntrackReadable: boolean } {
+    return { jiffies: this.jiffies, ktimeNs: BigInt(this.nowS) * 1_000_000_000n, conntrackReadable: false }
   }
+
+  monotonicNs(): bigint {
+    return this.clock().ktimeNs
+  }
+
+  readonly wantsSources = true
 
   /** Nothing expires by itself. */
   sweep(): void {}

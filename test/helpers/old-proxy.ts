@@ -98,6 +98,8 @@ ${list(
 export async function startOldProxy(topology: Topology, services: readonly OldService[]): Promise<void> {
   await stopOldProxy(topology)
   await topology.must('director', 'nft', ['-f', '-'], { input: nftTables(services) })
+  /* Flows of datagrams are there for as long as a test may take: 30 s are not, on a busy machine. */
+  await topology.must('director', 'sysctl', ['-qw', 'net.netfilter.nf_conntrack_udp_timeout=300'])
 }
 
 export async function stopOldProxy(topology: Topology): Promise<void> {

@@ -18,11 +18,11 @@ export interface TunnelData {
 
 /** A tunnel; its devices are there, and down. */
 export class Tunnel {
-  readonly #worker: Worker
+  readonly #exit: Promise<unknown>
   readonly #stop: Int32Array
 
   private constructor(worker: Worker, stop: Int32Array) {
-    this.#worker = worker
+    this.#exit = new Promise((resolve) => worker.once('exit', resolve))
     this.#stop = stop
   }
 
@@ -36,10 +36,9 @@ export class Tunnel {
     return new Tunnel(worker, new Int32Array(stop))
   }
 
-  /** Takes the devices away. */
+  /** Takes the devices away. May be called more than once. */
   async close(): Promise<void> {
-    const exit = new Promise((resolve) => this.#worker.once('exit', resolve))
     Atomics.store(this.#stop, 0, 1)
-    await exit
+    await this.#exit
   }
 }

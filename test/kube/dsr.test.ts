@@ -81,6 +81,10 @@ function topology(): Topology {
   })
 }
 
+/** Of the same services, at each node. */
+const nodePort = (method: (typeof methods)[number], node: 1 | 2): number => 30_080 + methods.indexOf(method) * 2 + node
+const firstNode = { 4: '192.0.2.1', 6: 'fd00:192::1' } as const
+
 /** Nodes, Services and EndpointSlices. */
 function fill(server: TestApiServer): void {
   for (const [name, number] of Object.entries(nodes)) {
@@ -90,11 +94,18 @@ function fill(server: TestApiServer): void {
   for (const [i, method] of methods.entries()) {
     for (const [nodeName, number] of Object.entries(nodes)) {
       const name = `${method}-${number}`
-      const ports = protocols.map((name) => ({ name, protocol: name.toUpperCase(), port: 80, targetPort: 8080 }))
+      const ports = protocols.map((name) => ({
+        name,
+        protocol: name.toUpperCase(),
+        port: 80,
+        targetPort: 8080,
+        nodePort: nodePort(method, number),
+      }))
       const at = i * 2 + number
       server.set('Service', {
         metadata: { name, namespace: 'default', annotations: { 'bpvs.io/forwarding-method': method } },
         spec: {
+          type: 'NodePort',
           clusterIPs: [`10.96.0.${at}`, `fd00:96::${at}`],
           externalIPs: families.map((family) => vip(family, method, number)),
           ports,
@@ -199,6 +210,14 @@ t.test('two nodes', { skip: needsRoot }, async (t) => {
           t.ok(first.inPkts > 0n)
           t.equal(first.outPkts, 0n, 'no answer passed the first node')
           t.ok(other.outPkts > 0n)
+        })
+
+        await t.test(`${name}: so it does for a node port of the first`, async (t) => {
+          const target = { address: firstNode[family], port: nodePort(method, 2), protocol }
+          t.same(await ask(scene, 'client', target), { value: { server: 'pod2', client: clients[family] } })
+          const { servers } = director.service(virtual(target.address, target.port, protocol))
+          await waitFor('the request to be counted', () => total(servers.map(({ counters }) => counters)).inPkts > 0n)
+          t.equal(total(servers.map(({ counters }) => counters)).outPkts, 0n, 'no answer passed the first node')
         })
 
         await t.test(`${name}: an endpoint of the first node sees the client too`, async (t) => {

@@ -3,7 +3,7 @@ import t from 'tap'
 import { nodeServers, weighed } from '../../src/kube/dsr.ts'
 import { translate } from '../../src/kube/translator.ts'
 import type { NodeAddresses } from '../../src/kube/objects.ts'
-import type { TranslateOptions } from '../../src/kube/virtual-services.ts'
+import type { KubeVirtualService, TranslateOptions } from '../../src/kube/virtual-services.ts'
 import { here, objectsOf, service, slice } from './translate-rows.ts'
 import { saveFormat } from './save-format.ts'
 
@@ -34,16 +34,31 @@ function made(method: string, options: Partial<TranslateOptions>, policy = 'Clus
   return translate(objectsOf(given.join('\n---\n')), { ...here, ...options })
 }
 
-t.test('external and load balancers’ addresses lead to local endpoints, and to nodes that have others', async (t) => {
+/** Whether other nodes know a virtual service's address, so that they can answer as it. */
+function isSentOn({ role, service: { key } }: KubeVirtualService): boolean {
+  if (role !== 'nodePort') return role !== 'clusterIP'
+  return key.kind === 'address' && nodes['here']?.some(({ address }) => address === key.address) === true
+}
+
+t.test('all but cluster IPs lead to local endpoints, and to nodes that have others', async (t) => {
   const { desired, notices } = made('dsr-gue', { nodes })
-  const sentOn = desired.filter(({ role }) => role === 'externalIP' || role === 'loadBalancerIP')
-  t.equal(sentOn.length, 2)
-  for (const { service, servers, insiders } of sentOn) {
+  const sentOn = desired.filter(isSentOn)
+  t.same(
+    sentOn.map(({ role }) => role),
+    ['externalIP', 'loadBalancerIP', 'nodePort'],
+  )
+  for (const { role, service, servers, insiders } of sentOn) {
     t.equal(service.scheduler, 'wrr', 'nodes have shares')
     t.match(service.policy, { tunnelled: true, masquerade: { pods: true, node: true, others: false } })
     t.match(servers, [
       { address: '10.244.1.11', port: 8080, weight: 1, method: 'masq' },
-      { address: '192.0.2.2', port: 80, weight: 2, method: 'tunnel', tunnel: { type: 'gue', port: 6080 } },
+      {
+        address: '192.0.2.2',
+        port: role === 'nodePort' ? 30_080 : 80,
+        weight: 2,
+        method: 'tunnel',
+        tunnel: { type: 'gue', port: 6080 },
+      },
     ])
     t.equal(servers.length, 2, 'no node without an address of the family')
     t.same(
@@ -55,9 +70,12 @@ t.test('external and load balancers’ addresses lead to local endpoints, and to
   t.same(notices, [])
 })
 
-t.test('cluster IPs and node ports are as ever', async (t) => {
-  const others = (method: string) =>
-    made(method, { nodes }).desired.filter(({ role }) => role === 'clusterIP' || role === 'nodePort')
+t.test('cluster IPs are as ever, and node ports at addresses that other nodes do not know', async (t) => {
+  const others = (method: string) => made(method, { nodes }).desired.filter((each) => !isSentOn(each))
+  t.same(
+    others('dsr-ipip').map(({ role }) => role),
+    ['clusterIP', 'nodePort'],
+  )
   t.same(others('dsr-ipip'), others('masq'))
 })
 

@@ -1,8 +1,11 @@
 /** Interfaces that come and go while bpvsd runs: traffic through them is balanced as long as they are there. */
-import { readdirSync } from 'node:fs'
+import { readdirSync, rmdirSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
+import { upgradePrograms } from '../../src/native/loader.ts'
 import { Daemon, Manifests } from '../helpers/daemon.ts'
 import { Director, virtual } from '../helpers/director.ts'
+import { Tunnel } from '../helpers/tunnel.ts'
 import { needsRoot, ports, topology, waitFor } from '../helpers/topology.ts'
 
 /* The table passes through the verifier first: seconds, on a busy machine. */
@@ -73,4 +76,60 @@ t.test('an interface is attached when it comes and forgotten when it goes', { sk
   t.match(report, { failed: 0, errors: {}, sent: report.answered }, 'traffic through the other interfaces saw nothing')
   t.ok(report.answered > 0)
   t.equal(await daemon.end('SIGTERM'), 0)
+})
+
+t.test('one whose packets have no Ethernet header is attached when it comes up', { skip: needsRoot }, async (t) => {
+  const net = await topology(t, { clients: 2, servers: 2, serve: ['http'] })
+  const director = new Director(net.topology)
+  const manifests = new Manifests(t)
+  const web = { port: 80, targetPort: ports.http }
+  manifests.write({ ...web, name: 'v4', address: '10.96.0.1', servers: net.servers.map(({ ipv4 }) => ipv4) })
+  manifests.write({ ...web, name: 'v6', address: 'fd00:96::1', servers: net.servers.map(({ ipv6 }) => ipv6) })
+  const tunnel = await Tunnel.make(
+    { path: net.topology.pathOf('director'), name: 'tun0' },
+    { path: net.topology.pathOf('client1'), name: 'tun0' },
+  )
+  t.teardown(() => tunnel.close())
+  const daemon = new Daemon(net.topology, manifests)
+  await daemon.logged('ready')
+  const path = director.pins()?.path ?? ''
+  const bare = () => readdirSync(path).filter((name) => name.startsWith('bare-'))
+  const onTunnel = () => director.hooks().filter((line) => line.startsWith('tun0 '))
+  t.same([onTunnel(), bare()], [[], []], 'one that is down costs nothing')
+
+  for (const [role, host] of Object.entries({ director: 1, client1: 2 })) {
+    const lines = [
+      'link set dev tun0 up',
+      `addr add 10.9.0.${host}/24 dev tun0`,
+      `addr add fd00:9::${host}/64 dev tun0 nodad`,
+    ]
+    if (role === 'client1') lines.push('route add 10.96.0.0/16 dev tun0', 'route add fd00:96::/112 dev tun0')
+    await net.topology.must(role, 'ip', ['-batch', '-'], { input: lines.map((line) => `${line}\n`).join('') })
+  }
+  await waitFor('programs on the tunnel', () => onTunnel().length === 2)
+  t.same(onTunnel(), ['tun0 egress tcx', 'tun0 ingress tcx'])
+  const calls = async (when: string): Promise<void> => {
+    for (const address of ['10.96.0.1', 'fd00:96::1']) {
+      const outcome = await net.clients[1]!.host.call('http', { address, port: 80 })
+      t.match(outcome, { value: { server: /^server[01]$/ } }, `${address} ${when}`)
+      const from = 'value' in outcome ? JSON.parse(outcome.value.body).client.address : ''
+      t.match(from, /^(10\.9\.0\.2|fd00:9::2)$/, 'the client is who it is')
+    }
+  }
+  await calls('through the tunnel')
+
+  const before = director.programs()
+  for (const name of readdirSync(path).filter((name) => name.startsWith('build-'))) rmdirSync(join(path, name))
+  t.equal(net.topology.within('director', upgradePrograms), true)
+  t.notOk(
+    director.programs().some((id) => before.includes(id)),
+    'an upgrade renews its programs too',
+  )
+  await calls('through new programs')
+
+  await tunnel.close()
+  await waitFor('its links to go', () => onTunnel().length === 0)
+  t.equal(await daemon.end('SIGTERM'), 0)
+  await director.must('--unload')
+  t.not(director.pins()?.present, true)
 })

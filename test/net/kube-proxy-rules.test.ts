@@ -2,8 +2,15 @@
 import t from 'tap'
 import { projectFile } from '../../src/lab/project.ts'
 import { Topology } from '../../src/lab/topology.ts'
+import { removeSets } from '../../src/native/ipsets.ts'
+import { findKubeProxy } from '../../src/native/kube-proxy.ts'
+import { families, netlinkRequest, writeAttribute, writeMessage, writeNested } from '../../src/native/netlink.ts'
+import { readLegacyTable, replaceLegacyTable } from '../../src/native/xtables.ts'
+import { chainsOf, countEntries } from '../../src/native/xtables-table.ts'
 import { cases } from '../helpers/kube-cases.ts'
-import { needsRoot } from '../helpers/topology.ts'
+import { startOldProxy, valueFrom } from '../helpers/old-proxy.ts'
+import { needsRoot, ports, topology as network, waitFor } from '../helpers/topology.ts'
+import { type XtChain, xtTable } from '../helpers/xtables.ts'
 
 t.setTimeout(900_000)
 
@@ -100,3 +107,99 @@ t.test('kube-ipvs0 goes; where there is nothing, nothing is removed', { skip: ne
   t.match(await cleanUp(topology), { interface: true })
   t.notMatch(await topology.must('director', 'ip', ['link']), 'kube-ipvs0')
 })
+
+t.test(
+  "chains of iptables-legacy go, with the rules that lead there; others' stay, with their counters",
+  { skip: needsRoot },
+  async (t) => {
+    const topology = await director(t)
+    const chains: readonly XtChain[] = [
+      { name: 'PREROUTING', hook: 0, rules: [{ to: 'KUBE-SERVICES' }] },
+      { name: 'INPUT', hook: 1, rules: [] },
+      { name: 'FORWARD', hook: 2, rules: [] },
+      { name: 'OUTPUT', hook: 3, rules: [{ to: 'KUBE-SERVICES' }, { to: 'MINE' }] },
+      { name: 'POSTROUTING', hook: 4, rules: [{ to: 'KUBE-POSTROUTING' }] },
+      { name: 'KUBE-SERVICES', rules: [{ to: 'KUBE-SVC-AAAA' }] },
+      { name: 'KUBE-SVC-AAAA', rules: [{ to: 'RETURN' }] },
+      { name: 'KUBE-POSTROUTING', rules: [] },
+      { name: 'KUBE-KUBELET-CANARY', rules: [] },
+      { name: 'MINE', rules: [{ to: 'RETURN' }] },
+    ]
+    for (const family of [4, 6] as const) {
+      topology.within('director', () => {
+        const { validHooks, table } = readLegacyTable(family, 'mangle')
+        replaceLegacyTable({ name: 'mangle', validHooks, table: xtTable(family, chains) }, countEntries(table))
+      })
+      await topology.must('director', 'ping', ['-c1', family === 4 ? '127.0.0.1' : '::1'])
+    }
+    t.ok(topology.within('director', () => findKubeProxy()).includes('iptables-legacy'))
+    t.match(await cleanUp(topology), { legacyChains: 6, chains: 0 })
+    for (const family of [4, 6] as const) {
+      const { table } = topology.within('director', () => readLegacyTable(family, 'mangle'))
+      t.same(chainsOf(table), ['KUBE-KUBELET-CANARY', 'MINE'])
+      const counters = table.entries.readBigUInt64LE((table.hooks[3] ?? 0) + (family === 4 ? 96 : 152))
+      t.equal(counters, 2n, 'of the rule that leads to MINE: question and answer')
+    }
+    t.notOk(topology.within('director', () => findKubeProxy()).includes('iptables-legacy'))
+  },
+)
+
+t.test('its sets go when no rule names them any more, and other sets stay', { skip: needsRoot }, async (t) => {
+  const topology = await director(t)
+  const names = ['KUBE-CLUSTER-IP', 'KUBE-6-LOOP-BACK', 'MINE']
+  topology.within('director', () => {
+    for (const name of names) createSet(name)
+  })
+  t.match(await cleanUp(topology), { sets: 2 })
+  t.equal(
+    topology.within('director', () => removeSets(/./)),
+    1,
+    'which is MINE',
+  )
+})
+
+/** Makes a set of addresses (hash:ip). */
+function createSet(name: string): void {
+  const byte = (type: number, value: number): Buffer => writeAttribute(type, Buffer.from([value]))
+  const message = writeMessage(
+    (6 << 8) | 2 /* IPSET_CMD_CREATE */,
+    'creation',
+    Buffer.alloc(4),
+    ...[byte(1, 6), writeAttribute(2, name), writeAttribute(3, 'hash:ip'), byte(4, 0), byte(5, 2)],
+    writeNested(7),
+  )
+  netlinkRequest(families.netfilter, 'IPSET_CMD_CREATE', message)
+}
+
+t.test(
+  'connections that its tables translate go on when these are gone, as long as there are any',
+  { skip: needsRoot },
+  async (t) => {
+    const net = await network(t, { servers: 1, serve: ['echo'] })
+    const [client, server] = [net.clients[0], net.servers[0]]
+    if (client === undefined || server === undefined) throw new Error('no hosts')
+    const services = (['ipv4', 'ipv6'] as const).map((family) => ({
+      address: family === 'ipv4' ? '10.96.0.1' : 'fd00:96::1',
+      port: 7,
+      protocol: 'tcp' as const,
+      server: { address: server[family], port: ports.echo },
+    }))
+    await startOldProxy(net.topology, services)
+    const ids: number[] = []
+    for (const { address, port } of services) {
+      ids.push(valueFrom(await client.host.call('connect', { address, port })).id)
+    }
+    t.match(await cleanUp(net.topology), { tables: 2, left: 2, ended: 0 })
+    for (const id of ids) t.equal(valueFrom(await client.host.call('ping', id, 'still there')), 'server0')
+    t.match(await ruleset(net.topology), /^table ip6 bpvs-handover \{$/m)
+    for (const id of ids) await client.host.call('disconnect', id, true)
+    await waitFor(
+      'the connections to be forgotten',
+      async () => {
+        return (await cleanUp(net.topology)).left === 0
+      },
+      60_000,
+    )
+    t.equal(await ruleset(net.topology), '')
+  },
+)

@@ -198,6 +198,21 @@ t.test('a table of another layout is refused, never guessed at; it can be unload
   t.notOk(existsSync(ns.dir))
 })
 
+t.test('a start that has nothing to load does not wait for who loads elsewhere', { skip }, async (t) => {
+  const ns = netns(t)
+  run(ns, `lb.openTable(${small})`)
+  const policy = `{ scope: 'off', protocols: 'all', leave: [] }`
+  t.same(
+    run(
+      ns,
+      `const { lock, openDirectory } = await import('${shim}')
+      lock(openDirectory(lb.openExistingTable().dir + '/..'))
+      say([lb.upgradePrograms(), lb.syncSockets(${policy})])`,
+    ),
+    [false, false],
+  )
+})
+
 t.test("new programs take the place of old ones in the links, and the table's content stays", { skip }, async (t) => {
   const ns = netns(t)
   run(ns, `new abi.LbServerArray(lb.openTable(${small}).buffer('lb_servers')).setWeight(5, 42)`)

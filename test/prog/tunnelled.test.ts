@@ -242,6 +242,113 @@ function errors(family: Family): Row {
   }
 }
 
+/** Node ports: at the other node's address, served by this node's service of that port. */
+const nodePort = 30_080
+const elsewhere = (family: Family): string => wrap(nodes[family].other, nodePort)
+
+function givenNodePort(family: Family, policy: Partial<ServicePolicy> = {}): NonNullable<Step['before']> {
+  return (datapath) => {
+    const number = family === 'IPv4' ? 4 : 6
+    const { own, other } = nodes[family]
+    const peer = (address: string) => [{ family: number, address }] as const
+    datapath.table.setPeers({ own: peer(own), others: peer(other) })
+    datapath.table.setNodePortAddresses(family === 'IPv4' ? { ipv4: own } : { ipv6: own })
+    const desired = (['tcp', 'udp'] as const).map((protocol) => ({
+      service: {
+        ...service(virtual(own, nodePort, protocol), 'wrr'),
+        policy: { masquerade: nobody, whenEmpty: 'refuse', nodePort: true, foreign: false, tunnelled: true, ...policy },
+      } as const,
+      servers: [real(families[family].server, 8080)],
+    }))
+    const { failed } = datapath.table.apply('kubernetes', desired)
+    if (failed.length > 0) throw failed[0]?.error
+  }
+}
+
+function nodePorts(family: Family, protocol: 'tcp' | 'udp', method: Method): Row[] {
+  const call = (to: string) => packet(protocol, { from: client(family), to, flags: 'S', ttl: 63 })
+  const frame = wrapped(family, method, call(elsewhere(family)))
+  const name = `${family}, ${protocol}, ${method}`
+  return [
+    {
+      name: `${name}: a node port of the other node's is answered from here, as that node's`,
+      steps: [
+        { at: 'xdp', side: 'clients', before: givenNodePort(family), packet: frame, expect: pass },
+        arrives(frame, translated(family, protocol)),
+        arrives(frame, translated(family, protocol)),
+        {
+          at: 'ingress',
+          side: 'servers',
+          packet: packet(protocol, { leg: 'from server', from: server(family), to: client(family), flags: 'SA' }),
+          expect: {
+            ...send,
+            packet: packet(protocol, {
+              leg: 'to client',
+              from: elsewhere(family),
+              to: client(family),
+              flags: 'SA',
+              ttl: 63,
+            }),
+          },
+        },
+      ],
+    },
+    {
+      name: `${name}: but not by way of what no node sent, at an address of no node, at a port of no service`,
+      steps: [
+        arrives(
+          wrapped(family, method, call(elsewhere(family)), { from: nodes[family].stranger }),
+          { action: 'drop', verdicts: { DROP_PEER: 1 }, connections: [] },
+          givenNodePort(family),
+        ),
+        arrives(wrapped(family, method, call(wrap(nodes[family].stranger, nodePort))), pass),
+        arrives(wrapped(family, method, call(wrap(nodes[family].other, nodePort + 1))), pass),
+      ],
+    },
+    {
+      name: `${name}: nor for a service that nodes do not send on, nor without a tunnel`,
+      steps: [
+        arrives(frame, pass, givenNodePort(family, { tunnelled: false })),
+        arrives(call(elsewhere(family)), pass, givenNodePort(family)),
+      ],
+    },
+  ]
+}
+
+/** An error about what was answered as another node's node port. */
+function nodePortErrors(family: Family): Row {
+  const [type, code] = family === 'IPv4' ? [3, 4] : [2, 0]
+  const router = nodes[family].stranger
+  const sent = packet('tcp', { leg: 'to client', from: elsewhere(family), to: client(family), flags: 'A', ttl: 60 })
+  const checksum = new DataView(sent.buffer).getUint16(family === 'IPv4' ? 50 : 70)
+  const seen = packet('tcp', { from: server(family), to: client(family), flags: 'A', ttl: 60, checksum })
+  const error = (to: string, quoted: Uint8Array, o: { leg?: Leg; ttl: number }) =>
+    message({ ...o, from: router, to, type, code, rest: 1300, payload: quote(quoted) })
+  const about = (quoted: Uint8Array) => wrapped(family, 'gue', error(nodes[family].other, quoted, { ttl: 63 }))
+  const foreign = packet('tcp', {
+    leg: 'to client',
+    from: wrap(nodes[family].other, 22),
+    to: client(family),
+    flags: 'A',
+  })
+  return {
+    name: `${family}: an ICMP error about what was answered as another node's is translated, others are the stack's`,
+    steps: [
+      arrives(
+        wrapped(family, 'gue', packet('tcp', { from: client(family), to: elsewhere(family), flags: 'S', ttl: 63 })),
+        translated(family),
+        givenNodePort(family),
+      ),
+      arrives(about(sent), {
+        ...send,
+        packet: error(families[family].server, seen, { leg: 'to server', ttl: 62 }),
+        verdicts: { ICMP_FORWARD: 1 },
+      }),
+      arrives(about(foreign), pass),
+    ],
+  }
+}
+
 t.test('packets in tunnels from other nodes', { skip: needsRoot }, async (t) => {
   t.setTimeout(240_000)
   const datapath = await Datapath.open(t)
@@ -253,7 +360,10 @@ t.test('packets in tunnels from other nodes', { skip: needsRoot }, async (t) => 
         ...others(family, method),
       ]),
     ),
-    ...both.flatMap((family) => [...once(family), errors(family), inRange(family)]),
+    ...both.flatMap((family) => [...once(family), errors(family), inRange(family), nodePortErrors(family)]),
+    ...both.flatMap((family) =>
+      methods.flatMap((method) => (['tcp', 'udp'] as const).flatMap((protocol) => nodePorts(family, protocol, method))),
+    ),
   ])
 
   for (const how of ['persistence', 'sh'] as const) {

@@ -26,6 +26,22 @@ t.test('until Kubernetes has told of everything, what an earlier bpvsd made of i
   t.equal(scene.readies, 1)
 })
 
+t.test('the API server may answer before there is a table: what it told is applied when there is', async (t) => {
+  const scene = new Scene([], kubernetes)
+  scene.first = undefined
+  scene.daemon.ask()
+  t.ok(scene.sourceOpen)
+  const [first, second] = [web(1), web(2)]
+  const changes = { removed: [], node: undefined }
+  scene.callbacks?.onChanges({ ...changes, set: [first.service, first.slice], complete: false })
+  scene.callbacks?.onChanges({ ...changes, set: [second.service, second.slice], complete: true })
+  t.equal(scene.table.applies, 0)
+  t.same(scene.log.of('ready'), [])
+  scene.daemon.start()
+  t.same(scene.table.lines(), [`${key(1)} -> 10.0.1.1:8080`, `${key(2)} -> 10.0.2.1:8080`])
+  t.equal(scene.log.of('ready').length, 1)
+})
+
 t.test('our Node and the addresses of the host decide about node ports and local endpoints', async (t) => {
   const scene = new Scene(['--hostname-override', 'Here '], kubernetes)
   scene.host.addresses = [{ family: 4, address: '192.0.2.1' }]
@@ -126,7 +142,7 @@ t.test('ServiceCIDRs are ranges of which all is known; without them what was see
 })
 
 t.test('how much there is is told rightly after every change', async (t) => {
-  const scene = new Scene([], kubernetes)
+  const scene = new Scene(['--log-level', 'debug'], kubernetes)
   scene.first = undefined
   scene.daemon.start()
   const change = { removed: [], node: undefined, complete: true }

@@ -38,8 +38,33 @@ t.test("a table that cannot be opened is the caller's to report", async (t) => {
   t.notOk(scene.sourceOpen)
 })
 
-t.test('every new state is applied at once; ready is said once', async (t) => {
+t.test('what is applied alone is logged at once, what follows soon in sums', async (t) => {
   const scene = new Scene()
+  scene.first = Scene.stateOf(web(1))
+  scene.daemon.start()
+  const said = (): unknown[] =>
+    scene.log.of('applied').map(({ added, removed, services }) => [added, removed, services])
+  t.same(said(), [[1, 0, 1]])
+  scene.say(Scene.stateOf(web(2)))
+  scene.say(Scene.stateOf(web(2), web(3)))
+  t.same(said(), [[1, 0, 1]])
+  scene.timers.pass(249)
+  t.same(said(), [[1, 0, 1]])
+  scene.timers.pass(1)
+  t.same(said(), [
+    [1, 0, 1],
+    [2, 1, 2],
+  ])
+  scene.timers.pass(1000)
+  scene.say(Scene.stateOf())
+  t.same(said().at(-1), [0, 2, 0])
+  scene.say(Scene.stateOf(web(4)))
+  scene.daemon.stop()
+  t.same(said().at(-1), [1, 0, 1], 'nothing is left untold at the end')
+})
+
+t.test('every new state is applied at once; ready is said once', async (t) => {
+  const scene = new Scene(['--log-level', 'debug'])
   scene.daemon.start()
   scene.say(Scene.stateOf(web(1)))
   t.same(scene.table.lines(), [`${key(1)} -> 10.0.1.1:8080`])

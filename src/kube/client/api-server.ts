@@ -47,6 +47,7 @@ export class HttpApiServer implements ApiServer, ApiWriter {
   readonly #load: () => Promise<Credentials>
   readonly #now: () => number
   readonly #onRequest: (request: ApiRequest) => void
+  readonly #firstSent = Promise.withResolvers<void>()
   #credentials: { readonly loaded: Promise<Credentials>; readonly atMs: number } | undefined
 
   constructor(
@@ -57,6 +58,11 @@ export class HttpApiServer implements ApiServer, ApiWriter {
     this.#load = load
     this.#now = now
     this.#onRequest = onRequest
+  }
+
+  /** Fulfilled when the first request is on its way to the server. */
+  get sent(): Promise<void> {
+    return this.#firstSent.promise
   }
 
   get(path: string, signal: AbortSignal): Promise<ApiResponse> {
@@ -90,7 +96,7 @@ export class HttpApiServer implements ApiServer, ApiWriter {
     }
     let response: IncomingMessage
     try {
-      response = await send(url, options, body, signal)
+      response = await send(url, { ...options, signal }, body, this.#firstSent.resolve)
     } catch (error) {
       if (!signal.aborted) tell(undefined)
       throw error
@@ -120,10 +126,11 @@ export class HttpApiServer implements ApiServer, ApiWriter {
 }
 
 /** Resolves when the head of the answer is there. */
-function send(url: URL, options: RequestOptions, body: string, signal: AbortSignal): Promise<IncomingMessage> {
+function send(url: URL, options: RequestOptions, body: string, onSent: () => void): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const request = (url.protocol === 'https:' ? requestTls : requestPlain)(url, { ...options, signal })
+    const request = (url.protocol === 'https:' ? requestTls : requestPlain)(url, options)
     request.setSocketKeepAlive(true, keepAliveMs)
+    request.on('finish', onSent)
     request.on('error', (error) => reject(broken(error)))
     request.on('response', resolve)
     request.end(body)

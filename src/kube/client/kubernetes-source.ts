@@ -85,7 +85,8 @@ export class KubernetesSource {
   #nodeAsked = false
   #told = false
   #flush: { cancel(): void } | undefined
-  #busyMs = 0
+  /** Until then nothing is handed on: by the clock. */
+  #restUntilMs = 0
 
   constructor(options: KubernetesSourceOptions) {
     this.#options = options
@@ -227,8 +228,7 @@ export class KubernetesSource {
   #changed(): void {
     if (this.#flush !== undefined || !this.#nodes.settled || !(this.#told || this.#complete)) return
     const { clock, gatherMs } = this.#options
-    // Handing on may take no more than half of the time.
-    this.#flush = clock.after(Math.max(gatherMs, this.#busyMs), () => this.#tell())
+    this.#flush = clock.after(Math.max(gatherMs, this.#restUntilMs - clock.now()), () => this.#tell())
   }
 
   #surroundings(): Pick<KubeChanges, 'node' | 'serviceCidrs' | 'nodes'> {
@@ -244,6 +244,7 @@ export class KubernetesSource {
   #tell(): void {
     const { clock, onChanges } = this.#options
     const started = clock.now()
+    const isFirst = !this.#told
     this.#flush = undefined
     const set = [...this.#set.values()]
     const removed = [...this.#removed]
@@ -251,7 +252,9 @@ export class KubernetesSource {
     this.#removed = new Set()
     this.#told = true
     onChanges({ set, removed, ...this.#surroundings(), complete: true })
-    this.#busyMs = clock.now() - started
+    const ended = clock.now()
+    // Handing on may take no more than half of the time. What took long at first was everything: a change takes less.
+    if (!isFirst) this.#restUntilMs = ended + (ended - started)
   }
 }
 

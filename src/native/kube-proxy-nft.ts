@@ -1,26 +1,33 @@
 /**
- * What kube-proxy leaves in the kernel, in the calling thread's network namespace: its own tables of nftables, its chains of
- * iptables (as nftables has them), services of the kernel's IPVS, and the interface with their addresses.
+ * What kube-proxy has of nftables in the calling thread's network namespace: its own tables, its chains of iptables (as nftables
+ * has them).
  */
-import { existsSync } from 'node:fs'
-import { deleteLink, listInterfaces } from './interfaces.ts'
+import { LbError } from '../model/errors.ts'
+import { errno } from './library.ts'
 import {
   attribute,
   families,
   type Message,
   netlinkRequest,
   readAttributes,
-  shortOf,
   textOf,
   writeAttribute,
   writeMessage,
+  writeNested,
+  writeNumber,
 } from './netlink.ts'
 
 /** Chains of kube-proxy's modes; those of kubelet (KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-IPTABLES-HINT) are left alone. */
-const ownChain =
+export const ownChain =
   /^KUBE-(SERVICES|EXTERNAL-SERVICES|NODEPORTS|POSTROUTING|MARK-MASQ|FORWARD|PROXY-FIREWALL|PROXY-CANARY|LOAD-BALANCER|NODE-PORT|IPVS-FILTER|IPVS-OUT-FILTER|SOURCE-RANGES-FIREWALL|(SVC|SVL|EXT|FW|SEP|XLB)-.+)$/
 const ownTable = 'kube-proxy'
-const ownInterface = 'kube-ipvs0'
+/** Where a new connection meets kube-proxy's iptables and ipvs modes. */
+export const entryChain = 'KUBE-SERVICES'
+/**
+ * A table of ours, whose chain of NAT has one rule that looks at connection tracking and does nothing: without such a chain, or
+ * anybody who asks for connections, the kernel would translate no more, not even what it has begun.
+ */
+const keeper = { table: 'bpvs-handover', chain: 'nat' } as const
 
 /** Families of nftables: ip, ip6. */
 const nftFamilies = [2, 10] as const
@@ -28,17 +35,24 @@ const nftFamilies = [2, 10] as const
 const NFTABLES = 10
 const nft = (message: number): number => (NFTABLES << 8) | message
 const type = {
+  newTable: nft(0),
   getTable: nft(1),
   delTable: nft(2),
+  newChain: nft(3),
   getChain: nft(4),
   delChain: nft(5),
+  newRule: nft(6),
   getRule: nft(7),
   delRule: nft(8),
 }
 const batch = { begin: 0x10, end: 0x11 } as const
 const NFGENMSG = 4
 const tableAttribute = { name: 1 } as const
-const chainAttribute = { table: 1, name: 3 } as const
+const chainAttribute = { table: 1, name: 3, hook: 4, type: 7 } as const
+const hookAttribute = { number: 1, priority: 2 } as const
+const ctAttribute = { register: 1, key: 2 } as const
+const PREROUTING = 0
+const CT_STATE = 0
 const ruleAttribute = { table: 1, chain: 2, handle: 3, expressions: 4 } as const
 
 interface Chain {
@@ -46,16 +60,32 @@ interface Chain {
   readonly name: string
 }
 
-/** What was removed. */
-export interface Removed {
+/** How many of each were removed. */
+export interface RemovedRules {
   readonly tables: number
   readonly chains: number
-  readonly ipvsServices: boolean
-  readonly interface: boolean
+}
+
+/** Which of its modes left something: its own tables, or the chain where connections meet iptables' ones. NATIVE, PERMISSION. */
+export function findNftRules(): { readonly tables: boolean; readonly chains: boolean } {
+  const tables = (name: string): boolean =>
+    nftFamilies.some((family) =>
+      exists(family, type.getTable, 'NFT_MSG_GETTABLE', [writeAttribute(tableAttribute.name, name)]),
+    )
+  const chain = [writeAttribute(chainAttribute.table, 'nat'), writeAttribute(chainAttribute.name, entryChain)]
+  return {
+    tables: tables(ownTable),
+    chains: nftFamilies.some((family) => exists(family, type.getChain, 'NFT_MSG_GETCHAIN', chain)),
+  }
+}
+
+/** Sees to it that connections which are translated go on, whatever rules go, until forgetNat(). NATIVE, PERMISSION. */
+export function keepNat(): void {
+  for (const family of nftFamilies) commit(family, keeperOf(family))
 }
 
 /** Removes all of it. NATIVE, PERMISSION. */
-export function removeKubeProxyRules(): Removed {
+export function removeNftRules(): RemovedRules {
   let [tables, chains] = [0, 0]
   for (const family of nftFamilies) {
     const changes = plan(family)
@@ -63,7 +93,56 @@ export function removeKubeProxyRules(): Removed {
     chains += changes.chains.length
     commit(family, [...changes.rules, ...changes.chains, ...changes.tables].flat())
   }
-  return { tables, chains, ipvsServices: flushIpvs(), interface: removeInterface() }
+  return { tables, chains }
+}
+
+/** Nothing is left that the kernel has to go on translating for our sake; whether there was. NATIVE, PERMISSION. */
+export function forgetNat(): boolean {
+  const name = writeAttribute(tableAttribute.name, keeper.table)
+  const kept = nftFamilies.filter((family) => exists(family, type.getTable, 'NFT_MSG_GETTABLE', [name]))
+  for (const family of kept) commit(family, [writeMessage(type.delTable, 'request', genmsg(family), name)])
+  return kept.length > 0
+}
+
+/** Anew: there may be one. */
+function keeperOf(family: number): Buffer[] {
+  const table = writeAttribute(tableAttribute.name, keeper.table)
+  const hook = [writeNumber(hookAttribute.number, PREROUTING), writeNumber(hookAttribute.priority, 0)]
+  const state = [writeNumber(ctAttribute.register, 1), writeNumber(ctAttribute.key, CT_STATE)]
+  const expression = [writeAttribute(1, 'ct'), writeNested(2, ...state)]
+  const make = (message: number, ...attributes: readonly Buffer[]): Buffer => {
+    return writeMessage(message, 'creation', genmsg(family), ...attributes)
+  }
+  return [
+    make(type.newTable, table),
+    writeMessage(type.delTable, 'request', genmsg(family), table),
+    make(type.newTable, table),
+    make(
+      type.newChain,
+      writeAttribute(chainAttribute.table, keeper.table),
+      writeAttribute(chainAttribute.name, keeper.chain),
+      writeNested(chainAttribute.hook, ...hook),
+      writeAttribute(chainAttribute.type, 'nat'),
+    ),
+    make(
+      type.newRule,
+      writeAttribute(ruleAttribute.table, keeper.table),
+      writeAttribute(ruleAttribute.chain, keeper.chain),
+      writeNested(ruleAttribute.expressions, writeNested(1, ...expression)),
+    ),
+  ]
+}
+
+function exists(family: number, message: number, call: string, attributes: readonly Buffer[]): boolean {
+  try {
+    return (
+      netlinkRequest(families.netfilter, call, writeMessage(message, 'request', genmsg(family), ...attributes)) !==
+      undefined
+    )
+  } catch (error) {
+    if (error instanceof LbError && error.detail.errno === errno.ENOENT) return false
+    throw error
+  }
 }
 
 function genmsg(family: number, resource = 0): Buffer {
@@ -154,22 +233,4 @@ function commit(family: number, changes: readonly Buffer[]): void {
     writeMessage(each, 'request', genmsg(family, NFTABLES)),
   ) as [Buffer, Buffer]
   netlinkRequest(families.netfilter, 'NFT_MSG_DEL', begin, ...changes, end)
-}
-
-/** Whether there was an IPVS in the kernel. Asking for it where there is none would load it. */
-function flushIpvs(): boolean {
-  if (!existsSync('/proc/net/ip_vs')) return false
-  const header = (command: number): Buffer => Buffer.from([command, 1, 0, 0])
-  const ask = writeMessage(0x10, 'request', header(3), writeAttribute(2, 'IPVS')) /* CTRL_CMD_GETFAMILY */
-  const [answer] = netlinkRequest(families.generic, 'CTRL_CMD_GETFAMILY', ask) ?? []
-  if (answer === undefined) return false
-  const id = shortOf(attribute(answer.body, 1, 4))
-  netlinkRequest(families.generic, 'IPVS_CMD_FLUSH', writeMessage(id, 'acknowledged', header(17)))
-  return true
-}
-
-function removeInterface(): boolean {
-  const found = listInterfaces().find(({ name }) => name === ownInterface)
-  if (found !== undefined) deleteLink(found)
-  return found !== undefined
 }
