@@ -5,7 +5,7 @@
 import { performance } from 'node:perf_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
-import { type ApiObject, TestApiServer } from '../helpers/api-server.ts'
+import type { ApiObject, TestApiServer } from '../helpers/api-server.ts'
 import { Director, endpoint, virtual } from '../helpers/director.ts'
 import { recordedRun } from '../helpers/kube-matrix.ts'
 import { KubeNet } from '../helpers/kube-net.ts'
