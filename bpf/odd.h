@@ -43,13 +43,22 @@ static __always_inline int fragment_recall(struct new_conn *n, enum lb_hook hook
 	return 0;
 }
 
+/* May a fragment be for a service, or leave for a server that sees an address of this host? */
+static __always_inline bool fragment_to_ours(const struct packet *p, const struct new_conn *n,
+					     enum lb_hook hook, enum lb_af af)
+{
+	if (hook != HOOK_EGRESS)
+		return filter_to_service(p) || fragment_to_virtual(n, af);
+	return is_own(p) ? filter_to_service(p)
+			 : masquerades_any() && filter_has(FILTER_SERVER, p->dst);
+}
+
 /* Remembers a first fragment if its later ones may be ours. */
 static __always_inline void fragment_remember(const struct packet *p, struct new_conn *n,
 					      enum lb_hook hook, enum lb_af af,
 					      const struct headers *h)
 {
-	if (filter_from_server(p) ||
-	    (hook != HOOK_EGRESS && (filter_to_service(p) || fragment_to_virtual(n, af))))
+	if (filter_from_server(p) || fragment_to_ours(p, n, hook, af))
 		fragment_note(n, p->ip_len + L3_OFF - h->start, af);
 }
 

@@ -65,10 +65,16 @@ static void copy_text(char *out, size_t room, const struct rtattr *attr)
 static void read_kind(struct bpvs_interface *out, struct rtattr *info)
 {
 	int left = (int)RTA_PAYLOAD(info);
+	char of[16] = "";
 
-	for (struct rtattr *a = RTA_DATA(info); RTA_OK(a, left); a = RTA_NEXT(a, left))
+	for (struct rtattr *a = RTA_DATA(info); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
 		if (a->rta_type == IFLA_INFO_KIND)
 			copy_text(out->kind, sizeof(out->kind), a);
+		else if (a->rta_type == IFLA_INFO_SLAVE_KIND)
+			copy_text(of, sizeof(of), a);
+	}
+	if (strcmp(of, "bond") == 0 || strcmp(of, "team") == 0)
+		out->more |= BPVS_AGGREGATED;
 }
 
 /* Has an interface no link header? As dev_is_mac_header_xmit() of the kernel. */

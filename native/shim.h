@@ -118,6 +118,8 @@ enum bpvs_interface_flag {
 	BPVS_PEER_ELSEWHERE = 1, /* its link is in another namespace */
 	BPVS_NO_ETHERNET = 2,    /* its packets have no Ethernet header, */
 	BPVS_BARE = 4,           /* nor any other in front of the IP header */
+	BPVS_AGGREGATED =
+		8, /* it is one of a bond's or team's: its packets come in by that once more */
 };
 
 struct bpvs_interface {

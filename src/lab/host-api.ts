@@ -96,7 +96,7 @@ export interface Probe extends Target {
   readonly timeoutMs: number
   /** Default: one that the kernel picks. */
   readonly localPort?: number
-  /** TCP: so many bytes go each way besides. Default: 0. */
+  /** So many bytes go each way besides: of UDP in one datagram. Default: 0. */
   readonly bytes?: number
 }
 

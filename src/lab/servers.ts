@@ -222,7 +222,7 @@ export async function serveMirror(options: ServerOptions): Promise<LabServer> {
   })
   await lab.listenTcp(server, options)
   const udp = udpSocketFor(options)
-  udp.on('message', (_, from) => udp.send(answerTo(from.address), from.port, from.address))
+  udp.on('message', (said, from) => udp.send(answerTo(from.address, askedBytes(said)), from.port, from.address))
   await lab.listenUdp(udp, options)
   return lab
 }

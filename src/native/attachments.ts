@@ -95,10 +95,12 @@ function xdpSlot(policy: AttachPolicy, { kind, loopback, mac }: NetworkInterface
 /**
  * The slots that the policy wants filled; the veth for marked packets has a program of its own, whatever the policy. Of lo it
  * is what leaves by it: what the host sends to its own addresses. Where packets begin with the IP header (tun, WireGuard,
- * ipip) the programs are others, and there is no XDP; with any other header nobody could read them.
+ * ipip) the programs are others, and there is no XDP; with any other header nobody could read them. What passes one of a bond
+ * passes the bond, whose programs would find it changed already, or count it twice.
  */
 function wantedSlots(policy: AttachPolicy, device: NetworkInterface): Slot[] {
   if (device.loopback) return ['egress']
+  if (device.aggregated) return []
   if (device.header === 'ip') return ['ingress', 'egress']
   if (device.header === 'other') return []
   if (isMarkVeth(device)) return device.name === markVeth.name ? ['marked'] : []

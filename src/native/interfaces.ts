@@ -20,6 +20,8 @@ export interface NetworkInterface {
   readonly link: number
   /** Its peer or lower interface is in another namespace. */
   readonly peerElsewhere: boolean
+  /** It is one of a bond's or team's, which all its packets pass too. */
+  readonly aggregated: boolean
   /** What its packets begin with: an Ethernet header, the IP header (tunnels, WireGuard, tun, ppp), or something else. */
   readonly header: 'ethernet' | 'ip' | 'other'
 }
@@ -58,6 +60,7 @@ function readInterface(record: Buffer): NetworkInterface {
     master: word(3),
     link: word(4),
     peerElsewhere: (word(5) & 1) !== 0,
+    aggregated: (word(5) & 8) !== 0,
     header: (word(5) & 2) === 0 ? 'ethernet' : (word(5) & 4) !== 0 ? 'ip' : 'other',
   }
 }

@@ -32,21 +32,39 @@ export async function guard(net: KubeNet): Promise<void> {
   await net.topology.must('director', 'nft', ['-f', '-'], { input: rules })
 }
 
-/** Starts bpvsd, with flags of its own, and waits until it has programmed everything. */
+/** An API server on the node, that knows its Node, and of the rest nothing. */
+export async function startApi(t: Teardown, net: KubeNet): Promise<TestApiServer> {
+  const server = await TestApiServer.start({ teardown: (end) => t.teardown(end) }, (open) =>
+    net.topology.within('director', open),
+  )
+  for (const node of objects.nodes) server.set('Node', node)
+  return server
+}
+
+/** Starts bpvsd, with flags of its own, for the objects of the matrix, and waits until it has programmed everything. */
 export async function startBpvsd(
   t: Teardown,
   net: KubeNet,
   configuration: Readonly<Record<string, unknown>>,
   ...flags: readonly string[]
 ): Promise<Daemon> {
-  const directory = mkdtempSync(join(tmpdir(), 'bpvs-matrix-'))
-  t.teardown(() => rmSync(directory, { recursive: true }))
-  const server = await TestApiServer.start({ teardown: (end) => t.teardown(end) }, (open) =>
-    net.topology.within('director', open),
-  )
+  const server = await startApi(t, net)
   for (const [list, kind] of Object.entries(kinds)) {
     for (const object of objects[list as keyof typeof kinds]) server.set(kind, object)
   }
+  return startBpvsdOn(t, net, server, configuration, ...flags)
+}
+
+/** The same, for what an API server has. */
+export async function startBpvsdOn(
+  t: Teardown,
+  net: KubeNet,
+  server: TestApiServer,
+  configuration: Readonly<Record<string, unknown>>,
+  ...flags: readonly string[]
+): Promise<Daemon> {
+  const directory = mkdtempSync(join(tmpdir(), 'bpvs-matrix-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
   const kubeconfig = join(directory, 'kubeconfig')
   const context = { cluster: 'test', user: 'me' }
   const access = {

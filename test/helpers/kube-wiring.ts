@@ -107,7 +107,7 @@ function vxlan(number: 1 | 2): string[] {
 /** One end of a tunnel. */
 function tunnelEnd(name: string, ...addresses: readonly string[]): string[] {
   return [
-    `link set dev ${name} mtu 1450 txqueuelen 10000 up`,
+    `link set dev ${name} txqueuelen 10000 up`,
     ...addresses.map((address) => `addr add ${address} dev ${name}${address.includes(':') ? ' nodad' : ''}`),
   ]
 }

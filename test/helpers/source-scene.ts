@@ -25,9 +25,16 @@ interface Teardown {
   teardown(handler: () => void): void
 }
 
+/** Of a kubeconfig: where the server is, and who asks. */
+export interface Cluster {
+  readonly cluster: object
+  readonly user: object
+}
+
 /** A source that follows a server, and all that it has said. Its time runs `speed` times as fast as ours. */
 export class SourceScene {
-  readonly server: TestApiServer
+  readonly #server: TestApiServer | undefined
+  readonly #cluster: object
   readonly source: KubernetesSource
   readonly said: KubeChanges[] = []
   readonly bad: string[] = []
@@ -36,11 +43,12 @@ export class SourceScene {
   readonly objects = new Map<string, readonly string[]>()
   readonly file: string
 
-  private constructor(t: Teardown, server: TestApiServer, speed: number) {
-    this.server = server
+  private constructor(t: Teardown, server: TestApiServer | undefined, { cluster, user }: Cluster, speed: number) {
+    this.#server = server
+    this.#cluster = cluster
     const directory = mkdtempSync(join(tmpdir(), 'bpvs-api-'))
     this.file = join(directory, 'kubeconfig')
-    this.writeKubeconfig({ token: 'first' })
+    this.writeKubeconfig(user)
     this.source = new KubernetesSource({
       api: new HttpApiServer(
         () => loadCredentials({ kubeconfig: this.file }),
@@ -68,12 +76,24 @@ export class SourceScene {
   }
 
   static async make(t: Teardown & { teardown(handler: () => Promise<void>): void }, speed = 10): Promise<SourceScene> {
-    return new SourceScene(t, await TestApiServer.start(t), speed)
+    const server = await TestApiServer.start(t)
+    return new SourceScene(t, server, { cluster: { server: server.url }, user: { token: 'first' } }, speed)
+  }
+
+  /** A source that follows somebody else's server, in our time. */
+  static follow(t: Teardown, cluster: Cluster): SourceScene {
+    return new SourceScene(t, undefined, cluster, 1)
+  }
+
+  /** The test's own. */
+  get server(): TestApiServer {
+    if (this.#server === undefined) throw new Error("the server is not the test's own")
+    return this.#server
   }
 
   writeKubeconfig(user: object): void {
     const config = {
-      clusters: [{ name: 'test', cluster: { server: this.server.url } }],
+      clusters: [{ name: 'test', cluster: this.#cluster }],
       users: [{ name: 'me', user }],
       contexts: [{ name: 'here', context: { cluster: 'test', user: 'me' } }],
       'current-context': 'here',

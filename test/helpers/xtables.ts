@@ -8,11 +8,18 @@ export interface XtRule {
   readonly packets?: number
 }
 
+/** Sends TCP for an address on to another (IPv4): DNAT, as its first revision has it. */
+export interface XtNat {
+  readonly address: string
+  readonly server: string
+  readonly port: number
+}
+
 export interface XtChain {
   readonly name: string
   /** Its hook; those of others begin with an entry that names them. */
   readonly hook?: number
-  readonly rules: readonly XtRule[]
+  readonly rules: readonly (XtRule | XtNat)[]
 }
 
 const verdicts: Readonly<Record<string, number>> = { DROP: -1, ACCEPT: -2, RETURN: -5 }
@@ -22,6 +29,7 @@ const shapes = {
 } as const
 const STANDARD = 40
 const ERROR = 64
+const NAT = 56
 const HOOKS = 5
 
 function entry(family: 4 | 6, size: number, fill: (bytes: Buffer, view: DataView, target: number) => void): Buffer {
@@ -42,6 +50,20 @@ function beginning(family: 4 | 6, name: string): Buffer {
   })
 }
 
+function nat({ address, server, port }: XtNat): Buffer {
+  return entry(4, NAT, (bytes, view, target) => {
+    const write = (at: number, text: string): number => Buffer.from(text.split('.').map(Number)).copy(bytes, at)
+    write(4, address)
+    view.setUint32(12, 0xffffffff)
+    view.setUint16(80, 6, littleEndian) /* TCP */
+    bytes.write('DNAT', target + 2)
+    view.setUint32(target + 32, 1, littleEndian) /* ranges */
+    view.setUint32(target + 36, 3, littleEndian) /* addresses and ports */
+    for (const at of [40, 44]) write(target + at, server)
+    for (const at of [48, 50]) view.setUint16(target + at, port)
+  })
+}
+
 /** The chains in their order; each of a hook ends with ACCEPT, all others with RETURN. */
 export function xtTable(family: 4 | 6, chains: readonly XtChain[]): XtTable {
   const { head, counters } = shapes[family]
@@ -51,8 +73,9 @@ export function xtTable(family: 4 | 6, chains: readonly XtChain[]): XtTable {
   for (const { name, hook, rules } of chains) {
     if (hook === undefined) at += head + ERROR
     begins.set(name, at)
-    ends.set(name, at + rules.length * (head + STANDARD))
-    at += (rules.length + 1) * (head + STANDARD)
+    for (const each of rules) at += head + ('to' in each ? STANDARD : NAT)
+    ends.set(name, at)
+    at += head + STANDARD
   }
   const rule = ({ to, packets = 0 }: XtRule): Buffer =>
     entry(family, STANDARD, (_bytes, view, target) => {
@@ -61,7 +84,9 @@ export function xtTable(family: 4 | 6, chains: readonly XtChain[]): XtTable {
     })
   const parts = chains.flatMap(({ name, hook, rules }) => [
     ...(hook === undefined ? [beginning(family, name)] : []),
-    ...[...rules, { to: hook === undefined ? 'RETURN' : 'ACCEPT' }].map(rule),
+    ...[...rules, { to: hook === undefined ? 'RETURN' : 'ACCEPT' }].map((each) =>
+      'to' in each ? rule(each) : nat(each),
+    ),
   ])
   const ofHooks = (places: ReadonlyMap<string, number>): number[] => {
     const named = (i: number) => chains.find(({ hook }) => hook === i)?.name ?? ''

@@ -37,7 +37,7 @@ function made(method: string, options: Partial<TranslateOptions>, policy = 'Clus
 /** Whether other nodes know a virtual service's address, so that they can answer as it. */
 function isSentOn({ role, service: { key } }: KubeVirtualService): boolean {
   if (role !== 'nodePort') return role !== 'clusterIP'
-  return key.kind === 'address' && nodes['here']?.some(({ address }) => address === key.address) === true
+  return key.kind === 'address' && nodes.here?.some(({ address }) => address === key.address) === true
 }
 
 t.test('all but cluster IPs lead to local endpoints, and to nodes that have others', async (t) => {

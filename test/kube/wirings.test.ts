@@ -57,6 +57,31 @@ for (const [who, wiring] of tunnels) {
   })
 }
 
+/** More than any device takes at once. */
+const fragmented = 4000
+
+const withFragments: readonly (readonly [string, Wiring, boolean])[] = [
+  ['routes', recordedWiring, false],
+  ['routes, and connection tracking, which puts them together', recordedWiring, true],
+  ['tunnels without Ethernet headers', { pods: 'routed', other: 'tunnel', outside: 'tunnel' }, true],
+]
+for (const [name, wiring, tracked] of withFragments) {
+  t.test(`datagrams in fragments pass both ways: ${name}`, root, async (t) => {
+    const net = await KubeNet.make(t, { wiring })
+    if (tracked) await guard(net)
+    await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
+    /* What the node sends to its own addresses is not cut on lo, and then too big for the way to the server. */
+    const plain = rows.filter(
+      (row) =>
+        row.proto === 'udp' &&
+        row.policy === 'plain' &&
+        row.reached !== undefined &&
+        !(row.caller === 'node' && row.address === 'nodePort'),
+    )
+    compareMatrix(t, await play(net, wiring.other === 'routed' ? plain : throughOverlay(plain), fragmented))
+  })
+}
+
 /** More than any segment of any device, and than windows begin with. */
 const bulk = 300_000
 

@@ -105,6 +105,8 @@ t.test(
       t.ok(hooks.hooks.length > 0, 'programs are attached')
       t.match(await shown('verdicts'), { verdicts: { DROP_MALFORMED: '0' } })
       t.same(await shown('connections'), { connections: [] })
+      const ended = await call('DELETE', '/v1/connections/tcp-10.1.0.1-1000-10.96.0.1-80')
+      t.match(ended, { status: 404, json: { code: 'NO_CONNECTION' } })
       t.match(await shown('stats'), { counters: { conns: '0' }, rates: { inBytes: '0' } })
       t.match(await shown('services/tcp-10.96.0.1-80/stats'), { servers: [{ name: '10.2.0.1-8080', active: 0 }] })
       t.same(await shown('health'), { healthy: true, table: true })

@@ -203,3 +203,24 @@ t.test(
     t.equal(await ruleset(net.topology), '')
   },
 )
+
+t.test('so do those that iptables-legacy translates', { skip: needsRoot }, async (t) => {
+  const net = await network(t, { servers: 1, serve: ['echo'] })
+  const [client, server] = [net.clients[0], net.servers[0]]
+  if (client === undefined || server === undefined) throw new Error('no hosts')
+  const chains: readonly XtChain[] = [
+    { name: 'PREROUTING', hook: 0, rules: [{ to: 'KUBE-SERVICES' }] },
+    { name: 'INPUT', hook: 1, rules: [] },
+    { name: 'OUTPUT', hook: 3, rules: [{ to: 'KUBE-SERVICES' }] },
+    { name: 'POSTROUTING', hook: 4, rules: [] },
+    { name: 'KUBE-SERVICES', rules: [{ to: 'KUBE-SVC-AAAA' }] },
+    { name: 'KUBE-SVC-AAAA', rules: [{ address: '10.96.0.1', server: server.ipv4, port: ports.echo }] },
+  ]
+  net.topology.within('director', () => {
+    const { validHooks, table } = readLegacyTable(4, 'nat')
+    replaceLegacyTable({ name: 'nat', validHooks, table: xtTable(4, chains) }, countEntries(table))
+  })
+  const { id } = valueFrom(await client.host.call('connect', { address: '10.96.0.1', port: ports.echo }))
+  t.match(await cleanUp(net.topology), { legacyChains: 2, left: 1 })
+  t.equal(valueFrom(await client.host.call('ping', id, 'still there')), 'server0')
+})

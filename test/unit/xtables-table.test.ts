@@ -29,7 +29,10 @@ for (const family of [4, 6] as const) {
         const table = xtTable(family, chains)
         const left = chains
           .filter(({ name }) => !isKube(name))
-          .map(({ rules, ...chain }) => ({ ...chain, rules: rules.filter(({ to }) => !isKube(to)) }))
+          .map(({ rules, ...chain }) => ({
+            ...chain,
+            rules: rules.filter((rule) => !('to' in rule && isKube(rule.to))),
+          }))
         const { table: reduced, kept } = withoutChains(table, isKube)
         t.same(reduced, xtTable(family, left))
         t.equal(kept.length, countEntries(reduced))
