@@ -21,6 +21,8 @@ export interface Wiring {
   readonly pods: 'routed' | 'bridge'
   readonly other: 'routed' | 'overlay' | 'tunnel'
   readonly outside?: 'tunnel'
+  /** The node's routes to the other node and to the client take no more; both think that an Ethernet is all the way. */
+  readonly mtu?: number
   readonly sysctls?: NamespaceSpec['sysctls']
 }
 
@@ -146,7 +148,18 @@ const outsideAddresses = {
   director: ['192.0.2.1/24', 'fd00:192::1/64'],
 } as const
 
-function namespacesOf({ pods, other, outside, sysctls: more }: Wiring): NamespaceSpec[] {
+/** Has the node's routes take less. */
+function narrow(mtu: number): string[] {
+  const lines = [
+    '10.129.0.0/16 via 198.51.100.2',
+    'fd00:129::/64 via fd00:198::2',
+    '192.0.2.2 dev eth0',
+    'fd00:192::2 dev eth0',
+  ]
+  return lines.map((line) => `route replace ${line} mtu lock ${mtu}`)
+}
+
+function namespacesOf({ pods, other, outside, mtu, sysctls: more }: Wiring): NamespaceSpec[] {
   const [toClient, toNode] = (['director', 'client'] as const).map((role) =>
     outside === 'tunnel' ? tunnelEnd('eth0', ...outsideAddresses[role]) : [],
   )
@@ -162,6 +175,7 @@ function namespacesOf({ pods, other, outside, sysctls: more }: Wiring): Namespac
         ...defaultRoute,
         ...nodeToPods[pods],
         ...toOther[other],
+        ...(mtu === undefined ? [] : narrow(mtu)),
       ],
     },
     {

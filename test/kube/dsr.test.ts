@@ -232,6 +232,12 @@ t.test('two nodes', { skip: needsRoot }, async (t) => {
         t.same(outcome, { value: { server: 'pod2', client: clients[family] } })
       })
 
+      await t.test(`${method} over IPv${family}: a datagram in fragments each way`, async (t) => {
+        const address = vip(family, method, 2)
+        const outcome = await ask(scene, 'client', { address, port: 80, protocol: 'udp', bytes: 4000 })
+        t.same(outcome, { value: { server: 'pod2', client: clients[family] } })
+      })
+
       await t.test(`${method} over IPv${family}: pods and nodes are served by NAT, as ever`, async (t) => {
         const target = { address: vip(family, method, 2), port: 80, protocol: 'tcp' } as const
         const byPod = await ask(scene, 'pod1', target)

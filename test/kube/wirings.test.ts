@@ -1,6 +1,7 @@
 /** The rows of kube-proxy's matrix in other wirings of nodes and pods than the one that it was recorded in. */
 import { existsSync } from 'node:fs'
 import t from 'tap'
+import { Director } from '../helpers/director.ts'
 import { compareMatrix, expected, throughOverlay } from '../helpers/kube-expect.ts'
 import { play, recordedRun } from '../helpers/kube-matrix.ts'
 import { KubeNet } from '../helpers/kube-net.ts'
@@ -89,6 +90,7 @@ const wirings: readonly (readonly [string, Wiring])[] = [
   ['routes', recordedWiring],
   ['a bridge and a vxlan device', { pods: 'bridge', other: 'overlay' }],
   ['tunnels without Ethernet headers', { pods: 'routed', other: 'tunnel', outside: 'tunnel' }],
+  ['ways that take less than both ends think', { ...recordedWiring, mtu: 1300 }],
 ]
 for (const [name, wiring] of wirings) {
   t.test(`much data passes both ways, in segments of whatever size devices have them: ${name}`, root, async (t) => {
@@ -96,5 +98,8 @@ for (const [name, wiring] of wirings) {
     await startBpvsd(t, net, base.kubeProxyConfiguration, '--xdp=off')
     const plain = rows.filter((row) => row.proto === 'tcp' && row.policy === 'plain' && row.reached !== undefined)
     compareMatrix(t, await play(net, wiring.other === 'routed' ? plain : throughOverlay(plain), bulk))
+    if (wiring.mtu === undefined) return
+    const forwarded = new Director(net.topology).verdict('ICMP_FORWARD')
+    t.ok(forwarded > 0, `${forwarded} errors told senders of the path MTU`)
   })
 }
